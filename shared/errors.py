@@ -1,0 +1,53 @@
+"""The errors that cross a service's boundary, and the gRPC status of each.
+
+    OutriderError
+    ├── InvalidFieldError      a request's field has a wrong value      INVALID_ARGUMENT
+    ├── OutOfOrderError        a round or position is out of order      FAILED_PRECONDITION
+    ├── NoFreeSlotError        no slot became free in time              RESOURCE_EXHAUSTED
+    ├── DrainingError          the service takes no new sessions        UNAVAILABLE
+    └── ModelError             a model that cannot be served            stops the start
+"""
+
+import grpc
+
+
+class OutriderError(Exception):
+    """Anything Outrider itself finds wrong."""
+
+
+class InvalidFieldError(OutriderError):
+    """A request's field has a wrong value."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        """Name the field as the protocol names it, then say what is wrong with it."""
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+
+
+class OutOfOrderError(OutriderError):
+    """A round or a position does not follow from what came before."""
+
+
+class NoFreeSlotError(OutriderError):
+    """Every slot stayed busy for as long as the request could wait."""
+
+    def __init__(self, message: str, retry_after_ms: int) -> None:
+        """Say after how many milliseconds another try makes sense."""
+        super().__init__(message)
+        self.retry_after_ms = retry_after_ms
+
+
+class DrainingError(OutriderError):
+    """The service is about to stop and takes no new sessions."""
+
+
+class ModelError(OutriderError):
+    """A model that cannot be found, or cannot be served."""
+
+
+STATUS: dict[type[OutriderError], grpc.StatusCode] = {
+    InvalidFieldError: grpc.StatusCode.INVALID_ARGUMENT,
+    OutOfOrderError: grpc.StatusCode.FAILED_PRECONDITION,
+    NoFreeSlotError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    DrainingError: grpc.StatusCode.UNAVAILABLE,
+}

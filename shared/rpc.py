@@ -1,0 +1,74 @@
+"""What every gRPC server and channel of Outrider has in common."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from shared.errors import STATUS, NoFreeSlotError, OutriderError
+
+log = structlog.get_logger()
+
+OPTIONS = [
+    # A prompt of a million tokens is a message of a few megabytes; gRPC's own limit is 4.
+    ("grpc.max_receive_message_length", 64 * 2**20),
+    ("grpc.max_send_message_length", 64 * 2**20),
+    # A peer that vanished without a word is noticed, so that its slots come free.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    # A service that comes back is found again within a second.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+]
+
+
+@asynccontextmanager
+async def errors_as_status(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
+    """End the RPC with the gRPC status of the OutriderError that the block raises."""
+    try:
+        yield
+    except OutriderError as error:
+        pushback = ((("grpc-retry-pushback-ms", str(error.retry_after_ms)),) if isinstance(error, NoFreeSlotError) else ())
+        log.info("rpc refused", reason=str(error))
+        await context.abort(STATUS[type(error)], str(error), pushback)
+
+
+class RpcServer:
+    """A gRPC server with health and reflection, that drains before it stops."""
+
+    def __init__(self, service_name: str, grace_seconds: float) -> None:
+        """Prepare a server for the service of this full name; a stop waits `grace_seconds` for open streams."""
+        self.grpc = grpc.aio.server(options=OPTIONS)
+        self._service_name = service_name
+        self._grace_seconds = grace_seconds
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
+        reflection.enable_server_reflection((service_name, health.SERVICE_NAME, reflection.SERVICE_NAME), self.grpc)
+
+    async def serve(self, address: str) -> None:
+        """Serve at `host:port` until SIGTERM or SIGINT, then refuse new streams and let the open ones finish.
+
+        Raises RuntimeError if the address cannot be bound.
+        """
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        port = self.grpc.add_insecure_port(address)
+        await self.grpc.start()
+        for name in ("", self._service_name):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        log.info("serving", port=port)
+        await stop.wait()
+        log.info("draining", grace_seconds=self._grace_seconds)
+        await self._health.enter_graceful_shutdown()
+        await self.grpc.stop(self._grace_seconds)
+        log.info("stopped")
