@@ -1,0 +1,65 @@
+"""The KV cache: one slot a session, written by position, never cropped, copied or moved."""
+
+from typing import Any
+
+import torch
+from transformers import Cache, PretrainedConfig
+from transformers.cache_utils import CacheLayerMixin
+
+from shared.model.step import Step
+
+
+class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyped
+    """Keys and values of one layer, [slots, kv_heads, max_length, head_dim] each, written at (slot, position)."""
+
+    is_sliding = False
+
+    def __init__(self, num_slots: int, max_length: int) -> None:
+        """Keep the sizes; the tensors come with the first update, which tells the other sizes and the type."""
+        super().__init__()
+        self.num_slots, self.max_length = num_slots, max_length
+        self.step: Step
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Allocate the layer's tensors. key_states, value_states: [1, kv_heads, rows, head_dim]."""
+        for name, states in (("keys", key_states), ("values", value_states)):
+            shape = (self.num_slots, states.shape[1], self.max_length, states.shape[3])
+            setattr(self, name, torch.zeros(shape, dtype=states.dtype, device=states.device))
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write the rows of the current step and return the whole tensors. *_states: [1, kv_heads, rows, head_dim]."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        slots, positions = self.step.slots, self.step.positions  # [rows] each
+        self.keys[slots, :, positions] = key_states[0].transpose(0, 1)
+        self.values[slots, :, positions] = value_states[0].transpose(0, 1)
+        return self.keys, self.values
+
+    def get_seq_length(self) -> int:
+        """Return 0: lengths belong to the sessions."""
+        return 0
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Return the sizes that transformers would build a mask for; it builds none for our attention."""
+        return query_length, 0
+
+    def get_max_cache_shape(self) -> int:
+        """Return the most positions of a slot."""
+        return self.max_length
+
+
+class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
+    """The layers of one model."""
+
+    def __init__(self, config: PretrainedConfig, num_slots: int, max_length: int) -> None:
+        """Make one layer for each of the model's."""
+        num_layers = config.get_text_config().num_hidden_layers
+        super().__init__(layers=[SlotLayer(num_slots, max_length) for _ in range(num_layers)])
+
+    def begin(self, step: Step) -> None:
+        """Let the coming updates write the rows of this step."""
+        for layer in self.layers:
+            layer.step = step

@@ -1,0 +1,42 @@
+"""Runs a model over the slots."""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedModel
+
+from shared.model.kv_cache import SlotCache
+from shared.model.step import Segment, Step
+
+MAX_ROWS = 512  # up to so many rows, the bits of a packed product do not depend on their number
+
+
+class ModelRunner:
+    """A model and the KV cache of its sessions. Prefill, decode and verify are one operation: extend."""
+
+    def __init__(self, model: PreTrainedModel, num_slots: int, max_length: int) -> None:
+        """Allocate the cache. A slot is padded to whole key grains by the positions rounding up."""
+        self.model = model
+        self.max_length = max_length
+        self._cache = SlotCache(model.config, num_slots, -(-max_length // 64) * 64)
+
+    @torch.inference_mode()
+    def extend(self, segments: Sequence[Segment]) -> list[torch.Tensor]:
+        """Run the segments in one forward pass, and return each one's wanted logits, [num_logits, V].
+
+        All rows together at most MAX_ROWS. What a segment's slot holds before the segment's start is its past.
+        """
+        step = Step.of(segments)
+        self._cache.begin(step)
+        wanted = step.wanted
+        # Never one row, here neither: the product with the vocabulary obeys the same rule as the others.
+        kept = wanted.repeat(2) if len(wanted) == 1 else wanted if len(wanted) else torch.tensor([0, 0])
+        logits = self.model(
+            input_ids=step.token_ids[None],
+            position_ids=step.positions[None],
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=kept,
+            step=step,
+        ).logits[0]  # [kept, V]
+        return list(logits[: sum(s.num_logits for s in segments)].split([s.num_logits for s in segments]))

@@ -1,0 +1,57 @@
+"""One sequence being decoded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shared.sampling_params import SamplingParams
+
+
+@dataclass(eq=False)
+class Session:
+    """A sequence and how much of it is in the KV cache.
+
+    Invariant: 0 <= cached < len(token_ids) <= max_length. The last token is never cached: running it gives the logits
+    of the next one. Rolling back is `cached` not growing: what lies beyond it in the slot is masked and overwritten.
+    """
+
+    slot: int
+    max_length: int
+    params: SamplingParams
+    token_ids: list[int]
+    cached: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the invariant."""
+        self._check()
+
+    @property
+    def room(self) -> int:
+        """How many more tokens fit."""
+        return self.max_length - len(self.token_ids)
+
+    def extension(self, draft_ids: Sequence[int]) -> list[int]:
+        """Return the tokens to run before a round with these draft tokens can be sampled: all not cached yet."""
+        return [*self.token_ids[self.cached :], *draft_ids]
+
+    def commit(self, token_ids: Sequence[int]) -> None:
+        """Append the tokens of a round, all but the last of which have been run."""
+        self.token_ids.extend(token_ids)
+        self.cached = len(self.token_ids) - 1
+        self._check()
+
+    def rewrite(self, position: int, token_ids: Sequence[int]) -> None:
+        """Let these tokens, at least one, stand at the position and end the sequence; keep what is cached and agrees."""
+        replaced, self.token_ids[position:] = self.token_ids[position:], token_ids
+        agreeing = common_prefix(replaced, token_ids)
+        self.cached = min(self.cached, position + agreeing, len(self.token_ids) - 1)
+        self._check()
+
+    def _check(self) -> None:
+        if not 0 <= self.cached < len(self.token_ids) <= self.max_length:
+            raise RuntimeError(f"session out of bounds: {self.cached=} {len(self.token_ids)=} {self.max_length=}")
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """Return how many leading tokens agree."""
+    shorter = min(len(a), len(b))
+    return next((i for i in range(shorter) if a[i] != b[i]), shorter)
