@@ -46,7 +46,7 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyp
         """Return the sizes that transformers would build a mask for; it builds none for our attention."""
         return query_length, 0
 
-    def get_max_cache_shape(self) -> int:
+    def get_max_length(self) -> int:
         """Return the most positions of a slot."""
         return self.max_length
 

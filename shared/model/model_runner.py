@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedModel
 
 from shared.model.kv_cache import SlotCache
-from shared.model.step import Segment, Step
+from shared.model.step import KEY_GRAIN, Segment, Step
 
 MAX_ROWS = 512  # up to so many rows, the bits of a packed product do not depend on their number
 
@@ -15,10 +15,10 @@ class ModelRunner:
     """A model and the KV cache of its sessions. Prefill, decode and verify are one operation: extend."""
 
     def __init__(self, model: PreTrainedModel, num_slots: int, max_length: int) -> None:
-        """Allocate the cache. A slot is padded to whole key grains by the positions rounding up."""
+        """Make the cache. A slot holds whole key grains, so that the last positions have all their keys."""
         self.model = model
-        self.max_length = max_length
-        self._cache = SlotCache(model.config, num_slots, -(-max_length // 64) * 64)
+        self.num_slots, self.max_length = num_slots, max_length
+        self._cache = SlotCache(model.config, num_slots, -(-max_length // KEY_GRAIN) * KEY_GRAIN)
 
     @torch.inference_mode()
     def extend(self, segments: Sequence[Segment]) -> list[torch.Tensor]:

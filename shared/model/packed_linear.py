@@ -21,7 +21,7 @@ class PackedLinear(nn.Module):
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.bias = linear.bias
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().to_mkldnn(), _HINT_ROWS)  # noqa: SLF001 - the only door to it
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), _HINT_ROWS)  # noqa: SLF001 - the only door to it
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Multiply. x: [..., in]; returns [..., out]."""

@@ -1,0 +1,81 @@
+"""Opens a model so that it runs over the slots."""
+
+import random
+from pathlib import Path
+
+import structlog
+import torch
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+from shared.errors import ModelError
+from shared.model import attention
+from shared.model.model_runner import ModelRunner
+from shared.model.packed_linear import PackedLinear, replace_linears
+from shared.model.step import Segment
+
+log = structlog.get_logger()
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def load_runner(folder: Path, dtype: str, num_slots: int, max_length: int) -> ModelRunner:
+    """Open a Hugging Face folder and return its runner; max_length is cut to the model's own.
+
+    Raises ModelError for a model that cannot be rewound or that our attention does not compute.
+    """
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[dtype], attn_implementation="sdpa").eval()
+    _refuse_unrewindable(model)
+    probe = random.Random(0).choices(range(model.config.get_text_config().vocab_size), k=24)  # noqa: S311 - no secret
+    with torch.inference_mode():
+        expected = model(torch.tensor([probe])).logits[0]  # [24, V]
+    model.set_attn_implementation(attention.NAME)
+    replace_linears(model, PackedLinear)
+    own_length = getattr(model.config.get_text_config(), "max_position_embeddings", max_length)
+    runner = ModelRunner(model, num_slots, min(max_length, own_length))
+    _refuse_miscomputed(runner, probe, expected)
+    return runner
+
+
+def row_exact(runner: ModelRunner, vocab_size: int) -> bool:
+    """Return whether a row's logits are the same bits alone, in a verify, and in a prefill beside other sessions.
+
+    Runs a few forward passes in the first slots, whose contents are lost.
+    """
+    tokens = random.Random(1).choices(range(vocab_size), k=100)  # noqa: S311 - no secret
+    last = runner.num_slots - 1
+    prefilled = runner.extend([Segment(0, 0, tokens, 40), Segment(last, 0, tokens[50:90], 0)])[0]
+    for size in (1, 2, 5, 9):
+        runner.extend([Segment(0, 0, tokens[:60], 0)])
+        for start in range(60, 100, size):
+            rows = tokens[start : start + size]
+            beside = [Segment(last, 0, tokens[:start], 0)] if start % 2 and last else []
+            logits = runner.extend([Segment(0, start, rows, len(rows)), *beside])[0]
+            if not torch.equal(logits, prefilled[start - 60 : start - 60 + len(rows)]):
+                log.warning("rows are not exact: rounding may make output depend on k and load", rows=size, start=start)
+                return False
+    return True
+
+
+def _refuse_unrewindable(model: PreTrainedModel) -> None:
+    layers = DynamicCache(config=model.config).layers
+    odd = sorted({type(layer).__name__ for layer in layers if type(layer) is not DynamicLayer})
+    if odd:
+        raise ModelError(f"{model.config.model_type}: its cache layers {odd} cannot be rewound, so no draft can be undone")
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise ModelError(f"{model.config.model_type}: not a decoder")
+
+
+def _refuse_miscomputed(runner: ModelRunner, probe: list[int], expected: torch.Tensor) -> None:
+    """Run the probe with a wrong draft that is rolled back, and compare with the model's own pass."""
+    name = runner.model.config.model_type
+    try:
+        runner.extend([Segment(0, 0, probe[:16], 0)])
+        runner.extend([Segment(0, 16, list(reversed(probe[16:])), 0)])
+        computed = runner.extend([Segment(0, 16, probe[16:], 8)])[0]
+    except (TypeError, RuntimeError) as error:
+        raise ModelError(f"{name}: does not run over the slot cache: {error}") from error
+    difference = float((computed.float() - expected[16:].float()).abs().max())
+    scale = float(expected.float().std())
+    if not difference <= scale * (0.5 if expected.dtype == torch.bfloat16 else 0.01):
+        raise ModelError(f"{name}: over the slot cache its logits are off by {difference:.3g} (spread {scale:.3g})")
