@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -34,12 +34,26 @@ OPTIONS = [
 @asynccontextmanager
 async def errors_as_status(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
     """End the RPC with the gRPC status of the OutriderError that the block raises."""
+    refusal: OutriderError | None = None
     try:
         yield
-    except OutriderError as error:
-        pushback = ((("grpc-retry-pushback-ms", str(error.retry_after_ms)),) if isinstance(error, NoFreeSlotError) else ())
-        log.info("rpc refused", reason=str(error))
-        await context.abort(STATUS[type(error)], str(error), pushback)
+    except* OutriderError as group:  # of a task group, or a single one
+        refusal = next(leaves(group))
+    if refusal:
+        log.info("rpc refused", reason=str(refusal))
+        pushback = (
+            (("grpc-retry-pushback-ms", str(refusal.retry_after_ms)),) if isinstance(refusal, NoFreeSlotError) else ()
+        )
+        await context.abort(STATUS[type(refusal)], str(refusal), pushback)
+
+
+def leaves(group: BaseExceptionGroup[OutriderError]) -> Iterator[OutriderError]:
+    """Return the single errors of a group of groups."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from leaves(error)
+        else:
+            yield error
 
 
 class RpcServer:

@@ -33,6 +33,11 @@ class Session:
         """Return the tokens to run before a round with these draft tokens can be sampled: all not cached yet."""
         return [*self.token_ids[self.cached :], *draft_ids]
 
+    def cache(self, num_tokens: int) -> None:
+        """Count so many more tokens as cached: they have been run."""
+        self.cached += num_tokens
+        self._check()
+
     def commit(self, token_ids: Sequence[int]) -> None:
         """Append the tokens of a round, all but the last of which have been run."""
         self.token_ids.extend(token_ids)
@@ -40,7 +45,7 @@ class Session:
         self._check()
 
     def rewrite(self, position: int, token_ids: Sequence[int]) -> None:
-        """Let these tokens, at least one, stand at the position and end the sequence; keep what is cached and agrees."""
+        """Put these tokens, at least one, at the position, to end the sequence; keep what agrees and is cached."""
         replaced, self.token_ids[position:] = self.token_ids[position:], token_ids
         agreeing = common_prefix(replaced, token_ids)
         self.cached = min(self.cached, position + agreeing, len(self.token_ids) - 1)

@@ -1,0 +1,34 @@
+"""`python -m draft_service`: serves the draft model."""
+
+import asyncio
+import sys
+
+from draft_service.servicer import DraftServicer
+from draft_service.settings import DraftSettings
+from shared import log
+from shared.errors import ModelError
+from shared.model.engine import Engine
+from shared.model.pairs import DRAFT, resolve_half
+from shared.pb import specdec_pb2 as pb
+from shared.pb import specdec_pb2_grpc as pb_grpc
+from shared.rpc import RpcServer
+
+
+async def main(settings: DraftSettings) -> None:
+    """Serve until told to stop."""
+    engine = Engine.load(resolve_half(settings.model, DRAFT), settings)
+    server = RpcServer(pb.DESCRIPTOR.services_by_name["DraftService"].full_name, settings.grace_seconds)
+    pb_grpc.add_DraftServiceServicer_to_server(DraftServicer(engine), server.grpc)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(engine.run())
+        await server.serve(settings.address)
+        running.cancel()
+
+
+if __name__ == "__main__":
+    settings = DraftSettings.load()
+    log.configure("draft", settings.log_level)
+    try:
+        asyncio.run(main(settings))
+    except ModelError as error:
+        sys.exit(f"setting model: {error}")

@@ -1,0 +1,14 @@
+"""Settings of the draft service."""
+
+from pydantic import Field
+
+from shared.model.engine import EngineSettings
+
+
+class DraftSettings(EngineSettings):
+    """How the draft service runs."""
+
+    address: str = "127.0.0.1:50051"
+    """Where it listens."""
+    grace_seconds: float = Field(30, ge=0)
+    """How long a stop waits for open streams."""

@@ -1,0 +1,108 @@
+"""A model that serves sessions: what the draft service and the target service have in common."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Literal, Self
+
+import structlog
+import torch
+from pydantic import Field
+from transformers import AutoTokenizer
+
+from shared.errors import InvalidFieldError
+from shared.fingerprint import fingerprint
+from shared.model.loader import load_runner, row_exact
+from shared.model.model_runner import ModelRunner
+from shared.model.scheduler import Scheduler
+from shared.model.session import Session
+from shared.model.slots import Slots
+from shared.pb import specdec_pb2 as pb
+from shared.sampling_params import SamplingParams
+from shared.settings import Settings
+
+log = structlog.get_logger()
+
+
+class EngineSettings(Settings):
+    """How a model is served."""
+
+    model: str
+    """A Hugging Face folder, a .gguf file, a hub id, or the name of a pair."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    num_slots: int = Field(8, ge=1, le=1024)
+    """How many sessions can be open at once."""
+    max_length: int = Field(4096, ge=2)
+    """The longest sequence, in tokens; cut to the model's own."""
+    max_draft_tokens: int = Field(16, ge=1, le=31)
+    """The largest k."""
+    prefill_rows: int = Field(64, ge=2, le=256)
+    """How many tokens of a prompt run beside the verifies of one forward pass."""
+    slot_wait_seconds: float = Field(30, ge=0)
+    """How long a session waits for a slot."""
+    max_waiting: int = Field(64, ge=0)
+    """How many sessions can wait for a slot."""
+    threads: int = Field(0, ge=0)
+    """CPU threads of a forward pass; 0 leaves it to torch."""
+
+
+class Engine:
+    """A model, its slots and its scheduler."""
+
+    def __init__(self, runner: ModelRunner, settings: EngineSettings, info: pb.ModelInfo) -> None:
+        """Put the parts together; nothing runs before `run`."""
+        self.info = info
+        self.slots = Slots(settings.num_slots, runner.max_length, settings.slot_wait_seconds, settings.max_waiting)
+        self._scheduler = Scheduler(runner, settings.prefill_rows)
+        self.run = self._scheduler.run
+        self.verify = self._scheduler.verify
+
+    @classmethod
+    def load(cls, folder: Path, settings: EngineSettings) -> Self:
+        """Open the model, try it out and describe it. Raises ModelError."""
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        runner = load_runner(folder, settings.dtype, settings.num_slots, settings.max_length)
+        vocab_size = runner.model.config.get_text_config().vocab_size
+        vocabulary = AutoTokenizer.from_pretrained(folder).get_vocab()
+        info = pb.ModelInfo(
+            name=settings.model,
+            vocab_size=vocab_size,
+            tokenizer_size=len(vocabulary),
+            tokenizer_fingerprint=fingerprint(vocabulary),
+            max_length=runner.max_length,
+            max_draft_tokens=settings.max_draft_tokens,
+            num_slots=settings.num_slots,
+            device=str(runner.model.device),
+            dtype=settings.dtype,
+            row_exact=row_exact(runner, vocab_size),
+        )
+        log.info("model loaded", folder=str(folder), row_exact=info.row_exact, dtype=info.dtype)
+        return cls(runner, settings, info)
+
+    @asynccontextmanager
+    async def session(self, prompt_ids: Sequence[int], params: SamplingParams) -> AsyncIterator[Session]:
+        """Hold a slot for the length of the block, and start to prefill the prompt.
+
+        Raises InvalidFieldError for a prompt that cannot be, NoFreeSlotError.
+        """
+        if not prompt_ids:
+            raise InvalidFieldError("prompt_token_ids", "empty")
+        if len(prompt_ids) > self.info.max_length - 1:
+            limit = f"at most {self.info.max_length - 1} fit before a first token"
+            raise InvalidFieldError("prompt_token_ids", f"{len(prompt_ids)} tokens, {limit}")
+        self.check_token_ids("prompt_token_ids", prompt_ids)
+        session = await self.slots.open(list(prompt_ids), params)
+        try:
+            self._scheduler.prefill(session)
+            yield session
+        finally:
+            await self._scheduler.withdraw(session)
+            self.slots.close(session)
+
+    def check_token_ids(self, field: str, token_ids: Sequence[int]) -> None:
+        """Raise InvalidFieldError if a token is outside the vocabulary."""
+        for index, token_id in enumerate(token_ids):
+            if not 0 <= token_id < self.info.vocab_size:
+                problem = f"{token_id} is outside the vocabulary of {self.info.vocab_size}"
+                raise InvalidFieldError(f"{field}[{index}]", problem)

@@ -1,0 +1,29 @@
+"""How every service reads its settings."""
+
+import sys
+from typing import Self
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Settings from `OUTRIDER_*` variables and, over them, from flags of the same names."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="OUTRIDER_", frozen=True, cli_parse_args=True, cli_kebab_case=True, cli_implicit_flags=True
+    )
+
+    log_level: str = "INFO"
+    """DEBUG, INFO, WARNING or ERROR."""
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the settings, or end the process with a line for each bad one that names its key."""
+        try:
+            return cls()
+        except ValidationError as error:
+            for problem in error.errors():
+                key = ".".join(str(part) for part in problem["loc"])
+                sys.stderr.write(f"setting {key}: {problem['msg']} (given: {problem['input']!r})\n")
+            sys.exit(2)

@@ -1,0 +1,34 @@
+"""`python -m target_service`: serves the target model."""
+
+import asyncio
+import sys
+
+from shared import log
+from shared.errors import ModelError
+from shared.model.engine import Engine
+from shared.model.pairs import TARGET, resolve_half
+from shared.pb import specdec_pb2 as pb
+from shared.pb import specdec_pb2_grpc as pb_grpc
+from shared.rpc import RpcServer
+from target_service.servicer import TargetServicer
+from target_service.settings import TargetSettings
+
+
+async def main(settings: TargetSettings) -> None:
+    """Serve until told to stop."""
+    engine = Engine.load(resolve_half(settings.model, TARGET), settings)
+    server = RpcServer(pb.DESCRIPTOR.services_by_name["TargetService"].full_name, settings.grace_seconds)
+    pb_grpc.add_TargetServiceServicer_to_server(TargetServicer(engine), server.grpc)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(engine.run())
+        await server.serve(settings.address)
+        running.cancel()
+
+
+if __name__ == "__main__":
+    settings = TargetSettings.load()
+    log.configure("target", settings.log_level)
+    try:
+        asyncio.run(main(settings))
+    except ModelError as error:
+        sys.exit(f"setting model: {error}")

@@ -1,0 +1,103 @@
+"""The Verify stream."""
+
+from collections.abc import AsyncIterator
+
+import grpc
+import structlog
+
+from shared.errors import InvalidFieldError, OutOfOrderError
+from shared.model.engine import Engine
+from shared.model.session import Session
+from shared.pb import specdec_pb2 as pb
+from shared.pb import specdec_pb2_grpc as pb_grpc
+from shared.rpc import errors_as_status
+from shared.sampling_params import SamplingParams
+
+log = structlog.get_logger()
+
+VerifyContext = grpc.aio.ServicerContext[pb.VerifyRequest, pb.VerifyResponse]
+InfoContext = grpc.aio.ServicerContext[pb.TargetServiceGetModelInfoRequest, pb.TargetServiceGetModelInfoResponse]
+
+
+class TargetServicer(pb_grpc.TargetServiceServicer):
+    """Verifies draft tokens with the target model."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Serve the engine's model."""
+        self._engine = engine
+
+    async def GetModelInfo(
+        self,
+        request: pb.TargetServiceGetModelInfoRequest,
+        context: InfoContext,
+    ) -> pb.TargetServiceGetModelInfoResponse:
+        """Describe the target model."""
+        return pb.TargetServiceGetModelInfoResponse(model_info=self._engine.info)
+
+    async def Verify(  # type: ignore[override]  # the generated base leaves sync or async open
+        self, request_iterator: AsyncIterator[pb.VerifyRequest], context: VerifyContext
+    ) -> None:
+        """Hold one session: `open`, then one `verify` a round."""
+        async with errors_as_status(context):
+            first = await anext(request_iterator, None)
+            if first is None:
+                return
+            if first.WhichOneof("message") != "open":
+                raise OutOfOrderError("message: the first one of a stream is `open`")
+            opening, params = first.open, SamplingParams.from_pb(first.open.sampling)
+            self._check_max_tokens(opening)
+            async with self._engine.session(opening.prompt_token_ids, params) as session:
+                rounds = Rounds(self._engine, session, opening.max_tokens)
+                async for request in request_iterator:
+                    if request.WhichOneof("message") != "verify":
+                        raise OutOfOrderError("message: after `open`, each one is `verify`")
+                    response = await rounds.verify(request.verify)
+                    await context.write(response)
+                    if response.finish_reason:
+                        return
+
+    def _check_max_tokens(self, opening: pb.VerifyOpen) -> None:
+        if opening.max_tokens < 1:
+            raise InvalidFieldError("max_tokens", f"{opening.max_tokens} is not at least 1")
+        total, limit = len(opening.prompt_token_ids) + opening.max_tokens, self._engine.info.max_length
+        if len(opening.prompt_token_ids) < limit < total:
+            raise InvalidFieldError("max_tokens", f"with the prompt {total} tokens, the context is {limit}")
+
+
+class Rounds:
+    """The rounds of one session."""
+
+    def __init__(self, engine: Engine, session: Session, max_tokens: int) -> None:
+        """Start at round 0."""
+        self._engine, self._session = engine, session
+        self._round = 0
+        self._end = len(session.token_ids) + max_tokens
+
+    async def verify(self, request: pb.VerifyDraft) -> pb.VerifyResponse:
+        """Run one round. Raises OutOfOrderError, InvalidFieldError."""
+        session, position = self._session, len(self._session.token_ids)
+        if request.round != self._round:
+            raise OutOfOrderError(f"round: {request.round} where {self._round} is next")
+        if request.position != position:
+            raise OutOfOrderError(f"position: {request.position} where {position} tokens are committed")
+        k = len(request.draft_token_ids)
+        if k > self._engine.info.max_draft_tokens:
+            raise InvalidFieldError("draft_token_ids", f"{k} of them, at most {self._engine.info.max_draft_tokens}")
+        self._engine.check_token_ids("draft_token_ids", request.draft_token_ids)
+        # The round commits one token more than it accepts, so the last token that max_tokens allows needs no draft.
+        draft_ids = request.draft_token_ids[: self._end - position - 1]
+        outcome = await self._engine.verify(session, draft_ids)
+        self._round += 1
+        return pb.VerifyResponse(
+            round=request.round,
+            position=position,
+            num_accepted=outcome.verdict.num_accepted,
+            token_ids=outcome.verdict.token_ids,
+            finish_reason=self._finish_reason(),
+            timing=outcome.timing,
+        )
+
+    def _finish_reason(self) -> pb.FinishReason.ValueType:
+        if self._session.token_ids[-1] in self._session.params.stop_token_ids:
+            return pb.FINISH_REASON_STOP
+        return pb.FINISH_REASON_LENGTH if len(self._session.token_ids) == self._end else pb.FINISH_REASON_UNSPECIFIED
