@@ -1,0 +1,61 @@
+"""Fields that clients know, that would change the output, and that are not supported: only their no-op is taken."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel
+from pydantic_core import PydanticCustomError
+
+
+def _only(no_op: object) -> AfterValidator:
+    """Let this value pass and refuse any other."""
+
+    def check(value: object) -> object:
+        if value != no_op:
+            raise PydanticCustomError("unsupported", "is not supported here; leave it out")
+        return value
+
+    return AfterValidator(check)
+
+
+class NoOpFields(BaseModel):
+    """Each field with the one value besides null that asks for nothing. Ignoring any other would be a silent lie."""
+
+    tools: Annotated[object, _only([])] = None
+    tool_choice: Annotated[object, _only("none")] = None
+    functions: Annotated[object, _only([])] = None
+    function_call: Annotated[object, _only("none")] = None
+    response_format: Annotated[object, _only({"type": "text"})] = None
+    modalities: Annotated[object, _only(["text"])] = None
+    audio: Annotated[object, _only({})] = None
+    web_search_options: Annotated[object, _only({})] = None
+    logprobs: Annotated[object, _only(0)] = None  # 0 equals False: completions count, chats switch
+    top_logprobs: Annotated[object, _only(0)] = None
+    prompt_logprobs: Annotated[object, _only(0)] = None
+    logit_bias: Annotated[object, _only({})] = None
+    presence_penalty: Annotated[object, _only(0)] = None
+    frequency_penalty: Annotated[object, _only(0)] = None
+    echo: Annotated[object, _only(no_op=False)] = None
+    suffix: Annotated[object, _only("")] = None
+
+    # Not OpenAI's, but what clients of open-weight servers send.
+    repetition_penalty: Annotated[object, _only(1)] = None
+    length_penalty: Annotated[object, _only(1)] = None
+    min_p: Annotated[object, _only(0)] = None
+    min_tokens: Annotated[object, _only(0)] = None
+    ignore_eos: Annotated[object, _only(no_op=False)] = None
+    use_beam_search: Annotated[object, _only(no_op=False)] = None
+    stop_token_ids: Annotated[object, _only([])] = None
+    bad_words: Annotated[object, _only([])] = None
+    allowed_token_ids: Annotated[object, _only([])] = None
+    include_stop_str_in_output: Annotated[object, _only(no_op=False)] = None
+    skip_special_tokens: Annotated[object, _only(no_op=True)] = None
+    truncate_prompt_tokens: Annotated[object, _only(no_op=None)] = None
+    structured_outputs: Annotated[object, _only({})] = None
+    guided_json: Annotated[object, _only(no_op=None)] = None
+    guided_regex: Annotated[object, _only(no_op=None)] = None
+    guided_choice: Annotated[object, _only(no_op=None)] = None
+    guided_grammar: Annotated[object, _only(no_op=None)] = None
+    chat_template: Annotated[object, _only(no_op=None)] = None
+    chat_template_kwargs: Annotated[object, _only({})] = None
+    add_generation_prompt: Annotated[object, _only(no_op=True)] = None
+    continue_final_message: Annotated[object, _only(no_op=False)] = None
