@@ -1,0 +1,60 @@
+# Everything sets itself up: a virtual environment in .venv, and nothing outside of it but the models' cache.
+#
+#   make demo      a real pair answers a coding question, with and without speculation
+#   make test      all tests that need no download of a model
+#   make serve     stays up: the OpenAI API on 127.0.0.1:8000
+#                  PAIR=qwen-coder|toy, or TARGET= and DRAFT= (folder, .gguf file or hub id), K=, DTYPE=, PORT=
+#   make check     ruff, mypy, import-linter, buf
+#
+# On a machine with PyPI alone, torch comes with CUDA, several GB: name a wheel index with CPU builds by TORCH_INDEX=URL.
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+PAIR ?= qwen-coder
+TARGET ?=
+DRAFT ?=
+K ?= 4
+DTYPE ?= bfloat16
+PORT ?= 8000
+
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo serve test test-real check proto compose-test clean
+
+demo: $(READY)
+	$(BIN)/python -m scripts.demo --pair=$(PAIR) --target=$(TARGET) --draft=$(DRAFT) --k=$(K) --dtype=$(DTYPE)
+
+serve: $(READY)
+	$(BIN)/python -m scripts.serve --pair=$(PAIR) --target=$(TARGET) --draft=$(DRAFT) --k=$(K) --dtype=$(DTYPE) --port=$(PORT)
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+test-real: $(READY)
+	$(BIN)/python -m pytest -m real --timeout 1800
+
+check: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+
+proto: $(READY)
+	$(BIN)/python -m grpc_tools.protoc -Ishared/pb=proto/specdec/v1 \
+	  --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
+	  --python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. proto/specdec/v1/specdec.proto
+
+compose-test: $(READY)
+	$(BIN)/python -m scripts.compose_test
+
+clean:
+	rm -rf .venv
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
+	$(BIN)/pip install --editable .[gateway,model] --group dev
+	touch $@

@@ -1,0 +1,57 @@
+"""`python -m gateway`: the OpenAI API in front of a draft service and a target service."""
+
+import asyncio
+import sys
+
+import structlog
+import uvicorn
+
+from gateway.app import create_app
+from gateway.decoder import Decoder
+from gateway.draft_client import DraftClient
+from gateway.pairing import misfits
+from gateway.settings import GatewaySettings
+from gateway.target_client import TargetClient, TargetUnavailableError
+from gateway.tokenizer import ChatTokenizer
+from shared import log as logging
+from shared.errors import ModelError
+
+log = structlog.get_logger()
+
+
+async def main(settings: GatewaySettings) -> None:
+    """Check that the models fit, then serve until told to stop."""
+    tokenizer = await asyncio.to_thread(ChatTokenizer.load, settings.tokenizer)
+    target_client = TargetClient(settings.target)
+    target = await target_client.model_info(settings.start_timeout_seconds)
+    if tokenizer.fingerprint != target.tokenizer_fingerprint:
+        raise ModelError(f"the gateway's tokenizer ({settings.tokenizer}) is not the one of the target ({target.name})")
+    draft_client = DraftClient(settings.draft, target)
+    draft = await draft_client.model_info(timeout_seconds=2) if settings.draft else None
+    if draft and (problems := misfits(target, draft)):
+        raise ModelError("; ".join(problems))
+    decoder = Decoder(target_client, target, draft_client, settings.draft_deadline_seconds)
+    config = uvicorn.Config(
+        create_app(decoder, tokenizer, settings),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        timeout_graceful_shutdown=settings.grace_seconds,
+    )
+    async with asyncio.TaskGroup() as tasks:
+        watching = tasks.create_task(draft_client.watch()) if settings.draft else None
+        log.info("serving", host=settings.host, port=settings.port)
+        await uvicorn.Server(config).serve()
+        if watching:
+            watching.cancel()
+    await draft_client.close()
+    await target_client.close()
+
+
+if __name__ == "__main__":
+    settings = GatewaySettings.load()
+    logging.configure("gateway", settings.log_level)
+    try:
+        asyncio.run(main(settings))
+    except (ModelError, TargetUnavailableError) as error:
+        sys.exit(f"gateway: {error}")

@@ -1,0 +1,75 @@
+"""The round loop: propose, verify, commit, emit."""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Literal
+
+from gateway.draft_client import DraftClient
+from gateway.draft_session import DraftSession
+from gateway.target_client import TargetClient
+from shared.pb import specdec_pb2 as pb
+from shared.sampling_params import SamplingParams
+
+FinishReason = Literal["stop", "length"]
+
+FINISH_REASONS: dict[int, FinishReason] = {pb.FINISH_REASON_STOP: "stop", pb.FINISH_REASON_LENGTH: "length"}
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round committed, and what it took."""
+
+    token_ids: list[int]
+    num_drafted: int
+    num_accepted: int
+    finish_reason: FinishReason | None
+    round_ms: float
+    """From the request for draft tokens to the target's answer."""
+    forward_ms: float
+    """Of it, in forward passes of either service."""
+
+
+class Decoder:
+    """Decodes with a target service, and with a draft service while it is there."""
+
+    def __init__(
+        self, target_client: TargetClient, target: pb.ModelInfo, draft_client: DraftClient, deadline_seconds: float
+    ) -> None:
+        """Decode with these two; a round waits at most `deadline_seconds` for its draft tokens."""
+        self.target = target
+        self._target_client, self._draft_client = target_client, draft_client
+        self._deadline_seconds = deadline_seconds
+
+    @property
+    def max_draft_tokens(self) -> int:
+        """The largest k."""
+        return self.target.max_draft_tokens
+
+    async def decode(
+        self, prompt_ids: Sequence[int], params: SamplingParams, max_tokens: int, k: int
+    ) -> AsyncGenerator[Round, None]:
+        """Yield the rounds of one sequence, with k draft tokens each; with k = 0 this is plain decoding.
+
+        Raises InvalidFieldError, NoFreeSlotError, TargetUnavailableError.
+        """
+        async with (
+            self._target_client.session(prompt_ids, params, max_tokens) as target,
+            DraftSession.open(self._draft_client, prompt_ids, params, self._deadline_seconds) as draft,
+        ):
+            left = max_tokens
+            while left:
+                started = perf_counter()
+                draft.request(min(k, left - 1))
+                proposal = await draft.proposal()
+                verified = await target.verify(proposal.token_ids)
+                draft.commit(verified.token_ids)
+                yield Round(
+                    token_ids=list(verified.token_ids),
+                    num_drafted=len(proposal.token_ids),
+                    num_accepted=verified.num_accepted,
+                    finish_reason=FINISH_REASONS.get(verified.finish_reason),
+                    round_ms=(perf_counter() - started) * 1000,
+                    forward_ms=(proposal.forward_us + verified.timing.forward_us) / 1000,
+                )
+                left = 0 if verified.finish_reason else left - len(verified.token_ids)

@@ -1,0 +1,130 @@
+"""One session at the draft service, which may be slow, full, or gone: nothing here ever fails a request."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Self
+
+import grpc
+import structlog
+
+from gateway.draft_client import DraftCall, DraftClient
+from shared.pb import specdec_pb2 as pb
+from shared.sampling_params import SamplingParams
+
+log = structlog.get_logger()
+
+_PAUSE_SECONDS = 1.0  # after a stream that was refused, for instance for want of a slot
+
+
+@dataclass
+class Proposal:
+    """What has arrived of a round's draft tokens."""
+
+    round: int
+    token_ids: list[int] = field(default_factory=list)
+    forward_us: int = 0
+    complete: bool = False
+
+
+class DraftSession:
+    """Asks for a proposal a round, and takes what arrives in time.
+
+    A proposal that misses its deadline is waited for no more: until it is complete the rounds go on without draft
+    tokens, and then the draft is told at once all that was committed meanwhile. A draft that comes back is given the
+    whole sequence anew.
+    """
+
+    def __init__(
+        self, client: DraftClient, prompt_ids: Sequence[int], params: SamplingParams, deadline_seconds: float
+    ) -> None:
+        """Prepare; the first `request` opens the stream."""
+        self._client, self._params, self._deadline_seconds = client, params, deadline_seconds
+        self._committed = list(prompt_ids)
+        self._told = 0  # how many of the committed tokens the draft knows
+        self._round = -1
+        self._proposal = Proposal(self._round, complete=True)
+        self._progress = asyncio.Event()
+        self._outbox: asyncio.Queue[pb.DraftRequest] = asyncio.Queue()
+        self._stream: asyncio.Task[None] | None = None
+        self._not_before = 0.0
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, client: DraftClient, prompt_ids: Sequence[int], params: SamplingParams, deadline_seconds: float
+    ) -> AsyncIterator[Self]:
+        """Hold a session for the length of the block."""
+        session = cls(client, prompt_ids, params, deadline_seconds)
+        try:
+            yield session
+        finally:
+            if session._stream:
+                session._stream.cancel()
+
+    def request(self, k: int) -> None:
+        """Ask for up to k draft tokens for the next round, if the draft is there and not still at an earlier one."""
+        self._round += 1
+        info = self._client.info
+        if not info or not self._proposal.complete or perf_counter() < self._not_before:
+            return
+        if not self._stream:
+            self._told = 0
+        news = self._committed[self._told :]
+        k = min(k, info.max_draft_tokens, info.max_length - len(self._committed))
+        if k < 1 or max(news) >= info.vocab_size:  # no room left, or a token of the target's padded tail
+            return
+        self._proposal = Proposal(self._round)
+        if self._stream:
+            advance = pb.DraftAdvance(round=self._round, position=self._told, token_ids=news, num_draft_tokens=k)
+            self._outbox.put_nowait(pb.DraftRequest(advance=advance))
+        else:
+            sampling = self._params.to_pb()
+            opening = pb.DraftOpen(prompt_token_ids=news, sampling=sampling, round=self._round, num_draft_tokens=k)
+            self._outbox = asyncio.Queue()
+            self._outbox.put_nowait(pb.DraftRequest(open=opening))
+            self._stream = asyncio.create_task(self._read(self._client.draft(self._requests(self._outbox))))
+        self._told = len(self._committed)
+
+    async def proposal(self) -> Proposal:
+        """Return this round's proposal when it is complete, or what there is of it at the deadline."""
+        proposal = self._proposal
+        if proposal.round != self._round:
+            return Proposal(self._round)
+        try:
+            async with asyncio.timeout(self._deadline_seconds):
+                while not proposal.complete:
+                    self._progress.clear()
+                    await self._progress.wait()
+        except TimeoutError:
+            log.info("draft is late: going on without", round=self._round, arrived=len(proposal.token_ids))
+        return Proposal(proposal.round, list(proposal.token_ids), proposal.forward_us)
+
+    def commit(self, token_ids: Sequence[int]) -> None:
+        """Append what the target committed."""
+        self._committed.extend(token_ids)
+
+    @staticmethod
+    async def _requests(outbox: asyncio.Queue[pb.DraftRequest]) -> AsyncIterator[pb.DraftRequest]:
+        while True:
+            yield await outbox.get()
+
+    async def _read(self, call: DraftCall) -> None:
+        try:
+            async for part in call:
+                if part.round == self._proposal.round:
+                    self._proposal.token_ids.extend(part.token_ids)
+                    self._proposal.forward_us += part.timing.forward_us
+                    self._proposal.complete = part.last
+                    self._progress.set()
+        except grpc.aio.AioRpcError as error:
+            log.info("draft stream ended", reason=error.details() or error.code().name)
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                self._not_before = perf_counter() + _PAUSE_SECONDS
+        finally:
+            call.cancel()
+            self._stream = None
+            self._proposal.complete = True
+            self._progress.set()

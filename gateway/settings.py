@@ -1,0 +1,29 @@
+"""Settings of the gateway."""
+
+from pydantic import Field
+
+from shared.settings import Settings
+
+
+class GatewaySettings(Settings):
+    """How the gateway runs."""
+
+    tokenizer: str
+    """The Hugging Face folder or hub id of the target's tokenizer."""
+    model_name: str = "outrider"
+    """What clients call the model."""
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=0, le=65535)
+    """Where it listens for HTTP."""
+    target: str = "127.0.0.1:50052"
+    """Address of the target service."""
+    draft: str = "127.0.0.1:50051"
+    """Address of the draft service; empty decodes plainly."""
+    default_k: int = Field(4, ge=0)
+    """How many draft tokens a round has if the request does not say."""
+    draft_deadline_seconds: float = Field(1.0, gt=0)
+    """How long a round waits for its draft tokens."""
+    start_timeout_seconds: float = Field(300, gt=0)
+    """How long the start waits for the target service."""
+    grace_seconds: int = Field(30, ge=0)
+    """How long a stop waits for open requests."""

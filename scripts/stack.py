@@ -1,0 +1,91 @@
+"""Starts a draft service, a target service and a gateway, and stops them again."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from shared.health_check import serves
+from shared.model.pairs import resolve_model, resolve_pair
+
+ROOT = Path(__file__).parent.parent
+console = Console()
+
+
+def parser(description: str | None) -> ArgumentParser:
+    """Return a parser of the flags that choose the models."""
+    flags = ArgumentParser(description=description)
+    flags.add_argument("--pair", default="qwen-coder", help="toy or qwen-coder")
+    flags.add_argument("--target", default="", help="a folder, .gguf file or hub id, in the place of the pair's")
+    flags.add_argument("--draft", default="", help="likewise")
+    flags.add_argument("--k", type=int, default=4, help="draft tokens of a round")
+    flags.add_argument("--dtype", default="bfloat16", help="bfloat16 or float32")
+    return flags
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def stack(args: Namespace, port: int, draft_port: int, target_port: int, log_level: str) -> Iterator[str]:
+    """Run the three services for the length of the block; yields the gateway's URL."""
+    target = resolve_model(args.target) if args.target else resolve_pair(args.pair)[0]
+    draft = resolve_model(args.draft) if args.draft else resolve_pair(args.pair)[1]
+    common = {"dtype": args.dtype, "log_level": log_level}
+    addresses = {"target": f"127.0.0.1:{target_port}", "draft": f"127.0.0.1:{draft_port}"}
+    url = f"http://127.0.0.1:{port}"
+    with ExitStack() as running:
+        services = {
+            name: running.enter_context(_process(f"{name}_service", model=folder, address=addresses[name], **common))
+            for name, folder in (("target", target), ("draft", draft))
+        }
+        for name, process in services.items():
+            with console.status(f"loading the {name} model"):
+                _wait(process, lambda name=name: serves(addresses[name], 1))  # type: ignore[misc]  # mypy infers no default
+        settings = {"tokenizer": target, "default_k": args.k, "port": port, "log_level": log_level, **addresses}
+        name = args.target or args.pair
+        gateway = running.enter_context(_process("gateway", model_name=Path(name).name, **settings))
+        with console.status("starting the gateway"):
+            _wait(gateway, lambda: _answers(f"{url}/health"))
+        yield url
+
+
+@contextmanager
+def _process(module: str, **settings: object) -> Iterator[subprocess.Popen[bytes]]:
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    # Services that share a machine's cores must not spin while they wait for each other.
+    environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ
+    process = subprocess.Popen([sys.executable, "-m", module, *flags], cwd=ROOT, env=environment)  # noqa: S603 - our own
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None:
+    while not ready():
+        if process.poll() is not None:
+            sys.exit(f"{process.args[2]} ended with code {process.returncode}")  # type: ignore[index]  # a list
+        time.sleep(0.2)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=1) as answer:  # noqa: S310 - our own
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, TimeoutError):
+        return False

@@ -1,0 +1,113 @@
+"""The toy pair, and the services as processes of their own on sockets of their own."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from gateway.decoder import Decoder
+from gateway.draft_client import DraftClient
+from gateway.target_client import TargetClient
+from shared.model.pairs import resolve_pair
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass
+class Service:
+    """A service that runs in a process of its own."""
+
+    process: subprocess.Popen[bytes]
+    address: str
+    log: Path
+
+    def send(self, signal_number: int) -> None:
+        """Send a signal to the process."""
+        self.process.send_signal(signal_number)
+
+    def kill(self) -> None:
+        """End the process without a word."""
+        self.process.kill()
+        self.process.wait()
+
+    def events(self, name: str) -> list[dict[str, object]]:
+        """Return its log's events of this name."""
+        lines = [line for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [event for event in map(json.loads, lines) if event["event"] == name]
+
+
+@contextmanager
+def service(module: str, log: Path, **settings: object) -> Iterator[Service]:
+    """Run `python -m module` with these settings, from when it serves to the end of the block."""
+    settings = {"address": "127.0.0.1:0"} | settings
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    with log.open("wb") as sink:
+        environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
+        process = subprocess.Popen([sys.executable, "-m", module, *flags], cwd=ROOT, stderr=sink, env=environment)
+    running = Service(process, "", log)
+    try:
+        deadline = time.monotonic() + 120
+        while not (serving := running.events("serving")):
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"{module} did not start:\n{log.read_text()[-4000:]}")
+            time.sleep(0.05)
+        running.address = f"127.0.0.1:{serving[0]['port']}"
+        yield running
+    finally:
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGCONT)
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def toy() -> tuple[Path, Path]:
+    """Return the folders of the toy pair: target, draft."""
+    return resolve_pair("toy")
+
+
+StartService = Callable[..., Service]
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartService]:
+    """Start services that run to the end of the session; the same settings give the same one."""
+    logs = tmp_path_factory.mktemp("logs")
+    started: dict[tuple[object, ...], Service] = {}
+    with ExitStack() as stack:
+
+        def start_one(module: str, **settings: object) -> Service:
+            key = (module, *sorted(settings.items(), key=str))
+            if key not in started:
+                log = logs / f"{module}-{len(started)}.log"
+                started[key] = stack.enter_context(service(module, log, **settings))
+            return started[key]
+
+        yield start_one
+
+
+@asynccontextmanager
+async def decoder(target: str, draft: str | None, deadline_seconds: float = 30) -> AsyncIterator[Decoder]:
+    """Decode with the services at these addresses, once the draft is found."""
+    target_client = TargetClient(target)
+    info = await target_client.model_info(30)
+    draft_client = DraftClient(draft or "127.0.0.1:1", info)
+    watching = asyncio.create_task(draft_client.watch())
+    async with asyncio.timeout(30):
+        while draft and not draft_client.info:
+            await asyncio.sleep(0.02)
+    try:
+        yield Decoder(target_client, info, draft_client, deadline_seconds)
+    finally:
+        watching.cancel()
+        await draft_client.close()
+        await target_client.close()

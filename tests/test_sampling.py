@@ -1,0 +1,55 @@
+"""The samples have the distribution of the softmax, and the noise is what it says."""
+
+import numpy as np
+import pytest
+import torch
+from reference import noise
+from scipy import stats
+
+from shared.model.noise import gumbel
+from shared.model.verifier import verify
+from shared.sampling_params import SamplingParams
+
+SAMPLES = 100_000
+
+
+def test_noise_is_the_reference_noise() -> None:
+    """Two implementations, in int32 and in uint64, agree on the noise of any token at any position for any seed."""
+    for seed, position in [(0, 0), (1, 77), (-(2**63), 2**20), (2**63 - 1, 3)]:
+        ours = gumbel(torch.arange(5000, dtype=torch.int32), seed, position)
+        np.testing.assert_allclose(ours.numpy(), noise(5000, seed, position), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("vary", ["seed", "position"])
+def test_noise_is_gumbel(vary: str) -> None:
+    """Over seeds as over positions, one token's noise has the Gumbel distribution."""
+    token = torch.tensor([17], dtype=torch.int32)
+    values = [float(gumbel(token, i if vary == "seed" else 5, i if vary == "position" else 5)) for i in range(20_000)]
+    assert stats.kstest(values, "gumbel_r").pvalue > 0.001
+
+
+@pytest.mark.parametrize("params", [SamplingParams(1.0), SamplingParams(0.7, top_k=5), SamplingParams(1.2, top_p=0.8)])
+def test_speculative_samples_follow_the_softmax(params: SamplingParams) -> None:
+    """100,000 tokens committed by rounds of 3 drafts, themselves drawn with the same noise, pass a chi-square test."""
+    torch.manual_seed(0)
+    vocabulary = 8
+    target = torch.randn(vocabulary)
+    draft = target + 0.7 * torch.randn(vocabulary)
+    counts, accepted, drafted, position = np.zeros(vocabulary), 0, 0, 0
+    shaped = SamplingParams(params.temperature, params.top_p, params.top_k, seed=99)
+    while position < SAMPLES:
+        guesses = [verify(draft[None], [], shaped, position + i).token_ids[0] for i in range(3)]
+        verdict = verify(target.expand(4, -1), guesses, shaped, position)
+        np.add.at(counts, verdict.token_ids, 1)
+        position += len(verdict.token_ids)
+        accepted, drafted = accepted + verdict.num_accepted, drafted + 3
+    scores = (target / params.temperature).double().numpy()
+    order = np.argsort(-scores)
+    probabilities = np.exp(scores) / np.exp(scores).sum()
+    kept = order[: params.top_k or None]
+    before = np.cumsum(probabilities[kept]) - probabilities[kept]
+    kept = kept[before < params.top_p]
+    expected = probabilities[kept] / probabilities[kept].sum() * counts.sum()
+    assert counts[kept].sum() == counts.sum()
+    assert stats.chisquare(counts[kept], expected).pvalue > 0.001
+    assert 0.4 < accepted / drafted < 0.95
