@@ -1,0 +1,156 @@
+"""Finds models by name, and brings them into the cache: `python -m shared.model.pairs qwen-coder`.
+
+A name is a local folder, a `.gguf` file, a model or pair known here, or the id of a repository on the hub. What has to
+be made is made once, under OUTRIDER_CACHE (~/.cache/outrider), by one process while the others wait for it.
+"""
+
+# ruff: noqa: PLC0415 - what is found in the cache needs none of the heavy imports
+
+import argparse
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+
+from shared.errors import ModelError
+from shared.model.download import PUBLISHED, download_gguf
+
+TARGET, DRAFT = 0, 1
+TOY = "toy"
+PAIRS = {"qwen-coder": ("qwen2.5-coder-1.5b", "qwen2.5-coder-0.5b")}  # target, draft
+HUB_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.safetensors"]
+
+
+def resolve_pair(name: str) -> tuple[Path, Path]:
+    """Return the folders of the pair's target and draft, made or downloaded if need be. Raises ModelError."""
+    if name == TOY:
+        folder = _toy()
+        return folder / "target", folder / "draft"
+    if name not in PAIRS:
+        raise ModelError(f"{name}: no such pair; there are {', '.join([TOY, *PAIRS])}")
+    target, draft = PAIRS[name]
+    return resolve_model(target), resolve_model(draft)
+
+
+def resolve_half(name: str, half: int) -> Path:
+    """Return the folder of a model, or of a pair's TARGET or DRAFT if the name is a pair's. Raises ModelError."""
+    if Path(name).is_dir() or name not in {TOY, *PAIRS}:
+        return resolve_model(name)
+    return _toy() / ("target", "draft")[half] if name == TOY else resolve_model(PAIRS[name][half])
+
+
+def resolve_model(name: str) -> Path:
+    """Return the model's folder, made or downloaded if need be. Raises ModelError."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{name}: this folder is no model, it has no config.json")
+        return path
+    if path.suffix == ".gguf":
+        return _of_file(path)
+    if name in PUBLISHED:
+        return _of_published(name)
+    return _of_hub(name)
+
+
+def _models() -> Path:
+    return Path(os.environ.get("OUTRIDER_CACHE") or "~/.cache/outrider").expanduser() / "models"
+
+
+def _toy() -> Path:
+    # Named after the code that makes it, so that a change there makes a new one.
+    code = Path(__file__).with_name("toy_pair.py").read_bytes()
+
+    def make(folder: Path) -> None:
+        from shared.model.toy_pair import make_toy_pair
+
+        make_toy_pair(folder)
+
+    return _made_once(_models() / f"toy-{_digest(code)}", make)
+
+
+def _of_file(gguf: Path) -> Path:
+    if not gguf.is_file():
+        raise ModelError(f"{gguf}: no such file")
+    gguf = gguf.resolve()
+    version = f"{gguf} {gguf.stat().st_size} {gguf.stat().st_mtime_ns}"
+
+    def make(folder: Path) -> None:
+        from shared.model.gguf_folder import convert_gguf
+
+        convert_gguf(gguf, folder)
+
+    return _made_once(_models() / f"{gguf.stem}-{_digest(version.encode())}", make)
+
+
+def _of_published(name: str) -> Path:
+    gguf = _models() / f"{name}.gguf"
+
+    def make(folder: Path) -> None:
+        from shared.model.gguf_folder import convert_gguf
+
+        if not gguf.exists():
+            download_gguf(name, gguf)
+        convert_gguf(gguf, folder)
+        gguf.unlink()  # a gigabyte that nothing reads again
+
+    return _made_once(_models() / name, make)
+
+
+def _of_hub(name: str) -> Path:
+    known = ", ".join([TOY, *PAIRS, *PUBLISHED])
+    problem = f"{name}: no folder, no .gguf file, none of {known}, and as the id of a hub repository"
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=HUB_FILES))
+    except HFValidationError as error:
+        raise ModelError(f"{problem} malformed") from error
+    except (OSError, ValueError, RuntimeError) as error:  # of which httpx's and the hub's own errors are kinds
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{problem} not to be had: {reason}") from error
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{problem} no model: it has no config.json")
+    return folder
+
+
+def _made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Return the folder, which appears only when `make` has filled it."""
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if not folder.is_dir():
+            unfinished = folder.with_name(f".{folder.name}.unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was ended
+            unfinished.mkdir()
+            make(unfinished)
+            unfinished.rename(folder)
+    return folder
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:8]
+
+
+def main() -> None:
+    """Print the folders of a pair, the target's first, once they are there."""
+    flags = argparse.ArgumentParser(prog="python -m shared.model.pairs", description=main.__doc__)
+    flags.add_argument("pair", nargs="?", default=TOY, help=f"{TOY} (default), {', '.join(PAIRS)}")
+    flags.add_argument("--target", help="a folder, .gguf file or hub id, instead of the pair's target")
+    flags.add_argument("--draft", help="likewise for the draft")
+    args = flags.parse_args()
+    try:
+        for name, half in ((args.target, TARGET), (args.draft, DRAFT)):
+            print(resolve_half(name or args.pair, half))  # noqa: T201 - this is its output
+    except ModelError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
