@@ -91,9 +91,11 @@ def _invalid_body(error: RequestValidationError) -> ApiError:
 
 def _path(problem: dict[str, Any], body: Any) -> Sequence[str | int]:
     """Return where in the body the problem is: its location without what pydantic adds, such as a union's tags."""
+    *parents, last = problem["loc"][1:] or [""]
+    missing = problem["type"] == "missing"
     path: list[str | int] = []
-    for part in problem["loc"][1:]:
+    for part in parents if missing else [*parents, last]:
         if (isinstance(body, dict) and part in body) or (isinstance(body, list) and isinstance(part, int)):
             path.append(part)
             body = body[part]
-    return [*path, problem["loc"][-1]] if problem["type"] == "missing" and len(problem["loc"]) > 1 else path
+    return [*path, last] if missing and last else path
