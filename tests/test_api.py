@@ -16,10 +16,12 @@ import pytest_asyncio
 import structlog
 import tiny_tokenizer
 import uvicorn
+from starlette.types import Message
 
 from gateway.app import create_app
 from gateway.decoder import Decoder, FinishReason, Round
 from gateway.settings import GatewaySettings
+from gateway.sse import EventStream
 from gateway.target_client import TargetUnavailableError
 from gateway.tokenizer import ChatTokenizer
 from shared.errors import DrainingError, InvalidFieldError, NoFreeSlotError
@@ -485,3 +487,25 @@ async def test_client_gone_before_the_first_token(gateway: Gateway, stream: bool
             await http.post("/v1/chat/completions", json={"model": MODEL, "messages": CHAT, "stream": stream})
     assert len(gateway.decoder.calls) == 1
     await gateway.until_idle()
+
+
+async def test_event_stream_closes_what_it_did_not_send() -> None:
+    """Claim: a client who leaves before the first chunk is written, with the writer blocked, ends the decoding too."""
+    closed = asyncio.Event()
+
+    async def chunks() -> AsyncGenerator[dict[str, Any]]:
+        try:
+            while True:
+                yield {}
+        finally:
+            closed.set()
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(_message: Message) -> None:
+        await asyncio.Event().wait()
+
+    rest = chunks()
+    await EventStream(await anext(rest), rest)({"type": "http", "asgi": {"spec_version": "2.3"}}, receive, send)
+    assert closed.is_set()
