@@ -1,0 +1,215 @@
+"""What the OpenAI API answers to wrong requests and to failures, and what it does when the client goes away."""
+
+import asyncio
+import itertools
+import json
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, cast
+
+import httpx
+import pytest
+import scripted_gateway
+import structlog
+from scripted_gateway import CHAT, CONTEXT, MODEL, Gateway, error_of, events
+from starlette.types import Message
+
+from gateway.decoder import Round
+from gateway.sse import EventStream
+from gateway.target_client import TargetUnavailableError
+from shared.errors import DrainingError, InvalidFieldError, NoFreeSlotError
+
+# Assigned, for pytest looks for fixtures among a module's names.
+tiny = scripted_gateway.tiny
+scripted_server = scripted_gateway.scripted_server
+scripted = scripted_gateway.scripted
+
+
+BAD_FIELDS: list[tuple[dict[str, Any], str]] = [
+    ({"messages": []}, "messages"),
+    ({"messages": None}, "messages"),
+    ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
+    ({"messages": [{"role": "user"}]}, "messages.0.content"),
+    ({"messages": [{"role": "king", "content": "x"}]}, "messages.0.role"),
+    ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.0.type"),
+    ({"messages": [{"role": "assistant", "content": "x"}]}, "messages"),
+    ({"temperature": 2.1}, "temperature"),
+    ({"temperature": "1"}, "temperature"),
+    ({"top_p": 0}, "top_p"),
+    ({"top_k": -2}, "top_k"),
+    ({"seed": 2**63}, "seed"),
+    ({"stop": ""}, "stop"),
+    ({"stop": ["a"] * 17}, "stop"),
+    ({"n": 0}, "n"),
+    ({"n": 129}, "n"),
+    ({"max_tokens": 0}, "max_tokens"),
+    ({"max_tokens": True}, "max_tokens"),
+    ({"stream": "yes"}, "stream"),
+    ({"speculative": {"k": 0}}, "speculative.k"),
+    ({"speculative": {"k": 9}}, "speculative.k"),
+    ({"tools": [{"type": "function"}]}, "tools"),
+    ({"tool_choice": "auto"}, "tool_choice"),
+    ({"response_format": {"type": "json_object"}}, "response_format"),
+    ({"logprobs": True}, "logprobs"),
+    ({"logit_bias": {"1": 1}}, "logit_bias"),
+    ({"presence_penalty": 0.1}, "presence_penalty"),
+    ({"frequency_penalty": 0.1}, "frequency_penalty"),
+    ({"best_of": 2}, "best_of"),
+    ({"echo": True}, "echo"),
+    ({"suffix": "x"}, "suffix"),
+    ({"min_p": 0.1}, "min_p"),
+]
+
+
+@pytest.mark.parametrize(("fields", "param"), BAD_FIELDS, ids=lambda value: json.dumps(value)[:50])
+async def test_bad_field_is_named(scripted: Gateway, fields: dict[str, Any], param: str) -> None:
+    """Claim: a wrong or unsupported value is a 400 that names the field, in `param` and in the message."""
+    response = await scripted.post(**fields)
+    error = error_of(response)
+    assert (response.status_code, error["type"], error["param"]) == (400, "invalid_request_error", param)
+    assert error["message"].startswith(f"{param}: ")
+    assert scripted.decoder.calls == []
+
+
+async def test_no_ops_are_taken(scripted: Gateway) -> None:
+    """Claim: a field that is not supported may be sent with the value that asks for nothing."""
+    no_ops: dict[str, Any] = {
+        "tools": [],
+        "tool_choice": "none",
+        "response_format": {"type": "text"},
+        "logprobs": False,
+    }
+    numbers: dict[str, Any] = {"presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "best_of": 1}
+    assert (await scripted.post(**no_ops, **numbers)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "param"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x " * CONTEXT}]}, "messages"),
+        ("/v1/completions", {"prompt": [5] * CONTEXT}, "prompt"),
+        ("/v1/completions", {"prompt": [5] * (CONTEXT - 1), "max_tokens": 2}, "max_tokens"),
+        ("/v1/chat/completions", {"max_completion_tokens": CONTEXT}, "max_completion_tokens"),
+    ],
+)
+async def test_context_length(scripted: Gateway, path: str, fields: dict[str, Any], param: str) -> None:
+    """Claim: what does not fit the context is a 400 that names what is too long, with OpenAI's code."""
+    response = await scripted.post(path, **fields)
+    error = error_of(response)
+    assert (response.status_code, error["code"], error["param"]) == (400, "context_length_exceeded", param)
+
+
+async def test_a_full_context_is_served(scripted: Gateway) -> None:
+    """Claim: prompt and reply may fill the context to the last token, and the default gives way."""
+    for fields in ({"max_tokens": 1}, {}):
+        assert (await scripted.post("/v1/completions", prompt=[5] * (CONTEXT - 1), **fields)).status_code == 200
+    assert [call[2] for call in scripted.decoder.calls] == [1, 1]
+
+
+@pytest.mark.parametrize("prompt", ["", [], [[]], [320], [-1], [1, "a"], 5, ["a", 1]])
+async def test_bad_prompt(scripted: Gateway, prompt: Any) -> None:
+    """Claim: a prompt without tokens, of mixed kinds or beyond the vocabulary is a 400 that names the prompt."""
+    response = await scripted.post("/v1/completions", prompt=prompt)
+    assert response.status_code == 400
+    assert error_of(response)["param"].split(".")[0] == "prompt"
+
+
+async def test_bad_requests_have_openai_bodies(scripted: Gateway) -> None:
+    """Claim: bad JSON, no JSON, an unknown model, route and method all have OpenAI errors, and a request id."""
+    async with httpx.AsyncClient(base_url=scripted.url) as http:
+        path, headers = "/v1/chat/completions", {"Content-Type": "application/json"}
+        responses = [
+            await http.post(path, content=b'{"model": ', headers=headers),
+            await http.post(path, content=b"\xff\xfe", headers=headers),
+            await http.post(path, content=b"[]", headers=headers),
+            await http.post(path, content=b""),
+            await http.get("/v1/nothing"),
+            await http.get(path),
+            await http.post(path, json={"model": "other", "messages": CHAT}),
+        ]
+    assert [response.status_code for response in responses] == [400, 400, 400, 400, 404, 405, 404]
+    assert {error_of(response)["type"] for response in responses} == {"invalid_request_error"}
+    assert (error_of(responses[-1])["param"], error_of(responses[-1])["code"]) == ("model", "model_not_found")
+    assert len({response.headers["x-request-id"] for response in responses}) == len(responses)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind"),
+    [
+        (NoFreeSlotError("busy", 1500), 429, "rate_limit_error"),
+        (DrainingError("draining"), 503, "service_unavailable"),
+        (TargetUnavailableError("gone"), 503, "service_unavailable"),
+        (InvalidFieldError("top_k", "too odd"), 400, "invalid_request_error"),
+        (KeyError("secret"), 500, "internal_error"),
+    ],
+)
+async def test_error_before_the_first_token(scripted: Gateway, error: Exception, status: int, kind: str) -> None:
+    """Claim: an error before the first token is an HTTP status even for a stream; a bug is logged and not told."""
+    scripted.decoder.script = [error]
+    for stream in (True, False):
+        with structlog.testing.capture_logs() as logged:
+            response = await scripted.post(stream=stream)
+        assert (response.status_code, error_of(response)["type"]) == (status, kind)
+        assert response.headers.get("Retry-After") == ("2" if status == 429 else None)
+        assert response.headers["x-request-id"]
+        assert "secret" not in response.text
+        assert [line.get("exc_info") for line in logged] == ([error] if status == 500 else [])
+
+
+async def test_error_within_a_stream(scripted: Gateway) -> None:
+    """Claim: an error after the first token is one last event in place of [DONE]; without streaming, a status."""
+    scripted.decoder.script = [*cast("Sequence[Round]", scripted.decoder.script)[:1], TargetUnavailableError("gone")]
+    *chunks, last = events(await scripted.post(stream=True))
+    assert chunks[1]["choices"][0]["delta"]["content"]
+    assert last["error"]["type"] == "service_unavailable"
+    assert (await scripted.post()).status_code == 503
+
+
+@pytest.mark.parametrize("n", [1, 4])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_client_gone(scripted: Gateway, n: int, stream: bool) -> None:  # noqa: FBT001
+    """Claim: when the client goes away in the middle of a reply, every session of it is closed at once."""
+    scripted.decoder.script = itertools.repeat(Round([5], 0, 0, None, 1.0, 1.0))
+    scripted.decoder.pause_seconds = 0.001
+    body = {"model": MODEL, "messages": CHAT, "stream": stream, "n": n}
+    async with httpx.AsyncClient(base_url=scripted.url, timeout=0.2) as http:
+        if stream:
+            async with http.stream("POST", "/v1/chat/completions", json=body) as response:
+                await anext(response.aiter_lines())
+        else:
+            with pytest.raises(httpx.ReadTimeout):
+                await http.post("/v1/chat/completions", json=body)
+    await scripted.until_idle()
+    assert len(scripted.decoder.calls) == min(n, scripted.decoder.target.num_slots)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_client_gone_before_the_first_token(scripted: Gateway, stream: bool) -> None:  # noqa: FBT001
+    """Claim: a client who does not wait for the first token leaves no session behind."""
+    scripted.decoder.pause_seconds = 60
+    async with httpx.AsyncClient(base_url=scripted.url, timeout=0.2) as http:
+        with pytest.raises(httpx.ReadTimeout):
+            await http.post("/v1/chat/completions", json={"model": MODEL, "messages": CHAT, "stream": stream})
+    assert len(scripted.decoder.calls) == 1
+    await scripted.until_idle()
+
+
+async def test_event_stream_closes_what_it_did_not_send() -> None:
+    """Claim: a client who leaves before the first chunk is written, with the writer blocked, ends the decoding too."""
+    closed = asyncio.Event()
+
+    async def chunks() -> AsyncGenerator[dict[str, Any]]:
+        try:
+            while True:
+                yield {}
+        finally:
+            closed.set()
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(_message: Message) -> None:
+        await asyncio.Event().wait()
+
+    rest = chunks()
+    await EventStream(await anext(rest), rest)({"type": "http", "asgi": {"spec_version": "2.3"}}, receive, send)
+    assert closed.is_set()
