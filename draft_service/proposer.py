@@ -1,5 +1,6 @@
 """Makes the proposals of one session."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from shared.errors import InvalidFieldError, OutOfOrderError
@@ -15,14 +16,16 @@ class Proposer:
     instead then overwrites it.
     """
 
-    def __init__(self, engine: Engine, session: Session, round_number: int) -> None:
-        """Start with the session's tokens as the committed ones."""
-        self._engine, self._session = engine, session
+    def __init__(
+        self, engine: Engine, session: Session, round_number: int, write: Callable[[pb.DraftResponse], Awaitable[None]]
+    ) -> None:
+        """Start with the session's tokens as the committed ones; `write` sends a part of a proposal."""
+        self._engine, self._session, self._write = engine, session, write
         self._round = round_number
         self._committed = len(session.token_ids)
         self._superseded = False
 
-    async def propose(self, k: int, send: Callable[[pb.DraftResponse], Awaitable[None]]) -> None:
+    async def propose(self, k: int) -> None:
         """Send k draft tokens one by one as they are made; fewer at a stop token or at the end of the context.
 
         Raises InvalidFieldError.
@@ -31,20 +34,24 @@ class Proposer:
             raise InvalidFieldError(
                 "num_draft_tokens", f"{k} is not between 0 and {self._engine.info.max_draft_tokens}"
             )
-        session = self._session
+        session, part = self._session, None
         left = min(k, session.room)
         while left and not self._superseded:
             position = len(session.token_ids)
-            outcome = await self._engine.verify(session, ())
+            outcome, _ = await asyncio.gather(self._engine.verify(session, ()), self._send(part))
             (token_id,) = outcome.verdict.token_ids
             left = 0 if token_id in session.params.stop_token_ids else left - 1
-            await send(
-                pb.DraftResponse(
-                    round=self._round, position=position, token_ids=[token_id], last=not left, timing=outcome.timing
-                )
+            part = pb.DraftResponse(
+                round=self._round, position=position, token_ids=[token_id], last=not left, timing=outcome.timing
             )
-        if not k or len(session.token_ids) == self._committed or left:
-            await send(pb.DraftResponse(round=self._round, position=len(session.token_ids), last=True))
+        await self._send(part)
+        if not part or not part.last:
+            await self._send(pb.DraftResponse(round=self._round, position=len(session.token_ids), last=True))
+
+    async def _send(self, part: pb.DraftResponse | None) -> None:
+        """Send a part, while the next token is being made already."""
+        if part:
+            await self._write(part)
 
     def supersede(self) -> None:
         """Let the proposal that is being made end after the token that is being made."""

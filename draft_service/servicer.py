@@ -47,12 +47,12 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
                 self._engine.session(opening.prompt_token_ids, params) as session,
                 asyncio.TaskGroup() as tasks,
             ):
-                proposer = Proposer(self._engine, session, opening.round)
-                proposal = tasks.create_task(proposer.propose(opening.num_draft_tokens, context.write))
+                proposer = Proposer(self._engine, session, opening.round, context.write)
+                proposal = tasks.create_task(proposer.propose(opening.num_draft_tokens))
                 async for request in request_iterator:
                     if request.WhichOneof("message") != "advance":
                         raise OutOfOrderError("message: after `open`, each one is `advance`")
                     proposer.supersede()
                     await proposal
                     proposer.advance(request.advance)
-                    proposal = tasks.create_task(proposer.propose(request.advance.num_draft_tokens, context.write))
+                    proposal = tasks.create_task(proposer.propose(request.advance.num_draft_tokens))

@@ -24,7 +24,9 @@ def stream(method: Any) -> tuple[Callable[[Any], None], Iterator[Any]]:
     return outbox.put, method(iter(outbox.get, None))
 
 
-def decode(draft: Any, target: Any, ids: list[int], sampling: pb.SamplingParams, k: int, n: int) -> Iterator[list[int]]:
+def decode(
+    draft: Any, target: Any, ids: list[int], *, sampling: pb.SamplingParams, k: int, n: int
+) -> Iterator[list[int]]:
     """Yield the tokens that each round commits."""
     ask_draft, drafts = stream(draft.Draft)
     ask_target, verdicts = stream(target.Verify)
@@ -50,9 +52,7 @@ def decode(draft: Any, target: Any, ids: list[int], sampling: pb.SamplingParams,
             ask_target(None)
             return
         number += 1
-        advance = pb.DraftAdvance(
-            round=number, position=position, token_ids=verdict.token_ids, num_draft_tokens=k
-        )
+        advance = pb.DraftAdvance(round=number, position=position, token_ids=verdict.token_ids, num_draft_tokens=k)
         ask_draft(pb.DraftRequest(advance=advance))
         position += len(verdict.token_ids)
 
@@ -71,7 +71,7 @@ if __name__ == "__main__":
     target = pb_grpc.TargetServiceStub(grpc.insecure_channel(args.target))
     sampling = pb.SamplingParams(temperature=0, top_p=1, stop_token_ids=[tokenizer.eos_token_id])
     tokens: list[int] = []
-    for committed in decode(draft, target, tokenizer.encode(args.prompt), sampling, args.k, args.n):
+    for committed in decode(draft, target, tokenizer.encode(args.prompt), sampling=sampling, k=args.k, n=args.n):
         tokens += committed
         print(f"{len(committed)} tokens: {tokenizer.decode(committed)!r}")
     print(tokenizer.decode(tokens))

@@ -1,8 +1,7 @@
 """The gateway's side of the target service."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from collections.abc import Iterator
 
 import grpc
 

@@ -1,13 +1,12 @@
 """Starts a draft service, a target service and a gateway, and stops them again."""
 
-import os
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -27,6 +26,7 @@ def parser(description: str | None) -> ArgumentParser:
     flags.add_argument("--pair", default="qwen-coder", help="toy or qwen-coder")
     flags.add_argument("--target", default="", help="a folder, .gguf file or hub id, in the place of the pair's")
     flags.add_argument("--draft", default="", help="likewise")
+    flags.add_argument("--draft-int4", action=BooleanOptionalAction, default=True, help="draft weights of 4 bits")
     flags.add_argument("--k", type=int, default=4, help="draft tokens of a round")
     flags.add_argument("--dtype", default="bfloat16", help="bfloat16 or float32")
     return flags
@@ -48,16 +48,17 @@ def stack(args: Namespace, port: int, draft_port: int, target_port: int, log_lev
     addresses = {"target": f"127.0.0.1:{target_port}", "draft": f"127.0.0.1:{draft_port}"}
     url = f"http://127.0.0.1:{port}"
     with ExitStack() as running:
+        own = {"target": {"model": target}, "draft": {"model": draft, "int4": args.draft_int4}}
         services = {
-            name: running.enter_context(_process(f"{name}_service", model=folder, address=addresses[name], **common))
-            for name, folder in (("target", target), ("draft", draft))
+            name: running.enter_context(_process(f"{name}_service", address=addresses[name], **common, **settings))
+            for name, settings in own.items()
         }
         for name, process in services.items():
             with console.status(f"loading the {name} model"):
                 _wait(process, lambda name=name: serves(addresses[name], 1))  # type: ignore[misc]  # mypy infers no default
-        settings = {"tokenizer": target, "default_k": args.k, "port": port, "log_level": log_level, **addresses}
+        flags = {"tokenizer": target, "default_k": args.k, "port": port, "log_level": log_level, **addresses}
         name = args.target or args.pair
-        gateway = running.enter_context(_process("gateway", model_name=Path(name).name, **settings))
+        gateway = running.enter_context(_process("gateway", model_name=Path(name).name, **flags))
         with console.status("starting the gateway"):
             _wait(gateway, lambda: _answers(f"{url}/health"))
         yield url
@@ -66,9 +67,7 @@ def stack(args: Namespace, port: int, draft_port: int, target_port: int, log_lev
 @contextmanager
 def _process(module: str, **settings: object) -> Iterator[subprocess.Popen[bytes]]:
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
-    # Services that share a machine's cores must not spin while they wait for each other.
-    environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ
-    process = subprocess.Popen([sys.executable, "-m", module, *flags], cwd=ROOT, env=environment)  # noqa: S603 - our own
+    process = subprocess.Popen([sys.executable, "-m", module, *flags], cwd=ROOT)  # noqa: S603 - our own
     try:
         yield process
     finally:
@@ -79,7 +78,7 @@ def _process(module: str, **settings: object) -> Iterator[subprocess.Popen[bytes
 def _wait(process: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None:
     while not ready():
         if process.poll() is not None:
-            sys.exit(f"{process.args[2]} ended with code {process.returncode}")  # type: ignore[index]  # a list
+            sys.exit(f"a service ended with code {process.returncode}")
         time.sleep(0.2)
 
 

@@ -1,11 +1,11 @@
 """The errors that cross a service's boundary, and the gRPC status of each.
 
-    OutriderError
-    ├── InvalidFieldError      a request's field has a wrong value      INVALID_ARGUMENT
-    ├── OutOfOrderError        a round or position is out of order      FAILED_PRECONDITION
-    ├── NoFreeSlotError        no slot became free in time              RESOURCE_EXHAUSTED
-    ├── DrainingError          the service takes no new sessions        UNAVAILABLE
-    └── ModelError             a model that cannot be served            stops the start
+OutriderError
+├── InvalidFieldError      a request's field has a wrong value      INVALID_ARGUMENT
+├── OutOfOrderError        a round or position is out of order      FAILED_PRECONDITION
+├── NoFreeSlotError        no slot became free in time              RESOURCE_EXHAUSTED
+├── DrainingError          the service takes no new sessions        UNAVAILABLE
+└── ModelError             a model that cannot be served            stops the start
 """
 
 import grpc

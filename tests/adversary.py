@@ -12,7 +12,7 @@ from shared.pb import specdec_pb2_grpc as pb_grpc
 
 
 class Adversary(pb_grpc.DraftServiceServicer):
-    """Answers with floods, nothing, repeats of the sequence's last token, stop tokens, and proposals for other rounds."""
+    """Proposes repeats, stop tokens, nothing, and what it was not asked for."""
 
     def __init__(self, target: pb.ModelInfo, stop_token_id: int) -> None:
         """Claim to fit the target."""
@@ -25,7 +25,7 @@ class Adversary(pb_grpc.DraftServiceServicer):
         """Claim to fit."""
         return pb.DraftServiceGetModelInfoResponse(model_info=self.info)
 
-    async def Draft(self, request_iterator: AsyncIterator[pb.DraftRequest], context: Any) -> None:
+    async def Draft(self, request_iterator: AsyncIterator[pb.DraftRequest], context: Any) -> Any:
         """Take turns in doing harm."""
         for turn in itertools.count():
             request = await anext(request_iterator, None)

@@ -85,7 +85,7 @@ class Gateway:
     async def until_idle(self) -> None:
         """Wait until no session is open."""
         async with asyncio.timeout(5):
-            while self.decoder.num_open:  # noqa: ASYNC110  # a counter, not an event
+            while self.decoder.num_open:  # a counter, not an event
                 await asyncio.sleep(0.005)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -14,7 +15,9 @@ GREEDY = pb.SamplingParams(top_p=1)
 INVALID, ORDER = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION
 
 
-def target_open(prompt: Sequence[int] = (5, 6), max_tokens: int = 4, sampling: pb.SamplingParams = GREEDY) -> pb.VerifyRequest:
+def target_open(
+    prompt: Sequence[int] = (5, 6), max_tokens: int = 4, sampling: pb.SamplingParams = GREEDY
+) -> pb.VerifyRequest:
     """Open a target session."""
     return pb.VerifyRequest(open=pb.VerifyOpen(prompt_token_ids=prompt, sampling=sampling, max_tokens=max_tokens))
 
@@ -71,7 +74,7 @@ DRAFT_CASES = [
 ]
 
 
-async def outcome(call: "grpc.aio.StreamStreamCall[pb.VerifyRequest, pb.VerifyResponse]") -> tuple[grpc.StatusCode, str]:
+async def outcome(call: "grpc.aio.StreamStreamCall[Any, Any]") -> tuple[grpc.StatusCode, str]:
     """Read the stream to its end and return how it ended."""
     try:
         async for _ in call:
@@ -81,7 +84,7 @@ async def outcome(call: "grpc.aio.StreamStreamCall[pb.VerifyRequest, pb.VerifyRe
     return grpc.StatusCode.OK, ""
 
 
-async def send(messages: Sequence[pb.VerifyRequest]) -> AsyncIterator[pb.VerifyRequest]:
+async def send(messages: Sequence[Any]) -> AsyncIterator[Any]:
     """Send the messages and end."""
     for message in messages:
         yield message

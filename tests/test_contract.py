@@ -20,7 +20,7 @@ def test_stubs_are_generated_from_the_proto_file(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "grpc_tools.protoc", "-Ishared/pb=proto/specdec/v1", *plugins, *outputs]
     subprocess.run([*command, "proto/specdec/v1/specdec.proto"], cwd=ROOT, check=True)
     for name in STUBS:
-        assert (tmp_path / "shared/pb" / name).read_text() == (ROOT / "shared/pb" / name).read_text(), f"{name}: make proto"
+        assert (tmp_path / "shared/pb" / name).read_text() == (ROOT / "shared/pb" / name).read_text(), "make proto"
 
 
 def test_health_and_reflection(start: StartService, toy: tuple[Path, Path]) -> None:
@@ -33,5 +33,5 @@ def test_health_and_reflection(start: StartService, toy: tuple[Path, Path]) -> N
             described = database.FindFileContainingSymbol(f"specdec.v1.{name}")
             assert described.package == "specdec.v1"
             request = health_pb2.HealthCheckRequest(service=f"specdec.v1.{name}")
-            answer = health_pb2_grpc.HealthStub(channel).Check(request)
+            answer = health_pb2_grpc.HealthStub(channel).Check(request)  # type: ignore[attr-defined]  # set at run time
             assert answer.status == health_pb2.HealthCheckResponse.SERVING

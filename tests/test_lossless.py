@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import StartService, decoder
-
 from adversary import Adversary, serve
-from gateway.decoder import Decoder
+from conftest import StartService, decoder
 from reference import Reference
+
+from gateway.decoder import Decoder
 from shared.sampling_params import SamplingParams
 
 MAX_TOKENS = 24
@@ -42,9 +42,10 @@ def make_cases(count: int, longest: int = 90) -> list[Case]:
 
 
 CASES = make_cases(56)
+Result = tuple[list[int], int, int]  # tokens, how many drafted, how many accepted
 
 
-async def run(decode: Decoder, case: Case, k: int | None = None) -> tuple[list[int], int, int]:
+async def run(decode: Decoder, case: Case, k: int | None = None) -> Result:
     """Return the tokens of a case, and how many were drafted and accepted."""
     tokens, drafted, accepted = [], 0, 0
     async for done in decode.decode(case.prompt, case.params, MAX_TOKENS, case.k if k is None else k):
@@ -54,11 +55,11 @@ async def run(decode: Decoder, case: Case, k: int | None = None) -> tuple[list[i
     return tokens, drafted, accepted
 
 
-async def run_all(decode: Decoder, cases: Sequence[Case], at_once: int, k: int | None = None) -> list[tuple[list[int], int, int]]:
+async def run_all(decode: Decoder, cases: Sequence[Case], at_once: int, k: int | None = None) -> list[Result]:
     """Run the cases, so many at once."""
     turns = asyncio.Semaphore(at_once)
 
-    async def one(case: Case) -> tuple[list[int], int, int]:
+    async def one(case: Case) -> Result:
         async with turns:
             return await run(decode, case, k)
 
@@ -76,7 +77,6 @@ async def paired(start: StartService, toy: tuple[Path, Path], draft: str, dtype:
             yield decode
         assert adversary.num_proposals > 0
         return
-    # A bad draft: the target's own embedding under other noise is no guess at all.
     folder = {"good": toy[1], "perfect": toy[0]}[draft]
     address = start("draft_service", model=folder, dtype=dtype).address
     async with decoder(target.address, address) as decode:
@@ -104,7 +104,9 @@ async def test_float32_equals_plain_loop(
     assert low <= acceptance <= high
 
 
-async def test_float32_without_speculation(start: StartService, toy: tuple[Path, Path], expected: list[list[int]]) -> None:
+async def test_float32_without_speculation(
+    start: StartService, toy: tuple[Path, Path], expected: list[list[int]]
+) -> None:
     """The target alone gives the tokens of the plain loop, 8 sessions at once."""
     async with paired(start, toy, "good", "float32") as decode:
         results = await run_all(decode, CASES, at_once=8, k=0)

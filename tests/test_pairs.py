@@ -42,7 +42,7 @@ def _pairs_command(cache: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def _prompts(tokenizer: Any) -> list[list[int]]:
-    rng = random.Random(1)  # noqa: S311 - no secret
+    rng = random.Random(1)
     contents = [" ".join(rng.choices(TEXT.split(), k=8)) for _ in range(24)]
     chats = [[{"role": "user", "content": content}] for content in contents]
     return [tokenizer.apply_chat_template(chat, add_generation_prompt=True)["input_ids"] for chat in chats]

@@ -42,6 +42,8 @@ class EngineSettings(Settings):
     """How long a session waits for a slot."""
     max_waiting: int = Field(64, ge=0)
     """How many sessions can wait for a slot."""
+    int4: bool = False
+    """Round the weights to 4 bits: a rougher model that decodes about twice as fast on a CPU."""
     threads: int = Field(0, ge=0)
     """CPU threads of a forward pass; 0 leaves it to torch."""
 
@@ -62,7 +64,7 @@ class Engine:
         """Open the model, try it out and describe it. Raises ModelError."""
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        runner = load_runner(folder, settings.dtype, settings.num_slots, settings.max_length)
+        runner = load_runner(folder, settings.dtype, settings.num_slots, settings.max_length, int4=settings.int4)
         vocab_size = runner.model.config.get_text_config().vocab_size
         vocabulary = AutoTokenizer.from_pretrained(folder).get_vocab()
         info = pb.ModelInfo(
@@ -74,8 +76,8 @@ class Engine:
             max_draft_tokens=settings.max_draft_tokens,
             num_slots=settings.num_slots,
             device=str(runner.model.device),
-            dtype=settings.dtype,
-            row_exact=row_exact(runner, vocab_size),
+            dtype=f"{settings.dtype}, int4 weights" if settings.int4 else settings.dtype,
+            row_exact=not settings.int4 and row_exact(runner, vocab_size),
         )
         log.info("model loaded", folder=str(folder), row_exact=info.row_exact, dtype=info.dtype)
         return cls(runner, settings, info)

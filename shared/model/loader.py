@@ -10,6 +10,7 @@ from transformers.cache_utils import DynamicLayer
 
 from shared.errors import ModelError
 from shared.model import attention
+from shared.model.int4_linear import int4_or_packed
 from shared.model.model_runner import ModelRunner
 from shared.model.packed_linear import PackedLinear, replace_linears
 from shared.model.step import Segment
@@ -19,7 +20,7 @@ log = structlog.get_logger()
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def load_runner(folder: Path, dtype: str, num_slots: int, max_length: int) -> ModelRunner:
+def load_runner(folder: Path, dtype: str, num_slots: int, max_length: int, *, int4: bool = False) -> ModelRunner:
     """Open a Hugging Face folder and return its runner; max_length is cut to the model's own.
 
     Raises ModelError for a model that cannot be rewound or that our attention does not compute.
@@ -30,10 +31,10 @@ def load_runner(folder: Path, dtype: str, num_slots: int, max_length: int) -> Mo
     with torch.inference_mode():
         expected = model(torch.tensor([probe])).logits[0]  # [24, V]
     model.set_attn_implementation(attention.NAME)
-    replace_linears(model, PackedLinear)
     own_length = getattr(model.config.get_text_config(), "max_position_embeddings", max_length)
     runner = ModelRunner(model, num_slots, min(max_length, own_length))
     _refuse_miscomputed(runner, probe, expected)
+    replace_linears(model, int4_or_packed if int4 else PackedLinear)
     return runner
 
 

@@ -95,7 +95,9 @@ class Scheduler:
 
     async def withdraw(self, session: Session) -> None:
         """Let no pass run for the session any more: on return the session may be changed or closed."""
-        self._jobs.pop(session, None)
+        job = self._jobs.pop(session, None)
+        if job and job.outcome:
+            job.outcome.cancel()
         if session in self._stepping:
             await self._stepped.wait()
 
