@@ -10,9 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     """Settings from `OUTRIDER_*` variables and, over them, from flags of the same names."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="OUTRIDER_", frozen=True, cli_parse_args=True, cli_kebab_case=True, cli_implicit_flags=True
-    )
+    model_config = SettingsConfigDict(env_prefix="OUTRIDER_", frozen=True, cli_parse_args=True, cli_kebab_case=True)
 
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""

@@ -25,7 +25,9 @@ class Adversary(pb_grpc.DraftServiceServicer):
         """Claim to fit."""
         return pb.DraftServiceGetModelInfoResponse(model_info=self.info)
 
-    async def Draft(self, request_iterator: AsyncIterator[pb.DraftRequest], context: Any) -> Any:
+    async def Draft(  # type: ignore[override]  # writes to the context
+        self, request_iterator: AsyncIterator[pb.DraftRequest], context: Any
+    ) -> Any:
         """Take turns in doing harm."""
         for turn in itertools.count():
             request = await anext(request_iterator, None)

@@ -1,7 +1,5 @@
 """Linear layers with weights of 4 bits: for a draft, whose guesses may be rough if they are quick."""
 
-from typing import cast
-
 import torch
 from torch import nn
 
@@ -23,7 +21,7 @@ class Int4Linear(nn.Module):
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.bias = linear.bias
-        groups = linear.weight.detach().float().unflatten(1, (-1, _GROUP))  # [out, in / group, group]
+        groups = linear.weight.detach().float().view(self.out_features, -1, _GROUP)  # [out, in / group, group]
         low, high = groups.aminmax(dim=-1, keepdim=True)
         scale = ((high - low) / 15).clamp(min=1e-6)
         levels = ((groups - low) / scale).round().clamp(0, 15).int().flatten(1)  # [out, in]
@@ -34,8 +32,8 @@ class Int4Linear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Multiply. x: [..., in] bfloat16; returns [..., out]."""
         rows = x.reshape(-1, self.in_features)
-        y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, self.packed, _GROUP, self.scales_and_zeros)  # noqa: SLF001 - likewise
-        y = cast("torch.Tensor", y) if self.bias is None else y + self.bias
+        y: torch.Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, self.packed, _GROUP, self.scales_and_zeros)  # noqa: SLF001 - likewise
+        y = y if self.bias is None else y + self.bias
         return y.reshape(*x.shape[:-1], self.out_features)
 
 
