@@ -1,6 +1,7 @@
 """`python -m gateway`: the OpenAI API in front of a draft service and a target service."""
 
 import asyncio
+import signal
 import sys
 
 import structlog
@@ -38,6 +39,9 @@ async def main(settings: GatewaySettings) -> None:
         log_config=None,
         timeout_graceful_shutdown=settings.grace_seconds,
     )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn raises the signal again once it has stopped: that must not end the process before it is tidy.
+        asyncio.get_running_loop().add_signal_handler(number, lambda: None)
     async with asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(draft_client.watch()) if settings.draft else None
         log.info("serving", host=settings.host, port=settings.port)
