@@ -52,17 +52,17 @@ def container(service: str) -> str:
 
 def ask(client: OpenAI, *, speculate: bool, kill_draft: bool = False) -> str:
     """Stream an answer; kill the draft's container at the fifth piece if asked to."""
-    text, pieces = "", 0
-    for chunk in client.chat.completions.create(
+    text = ""
+    chunks = client.chat.completions.create(
         model="outrider",
         messages=[{"role": "user", "content": "What is a token?"}],
         max_tokens=200,
         seed=4,
         stream=True,
         extra_body={"speculative": {"enabled": speculate}},
-    ):
+    )
+    for pieces, chunk in enumerate(chunks):
         text += (chunk.choices[0].delta.content or "") if chunk.choices else ""
-        pieces += 1
         if kill_draft and pieces == 5:
             run(ENGINE, "kill", container("draft"))
     return text
