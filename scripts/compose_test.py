@@ -1,6 +1,6 @@
 """`make compose-test`: builds the images, brings compose.yaml up, kills the draft in mid-stream, takes it down.
 
-The engine is `docker`, or `podman` with `podman-compose`; BASE_IMAGE and BUILD_FLAGS go to the build.
+The engine is `docker`, or `podman` with `podman-compose`; ENGINE chooses; BASE_IMAGE and BUILD_FLAGS go to the build.
 """
 
 import os
@@ -15,7 +15,7 @@ from openai import OpenAI
 
 PORT = "18000"
 MAX_GATEWAY_MB = 400
-ENGINE = "docker" if shutil.which("docker") else "podman"
+ENGINE = os.environ.get("ENGINE") or ("docker" if shutil.which("docker") else "podman")
 COMPOSE = ["docker", "compose"] if ENGINE == "docker" else [shutil.which("podman-compose") or "podman-compose"]
 ENVIRONMENT = os.environ | {"PORT": PORT, "IMAGE_PREFIX": "" if ENGINE == "docker" else "localhost/"}
 
