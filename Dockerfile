@@ -32,7 +32,8 @@ USER outrider
 CMD ["python", "-m", "draft_service"]
 
 FROM base AS gateway
-RUN python requirements.py gateway > requirements.txt && pip install --no-cache-dir --no-compile -r requirements.txt
+RUN python requirements.py gateway > requirements.txt && pip install --no-cache-dir --no-compile -r requirements.txt \
+    && pip uninstall --yes pip setuptools
 COPY shared shared
 RUN rm -r shared/model
 COPY --from=model /models/toy/target/*.json /models/toy/target/*.jinja /models/toy/target/

@@ -29,8 +29,8 @@ def run(*command: str) -> str:
     return done.stdout.strip()
 
 
-def build() -> None:
-    """Build the three images and print their sizes."""
+def build() -> float:
+    """Build the three images and print their sizes; returns the gateway's, the last one's, in megabytes."""
     tool = ["docker", "build"] if ENGINE == "docker" else ["buildah", "bud", "--isolation=chroot", "--format=docker"]
     arguments = [
         f"--build-arg={name}={os.environ[name]}" for name in ("BASE_IMAGE", "TORCH_INDEX") if name in os.environ
@@ -41,8 +41,7 @@ def build() -> None:
         run(*tool, *flags, *arguments, "--target", name, "-t", image, ".")
         megabytes = int(run(ENGINE, "image", "inspect", "--format", "{{.Size}}", image)) / 1e6
         print(f"{image}: {megabytes:.0f} MB", flush=True)
-        if name == "gateway" and megabytes >= MAX_GATEWAY_MB:
-            sys.exit(f"the gateway's image is not under {MAX_GATEWAY_MB} MB")
+    return megabytes
 
 
 def container(service: str) -> str:
@@ -70,7 +69,7 @@ def ask(client: OpenAI, *, speculate: bool, kill_draft: bool = False) -> str:
 
 def main() -> None:
     """Build, bring up, ask, take down."""
-    build()
+    gateway_megabytes = build()
     try:
         run(*COMPOSE, "up", "--detach", "--no-build") if ENGINE == "docker" else run(*COMPOSE, "up", "-d", "--no-deps")
         deadline = time.monotonic() + 180
@@ -93,6 +92,8 @@ def main() -> None:
             sys.exit("the texts differ")
     finally:
         run(*COMPOSE, "down", "--volumes")
+    if gateway_megabytes >= MAX_GATEWAY_MB:
+        sys.exit(f"the gateway's image is not under {MAX_GATEWAY_MB} MB")
     print("compose test passed")
 
 
