@@ -1,7 +1,7 @@
 """Makes the proposals of one session."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 
 from shared.errors import InvalidFieldError, OutOfOrderError
 from shared.model.engine import Engine
@@ -23,7 +23,6 @@ class Proposer:
         self._engine, self._session, self._write = engine, session, write
         self._round = round_number
         self._committed = len(session.token_ids)
-        self._superseded = False
 
     async def propose(self, k: int) -> None:
         """Send k draft tokens one by one as they are made; fewer at a stop token or at the end of the context.
@@ -34,28 +33,23 @@ class Proposer:
             raise InvalidFieldError(
                 "num_draft_tokens", f"{k} is not between 0 and {self._engine.info.max_draft_tokens}"
             )
-        session, part = self._session, None
-        left = min(k, session.room)
-        while left and not self._superseded:
-            position = len(session.token_ids)
-            outcome, _ = await asyncio.gather(self._engine.verify(session, ()), self._send(part))
-            (token_id,) = outcome.verdict.token_ids
-            left = 0 if token_id in session.params.stop_token_ids else left - 1
-            part = pb.DraftResponse(
-                round=self._round, position=position, token_ids=[token_id], last=not left, timing=outcome.timing
-            )
-        await self._send(part)
-        if not part or not part.last:
-            await self._send(pb.DraftResponse(round=self._round, position=len(session.token_ids), last=True))
-
-    async def _send(self, part: pb.DraftResponse | None) -> None:
-        """Send a part, while the next token is being made already."""
-        if part:
-            await self._write(part)
-
-    def supersede(self) -> None:
-        """Let the proposal that is being made end after the token that is being made."""
-        self._superseded = True
+        num_tokens = min(k, self._session.room)
+        last = False
+        if num_tokens:
+            async with aclosing(self._engine.decode(self._session, num_tokens)) as outcomes:
+                async for outcome in outcomes:
+                    last = outcome.last
+                    await self._write(
+                        pb.DraftResponse(
+                            round=self._round,
+                            position=outcome.position,
+                            token_ids=outcome.verdict.token_ids,
+                            last=last,
+                            timing=outcome.timing,
+                        )
+                    )
+        if not last:
+            await self._write(pb.DraftResponse(round=self._round, position=len(self._session.token_ids), last=True))
 
     def advance(self, request: pb.DraftAdvance) -> None:
         """Take over what was committed. Raises OutOfOrderError, InvalidFieldError."""
@@ -71,4 +65,4 @@ class Proposer:
             problem = f"they end at {committed}, the context is {self._session.max_length}"
             raise InvalidFieldError("token_ids", problem)
         self._session.rewrite(request.position, request.token_ids)
-        self._round, self._committed, self._superseded = request.round, committed, False
+        self._round, self._committed = request.round, committed

@@ -52,7 +52,7 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
                 async for request in request_iterator:
                     if request.WhichOneof("message") != "advance":
                         raise OutOfOrderError("message: after `open`, each one is `advance`")
-                    proposer.supersede()
+                    self._engine.withdraw(session)  # what is still being made is superseded
                     await proposal
                     proposer.advance(request.advance)
                     proposal = tasks.create_task(proposer.propose(request.advance.num_draft_tokens))

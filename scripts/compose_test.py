@@ -45,8 +45,13 @@ def build() -> float:
 
 
 def container(service: str) -> str:
-    """Return the id of a service's container."""
-    return run(ENGINE, "ps", "--quiet", "--filter", f"label=com.docker.compose.service={service}").split()[0]
+    """Return the id of a service's container; ends the process if it is not running."""
+    of_service = ("--quiet", "--filter", f"label=com.docker.compose.service={service}")
+    if running := run(ENGINE, "ps", *of_service).split():
+        return running[0]
+    for ended in run(ENGINE, "ps", "--all", *of_service).split():
+        run(ENGINE, "logs", "--tail", "20", ended)
+    sys.exit(f"the container of {service} is not running")
 
 
 def ask(client: OpenAI, *, speculate: bool, kill_draft: bool = False) -> str:

@@ -58,6 +58,8 @@ class Engine:
         self._scheduler = Scheduler(runner, settings.prefill_rows)
         self.run = self._scheduler.run
         self.verify = self._scheduler.verify
+        self.decode = self._scheduler.decode
+        self.withdraw = self._scheduler.withdraw
 
     @classmethod
     def load(cls, folder: Path, settings: EngineSettings) -> Self:
@@ -99,8 +101,7 @@ class Engine:
             self._scheduler.prefill(session)
             yield session
         finally:
-            await self._scheduler.withdraw(session)
-            self.slots.close(session)
+            self._scheduler.withdraw(session, lambda: self.slots.close(session))
 
     def check_token_ids(self, field: str, token_ids: Sequence[int]) -> None:
         """Raise InvalidFieldError if a token is outside the vocabulary."""

@@ -1,9 +1,12 @@
 """Continuous batching: decides which rows run in which forward pass."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
+from queue import SimpleQueue
 from time import perf_counter
 
 import structlog
@@ -21,19 +24,25 @@ DECODE_ROWS = 32  # a job of at most so many rows is not prefill and goes first
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a verify committed, and where its time went."""
+    """What one pass committed for a session, and where its time went."""
 
+    position: int
+    """Where the first of the tokens stands."""
     verdict: Verdict
+    last: bool
+    """Whether it is the last one of what was asked for."""
     timing: pb.StepTiming
 
 
 @dataclass(eq=False)
 class _Job:
-    """Tokens of a session to run. A verify has somebody who waits for its outcome, a prefill has not."""
+    """Tokens of a session to run. What has somebody to deliver outcomes to decodes; the rest is prefill."""
 
     session: Session
     draft_ids: Sequence[int] = ()
-    outcome: asyncio.Future[Outcome] | None = None
+    left: int = 0
+    """How many outcomes it still has to deliver."""
+    deliver: Callable[[Outcome | Exception | None], object] | None = None
     arrived: float = field(default_factory=perf_counter)
     forward_seconds: float = 0.0
 
@@ -41,22 +50,32 @@ class _Job:
     def rows(self) -> list[int]:
         """The tokens that are still to run: a prefill leaves the last one to the first verify."""
         rows = self.session.extension(self.draft_ids)
-        return rows if self.outcome else rows[:-1]
+        return rows if self.deliver else rows[:-1]
 
     def segment(self, max_rows: int) -> Segment:
         """Return the next of its rows to run. A verify's own k+1 rows are never parted."""
         rows = self.rows
-        num_logits = len(self.draft_ids) + 1 if self.outcome else 0
+        num_logits = len(self.draft_ids) + 1 if self.deliver else 0
         if len(rows) > max_rows:
             rows, num_logits = rows[: min(max_rows, len(rows) - num_logits)], 0
         return Segment(self.session.slot, self.session.cached, rows, num_logits)
 
+    def outcome(self, verdict: Verdict, sample_seconds: float) -> Outcome:
+        """Commit what a pass decided, and tell of it."""
+        position = len(self.session.token_ids)
+        self.session.commit(verdict.token_ids)
+        self.left = 0 if verdict.token_ids[-1] in self.session.params.stop_token_ids else self.left - 1
+        queued = perf_counter() - self.arrived - self.forward_seconds - sample_seconds
+        seconds = {"queue_us": queued, "forward_us": self.forward_seconds, "sample_us": sample_seconds}
+        timing = pb.StepTiming(**{name: round(value * 1e6) for name, value in seconds.items()})
+        self.draft_ids, self.arrived, self.forward_seconds = (), perf_counter(), 0.0
+        return Outcome(position, verdict, not self.left, timing)
+
 
 @dataclass(frozen=True)
-class _Timed:
-    verdicts: list[Verdict | None]
-    forward_seconds: float
-    sample_seconds: float
+class _Withdrawal:
+    session: Session
+    then: Callable[[], object] | None
 
 
 class Scheduler:
@@ -64,58 +83,85 @@ class Scheduler:
 
     Each pass takes every verify that is ready and, beside them, a chunk of at most `prefill_rows` of the oldest
     prefill, so that a long prompt does not stall the sessions that are decoding (Sarathi-Serve, arXiv 2403.02310).
+    A session belongs to the worker from when a job of it is submitted to its last outcome, or to its withdrawal. The
+    worker goes from pass to pass without the event loop, which would cost a draft token a millisecond.
     """
 
     def __init__(self, runner: ModelRunner, prefill_rows: int) -> None:
         """Prepare; nothing runs before `run`."""
         self._runner = runner
         self._prefill_rows = prefill_rows
-        self._jobs: dict[Session, _Job] = {}  # oldest first
-        self._arrival = asyncio.Event()
-        self._stepping: set[Session] = set()
-        self._stepped = asyncio.Event()
+        self._inbox: SimpleQueue[_Job | _Withdrawal | None] = SimpleQueue()
+        self._jobs: dict[Session, _Job] = {}  # oldest first; the worker's own
         self._worker = ThreadPoolExecutor(1, "forward")
 
     def prefill(self, session: Session) -> None:
         """Start to run all but the session's last token, without waiting."""
         if session.cached < len(session.token_ids) - 1:
-            self._submit(_Job(session))
+            self._inbox.put(_Job(session))
+
+    async def decode(
+        self, session: Session, num_passes: int, draft_ids: Sequence[int] = ()
+    ) -> AsyncGenerator[Outcome, None]:
+        """Yield the outcomes of so many passes, or up to a stop token or a withdrawal.
+
+        The first pass runs what is not cached yet and verifies the draft tokens. Takes over from a prefill of the same
+        session. If cancelled in a pass, what that one commits is lost.
+        """
+        outcomes: asyncio.Queue[Outcome | Exception | None] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+
+        def deliver(outcome: Outcome | Exception | None) -> None:
+            loop.call_soon_threadsafe(outcomes.put_nowait, outcome)
+
+        self._inbox.put(_Job(session, draft_ids, num_passes, deliver))
+        last = False
+        try:
+            while not last and (outcome := await outcomes.get()):
+                if isinstance(outcome, Exception):
+                    raise outcome
+                last = outcome.last
+                yield outcome
+        finally:
+            if not last:
+                self.withdraw(session)
 
     async def verify(self, session: Session, draft_ids: Sequence[int]) -> Outcome:
-        """Run what is not cached yet and the draft tokens, and commit what the samples say.
+        """Run one round: return the outcome of one pass."""
+        async with aclosing(self.decode(session, 1, draft_ids)) as outcomes:
+            return await anext(outcomes)
 
-        Takes over from a prefill of the same session. If cancelled, nothing is committed.
+    def withdraw(self, session: Session, then: Callable[[], None] | None = None) -> None:
+        """End the session's job after the pass that is running, and then, in the event loop, call `then`.
+
+        Not awaited, so that no cancellation can come between a session's last pass and the release of its slot.
         """
-        outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._submit(_Job(session, draft_ids, outcome))
-        try:
-            return await outcome
-        finally:
-            await self.withdraw(session)
-
-    async def withdraw(self, session: Session) -> None:
-        """Let no pass run for the session any more: on return the session may be changed or closed."""
-        job = self._jobs.pop(session, None)
-        if job and job.outcome:
-            job.outcome.cancel()
-        if session in self._stepping:
-            await self._stepped.wait()
+        loop = asyncio.get_running_loop()
+        self._inbox.put(_Withdrawal(session, partial(loop.call_soon_threadsafe, then) if then else None))
 
     async def run(self) -> None:
         """Run forward passes until cancelled."""
         try:
-            while True:
-                await self._arrival.wait()
-                self._arrival.clear()
-                while batch := self._plan():
-                    await self._step(batch)
+            await asyncio.get_running_loop().run_in_executor(self._worker, self._work)
         finally:
+            self._inbox.put(None)
             self._worker.shutdown()
 
-    def _submit(self, job: _Job) -> None:
-        self._jobs.pop(job.session, None)
-        self._jobs[job.session] = job
-        self._arrival.set()
+    def _work(self) -> None:
+        while True:
+            while not (self._jobs and self._inbox.empty()):
+                message = self._inbox.get()
+                if message is None:
+                    return
+                job = self._jobs.pop(message.session, None)
+                if isinstance(message, _Job):
+                    self._jobs[message.session] = message
+                    continue
+                if job and job.deliver:
+                    job.deliver(None)
+                if message.then:
+                    message.then()
+            self._step(self._plan())
 
     def _plan(self) -> list[tuple[_Job, Segment]]:
         batch: list[tuple[_Job, Segment]] = []
@@ -130,50 +176,33 @@ class Scheduler:
                 prefill_room = 0
         return batch
 
-    async def _step(self, batch: list[tuple[_Job, Segment]]) -> None:
-        self._stepping = {job.session for job, _ in batch}
-        self._stepped.clear()
+    def _step(self, batch: list[tuple[_Job, Segment]]) -> None:
+        started = perf_counter()
         try:
-            timed = await asyncio.get_running_loop().run_in_executor(self._worker, self._forward, batch)
+            logits = self._runner.extend([segment for _, segment in batch])
         except RuntimeError as error:
             log.exception("forward pass failed")
             for job, _ in batch:
                 self._end(job, error)
-        else:
-            for (job, segment), verdict in zip(batch, timed.verdicts, strict=True):
-                self._apply(job, segment, verdict, timed)
-        self._stepping = set()
-        self._stepped.set()
-
-    def _forward(self, batch: list[tuple[_Job, Segment]]) -> _Timed:
-        started = perf_counter()
-        logits = self._runner.extend([segment for _, segment in batch])
+            return
         forwarded = perf_counter()
-        verdicts = [
-            verify(rows, job.draft_ids, job.session.params, len(job.session.token_ids)) if segment.num_logits else None
-            for (job, segment), rows in zip(batch, logits, strict=True)
-        ]
-        return _Timed(verdicts, forwarded - started, perf_counter() - forwarded)
+        for (job, segment), rows in zip(batch, logits, strict=True):
+            job.forward_seconds += forwarded - started
+            if segment.num_logits:
+                verdict = verify(rows, job.draft_ids, job.session.params, len(job.session.token_ids))
+                self._apply(job, job.outcome(verdict, perf_counter() - forwarded))
+            else:
+                job.session.cache(len(segment.token_ids))
+                if not job.rows:
+                    del self._jobs[job.session]
 
-    def _apply(self, job: _Job, segment: Segment, verdict: Verdict | None, timed: _Timed) -> None:
-        job.forward_seconds += timed.forward_seconds
-        if self._jobs.get(job.session) is not job and verdict:
-            return  # withdrawn during the pass: nothing is committed
-        if verdict:
-            job.session.commit(verdict.token_ids)
-            queued = perf_counter() - job.arrived - job.forward_seconds - timed.sample_seconds
-            seconds = {"queue_us": queued, "forward_us": job.forward_seconds, "sample_us": timed.sample_seconds}
-            self._end(job, Outcome(verdict, pb.StepTiming(**{k: round(v * 1e6) for k, v in seconds.items()})))
-        else:
-            job.session.cache(len(segment.token_ids))
-            if not job.rows:
-                self._end(job, None)
+    def _apply(self, job: _Job, outcome: Outcome) -> None:
+        if outcome.last:
+            self._jobs.pop(job.session)
+        if job.deliver:
+            job.deliver(outcome)
 
-    def _end(self, job: _Job, outcome: Outcome | Exception | None) -> None:
-        if self._jobs.get(job.session) is job:
-            del self._jobs[job.session]
-        if job.outcome and not job.outcome.done():
-            if isinstance(outcome, Exception):
-                job.outcome.set_exception(outcome)
-            elif outcome:
-                job.outcome.set_result(outcome)
+    def _end(self, job: _Job, error: Exception) -> None:
+        del self._jobs[job.session]
+        if job.deliver:
+            job.deliver(error)
