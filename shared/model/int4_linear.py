@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from shared.model.packed_linear import PackedLinear
+from shared.model.packed_linear import packed
 
 _GROUP = 32  # weights that share a scale and a zero
 _ROWS_GRAIN = 64  # what the kernel asks of the number of outputs
@@ -40,4 +40,4 @@ class Int4Linear(nn.Module):
 def int4_or_packed(linear: nn.Linear) -> nn.Module:
     """Return the layer with weights of 4 bits if the kernel takes its sizes and its type, otherwise packed."""
     fits = linear.in_features % _GROUP == 0 and linear.out_features % _ROWS_GRAIN == 0
-    return Int4Linear(linear) if fits and linear.weight.dtype is torch.bfloat16 else PackedLinear(linear)
+    return Int4Linear(linear) if fits and linear.weight.dtype is torch.bfloat16 else packed(linear)

@@ -11,8 +11,8 @@ from transformers.cache_utils import DynamicLayer
 from shared.errors import ModelError
 from shared.model import attention
 from shared.model.int4_linear import int4_or_packed
-from shared.model.model_runner import ModelRunner
-from shared.model.packed_linear import PackedLinear, replace_linears
+from shared.model.model_runner import MAX_ROWS, ModelRunner
+from shared.model.packed_linear import exact_row_counts, packed, replace_linears
 from shared.model.step import Segment
 
 log = structlog.get_logger()
@@ -32,9 +32,10 @@ def load_runner(folder: Path, dtype: str, num_slots: int, max_length: int, *, in
         expected = model(torch.tensor([probe])).logits[0]  # [24, V]
     model.set_attn_implementation(attention.NAME)
     own_length = getattr(model.config.get_text_config(), "max_position_embeddings", max_length)
-    runner = ModelRunner(model, num_slots, min(max_length, own_length))
+    row_counts = range(1, MAX_ROWS + 1) if int4 else exact_row_counts(DTYPES[dtype], MAX_ROWS)
+    runner = ModelRunner(model, num_slots, min(max_length, own_length), row_counts)
     _refuse_miscomputed(runner, probe, expected)
-    replace_linears(model, int4_or_packed if int4 else PackedLinear)
+    replace_linears(model, int4_or_packed if int4 else packed)
     return runner
 
 

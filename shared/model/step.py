@@ -1,6 +1,6 @@
 """One forward pass: which rows run, for which slots, at which positions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -44,19 +44,21 @@ class Step:
     token_ids: torch.Tensor  # [rows] int64
     positions: torch.Tensor  # [rows] int64
     slots: torch.Tensor  # [rows] int64
-    wanted: torch.Tensor  # [wanted rows] int64, the rows whose logits are wanted
+    kept: torch.Tensor  # [kept] int64, the rows whose logits are wanted, then padding
     spans: list[Span] = field(default_factory=list)
 
     @classmethod
-    def of(cls, segments: Sequence[Segment]) -> "Step":
-        """Lay out the segments. A single row is run twice, since one row alone takes another path in oneDNN."""
+    def of(cls, segments: Sequence[Segment], pad: Callable[[int], int]) -> "Step":
+        """Lay out the segments. `pad` gives the number of rows to run for so many: the last one is run repeatedly."""
         rows = [
             (token_id, segment.start + i, segment.slot, i >= len(segment.token_ids) - segment.num_logits)
             for segment in segments
             for i, token_id in enumerate(segment.token_ids)
         ]
-        rows = rows * 2 if len(rows) == 1 else rows
+        rows += rows[-1:] * (pad(len(rows)) - len(rows))
         token_ids, positions, slots, wanted = (torch.tensor(column) for column in zip(*rows, strict=True))
+        kept = wanted.nonzero().flatten().tolist() or [0]
+        kept += kept[-1:] * (pad(len(kept)) - len(kept))
         spans = []
         first = 0
         for (slot, grain), group in groupby(rows, key=lambda row: (row[2], row[1] // KEY_GRAIN)):
@@ -64,7 +66,7 @@ class Step:
             num_keys = (grain + 1) * KEY_GRAIN
             spans.append(Span(slot, slice(first, end), num_keys, _visible(positions[first:end], num_keys)))
             first = end
-        return cls(token_ids, positions, slots, wanted.nonzero().flatten(), spans)
+        return cls(token_ids, positions, slots, torch.tensor(kept), spans)
 
 
 def _visible(positions: torch.Tensor, num_keys: int) -> torch.Tensor:
