@@ -9,12 +9,14 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from gateway.choices import Choice, Delta, decode_choice, interleave
 from gateway.decoder import Decoder, FinishReason
 from gateway.errors import respond
+from gateway.meter import Meter
 from gateway.planner import Planner
 from gateway.replies import ChatReply, CompletionReply, Reply
 from gateway.request_scope import RequestScope
@@ -32,12 +34,16 @@ def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySett
     app.add_middleware(RequestScope)
     for kind in (OutriderError, RequestValidationError, HTTPException, ClientDisconnect):
         app.add_exception_handler(kind, respond)
-    planner = Planner(decoder, tokenizer, settings)
+    planner, meter = Planner(decoder, tokenizer, settings), Meter(settings.model_name)
     model = {"id": settings.model_name, "object": "model", "created": int(time.time()), "owned_by": "outrider"}
 
     @app.get("/health")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(meter.exposition(), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
@@ -61,7 +67,7 @@ def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySett
     async def answer(
         request: Request, body: GenerationRequest, choices: Sequence[Choice], form: type[Reply]
     ) -> Response:
-        usage = Usage(prompt_tokens=sum(len(choice.prompt_ids) for choice in choices[:: body.n]))
+        usage = Usage(prompt_tokens=sum(len(choice.prompt_ids) for choice in choices[:: body.n]), meter=meter)
         streams = [decode_choice(choice, decoder, tokenizer, usage) for choice in choices]
         deltas = interleave(streams, limit=decoder.target.num_slots)
         reply = form(body.model, choices[0].params.seed, metrics=body.speculative.metrics)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from time import perf_counter
 
 from gateway.decoder import Decoder, FinishReason
 from gateway.stop_strings import StopStrings
@@ -44,6 +45,7 @@ async def decode_choice(
     rounds = decoder.decode(choice.prompt_ids, choice.params, choice.max_tokens, choice.k)
     async with aclosing(rounds):
         async for round_ in rounds:
+            started = perf_counter()
             text, num_tokens, finish_reason = "", 0, round_.finish_reason
             for num_tokens, token_id in enumerate(round_.token_ids, 1):  # noqa: B007  # counts up to the stop
                 if token_id not in choice.params.stop_token_ids:
@@ -56,7 +58,7 @@ async def decode_choice(
                 finish_reason = "stop"
             elif finish_reason:
                 text += stops.flush()
-            usage.count(round_, num_tokens)
+            usage.count(round_, num_tokens, perf_counter() - started)
             yield Delta(choice.index, text, finish_reason)
             if finish_reason:
                 return

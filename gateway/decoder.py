@@ -7,6 +7,7 @@ from typing import Literal
 
 from gateway.draft_client import DraftClient
 from gateway.draft_session import DraftSession
+from gateway.round_time import RoundTime
 from gateway.target_client import TargetClient
 from shared.pb import specdec_pb2 as pb
 from shared.sampling_params import SamplingParams
@@ -24,10 +25,8 @@ class Round:
     num_drafted: int
     num_accepted: int
     finish_reason: FinishReason | None
-    round_ms: float
+    time: RoundTime
     """From the request for draft tokens to the target's answer."""
-    forward_ms: float
-    """Of it, in forward passes of either service."""
 
 
 class Decoder:
@@ -62,14 +61,15 @@ class Decoder:
                 started = perf_counter()
                 draft.request(min(k, left - 1))
                 proposal = await draft.proposal()
+                proposed = perf_counter()
                 verified = await target.verify(proposal.token_ids)
+                verifying_seconds = perf_counter() - proposed
                 draft.commit(verified.token_ids)
                 yield Round(
                     token_ids=list(verified.token_ids),
                     num_drafted=len(proposal.token_ids),
                     num_accepted=verified.num_accepted,
                     finish_reason=FINISH_REASONS.get(verified.finish_reason),
-                    round_ms=(perf_counter() - started) * 1000,
-                    forward_ms=(proposal.forward_us + verified.timing.forward_us) / 1000,
+                    time=RoundTime.of(proposed - started, proposal.timings, verifying_seconds, [verified.timing]),
                 )
                 left = 0 if verified.finish_reason else left - len(verified.token_ids)

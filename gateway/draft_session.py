@@ -25,7 +25,7 @@ class Proposal:
 
     round: int
     token_ids: list[int] = field(default_factory=list)
-    forward_us: int = 0
+    timings: list[pb.StepTiming] = field(default_factory=list)
     complete: bool = False
 
 
@@ -100,7 +100,7 @@ class DraftSession:
                     await self._progress.wait()
         except TimeoutError:
             log.info("draft is late: going on without", round=self._round, arrived=len(proposal.token_ids))
-        return Proposal(proposal.round, list(proposal.token_ids), proposal.forward_us)
+        return Proposal(proposal.round, list(proposal.token_ids), list(proposal.timings))
 
     def commit(self, token_ids: Sequence[int]) -> None:
         """Append what the target committed."""
@@ -116,7 +116,7 @@ class DraftSession:
             async for part in call:
                 if part.round == self._proposal.round:
                     self._proposal.token_ids.extend(part.token_ids)
-                    self._proposal.forward_us += part.timing.forward_us
+                    self._proposal.timings.append(part.timing)
                     self._proposal.complete = part.last
                     self._progress.set()
         except grpc.aio.AioRpcError as error:

@@ -1,30 +1,33 @@
 """What a request used."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
+from gateway.acceptance import Acceptance
 from gateway.decoder import Round
+from gateway.meter import PARTS, Meter
+from gateway.round_time import RoundTime
 
 
 @dataclass
 class Usage:
-    """Counts the tokens of all choices of a request, and how well speculation did."""
+    """Counts the tokens of all choices of a request, how well speculation did, and where the time went."""
 
     prompt_tokens: int
+    meter: Meter
+    """Counts the rounds of all requests."""
     completion_tokens: int = 0
-    num_drafts: int = 0
-    num_draft_tokens: int = 0
-    num_accepted_tokens: int = 0
-    overheads_ms: list[float] = field(default_factory=list)
+    acceptance: Acceptance = field(default_factory=Acceptance)
+    times: list[RoundTime] = field(default_factory=list)
 
-    def count(self, round_: Round, completion_tokens: int) -> None:
-        """Count a round, of whose tokens so many are in the reply. A round without draft tokens is not a draft."""
+    def count(self, round_: Round, completion_tokens: int, emit_seconds: float) -> None:
+        """Count a round, of whose tokens so many are in the reply; it took so long to turn them into text."""
+        round_ = replace(round_, time=round_.time.emitted(emit_seconds))
         self.completion_tokens += completion_tokens
-        self.num_drafts += round_.num_drafted > 0
-        self.num_draft_tokens += round_.num_drafted
-        self.num_accepted_tokens += round_.num_accepted
-        self.overheads_ms.append(round_.round_ms - round_.forward_ms)
+        self.acceptance.count(round_.num_drafted, round_.num_accepted)
+        self.times.append(round_.time)
+        self.meter.count(round_)
 
     def tokens(self) -> dict[str, int]:
         """Return the `usage` of the OpenAI API."""
@@ -35,14 +38,14 @@ class Usage:
         }
 
     def metrics(self) -> dict[str, Any]:
-        """Return the `metrics`; what is a mean over drafts is null without one."""
-        drafts, drafted, accepted = self.num_drafts, self.num_draft_tokens, self.num_accepted_tokens
-        speculative_decoding = {
-            "num_drafts": drafts,
-            "num_draft_tokens": drafted,
-            "num_accepted_tokens": accepted,
-            "acceptance_rate": accepted / drafted if drafted else None,
-            "mean_acceptance_length": 1 + accepted / drafts if drafts else None,
-            "round_overhead_p50_ms": median(self.overheads_ms) if self.overheads_ms else None,
+        """Return the `metrics`; the medians are over the request's rounds, and null without one."""
+        return {
+            "speculative_decoding": {
+                **self.acceptance.metrics(),
+                "round_overhead_p50_ms": self._median_ms("overhead"),
+                "round_p50_ms": {part: self._median_ms(part) for part in PARTS},
+            }
         }
-        return {"speculative_decoding": speculative_decoding}
+
+    def _median_ms(self, part: str) -> float | None:
+        return median(getattr(time, part) for time in self.times) * 1000 if self.times else None

@@ -17,6 +17,7 @@ import pytest
 from gateway.decoder import Decoder
 from gateway.draft_client import DraftClient
 from gateway.target_client import TargetClient
+from scripts.stack import free_port, parser, stack
 from shared.model.pairs import resolve_pair
 
 ROOT = Path(__file__).parent.parent
@@ -111,3 +112,11 @@ async def decoder(target: str, draft: str | None, deadline_seconds: float = 30) 
         watching.cancel()
         await draft_client.close()
         await target_client.close()
+
+
+@pytest.fixture(scope="session")
+def toy_url() -> Iterator[str]:
+    """Run the three services on the toy pair in float32, as `make serve` does; return the gateway's URL."""
+    args = parser(None).parse_args(["--pair=toy", "--dtype=float32", "--no-draft-int4"])
+    with stack(args, free_port(), free_port(), free_port(), log_level="ERROR") as url:
+        yield url

@@ -17,6 +17,7 @@ import uvicorn
 
 from gateway.app import create_app
 from gateway.decoder import Decoder, FinishReason, Round
+from gateway.round_time import RoundTime
 from gateway.settings import GatewaySettings
 from gateway.tokenizer import ChatTokenizer
 from shared.pb import specdec_pb2 as pb
@@ -24,6 +25,7 @@ from shared.sampling_params import SamplingParams
 
 MODEL, CONTEXT = "tiny", 120
 TEXT = "the horse rides ahead"
+ROUND_TIME = RoundTime(draft=1e-3, verify=2e-3, queue=4e-4, sample=6e-4, wire=1e-3)
 CHAT: list[dict[str, Any]] = [{"role": "user", "content": "hi"}]
 
 
@@ -72,9 +74,9 @@ class Gateway:
         """Script this text, so many tokens a round of which one was not drafted, and a stop token after it."""
         token_ids = [*self.tokenizer.encode(text), *([2] if finish == "stop" else [])]
         parts = [token_ids[start : start + size] for start in range(0, len(token_ids), size)]
-        rounds = [Round(part, size, len(part) - 1, None, 5.0, 3.0) for part in parts]
+        rounds = [Round(part, size, len(part) - 1, None, ROUND_TIME) for part in parts]
         last = rounds.pop()
-        self.decoder.script = [*rounds, Round(last.token_ids, 0, 0, finish, 5.0, 3.0)]
+        self.decoder.script = [*rounds, Round(last.token_ids, 0, 0, finish, ROUND_TIME)]
 
     async def post(self, path: str = "/v1/chat/completions", **fields: Any) -> httpx.Response:
         """Post a request, a short chat unless the fields say otherwise."""

@@ -9,7 +9,7 @@ import httpx
 import openai
 import pytest
 import scripted_gateway
-from scripted_gateway import CHAT, CONTEXT, MODEL, TEXT, Gateway, events
+from scripted_gateway import CHAT, CONTEXT, MODEL, ROUND_TIME, TEXT, Gateway, events
 
 from gateway.decoder import Round
 from shared.sampling_params import SamplingParams
@@ -160,7 +160,7 @@ async def test_held_back_text_comes_at_the_end(scripted: Gateway) -> None:
 async def test_cut_in_the_middle_of_a_character(scripted: Gateway) -> None:
     """Claim: a reply that max_tokens cuts within a character ends with U+FFFD and the finish reason length."""
     token_ids = scripted.tokenizer.encode("a🐎")[:-1]
-    scripted.decoder.script = [Round(token_ids, 0, 0, "length", 1.0, 1.0)]
+    scripted.decoder.script = [Round(token_ids, 0, 0, "length", ROUND_TIME)]
     reply = (await scripted.post(max_tokens=len(token_ids))).json()
     assert (reply["choices"][0]["message"]["content"], reply["choices"][0]["finish_reason"]) == ("a\ufffd", "length")
 
@@ -174,13 +174,24 @@ async def test_metrics(scripted: Gateway, stream: bool) -> None:  # noqa: FBT001
     drafts = [round_ for round_ in rounds if round_.num_drafted]
     drafted, accepted = 3 * len(drafts), 2 * len(drafts)
     assert len(drafts) == len(rounds) - 1
-    assert body["metrics"]["speculative_decoding"] == {
+    metrics = body["metrics"]["speculative_decoding"]
+    assert metrics.pop("round_p50_ms").pop("emit") > 0
+    assert metrics.pop("round_overhead_p50_ms") > 2.0  # the script's, and emit
+    assert metrics == {
         "num_drafts": len(drafts),
         "num_draft_tokens": drafted,
         "num_accepted_tokens": accepted,
         "acceptance_rate": accepted / drafted,
         "mean_acceptance_length": 3.0,
-        "round_overhead_p50_ms": 2.0,
+        "num_draft_tokens_per_pos": [len(drafts)] * 3,
+        "num_accepted_tokens_per_pos": [len(drafts)] * 2 + [0],
+        # vLLM's names, which its tools read
+        "num_spec_steps": len(drafts),
+        "num_spec_tokens": 3,
+        "num_accepted_draft_tokens": accepted,
+        "draft_acceptance_rate": accepted / drafted,
+        "acceptance_histogram": [0, 0, len(drafts), 0],
+        "acceptance_histogram_by_draft_length": {"3": [0, 0, len(drafts), 0]},
     }
     assert "metrics" not in (await scripted.post()).json()
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 import scripted_gateway
 import structlog
-from scripted_gateway import CHAT, CONTEXT, MODEL, Gateway, error_of, events
+from scripted_gateway import CHAT, CONTEXT, MODEL, ROUND_TIME, Gateway, error_of, events
 from starlette.types import Message
 
 from gateway.decoder import Round
@@ -168,7 +168,7 @@ async def test_error_within_a_stream(scripted: Gateway) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 async def test_client_gone(scripted: Gateway, n: int, stream: bool) -> None:  # noqa: FBT001
     """Claim: when the client goes away in the middle of a reply, every session of it is closed at once."""
-    scripted.decoder.script = itertools.repeat(Round([5], 0, 0, None, 1.0, 1.0))
+    scripted.decoder.script = itertools.repeat(Round([5], 0, 0, None, ROUND_TIME))
     scripted.decoder.pause_seconds = 0.001
     body = {"model": MODEL, "messages": CHAT, "stream": stream, "n": n}
     async with httpx.AsyncClient(base_url=scripted.url, timeout=0.2) as http:

@@ -1,0 +1,44 @@
+"""What Prometheus reads."""
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+
+from gateway.decoder import Round
+
+PARTS = ("draft", "wire", "queue", "verify", "sample", "emit")
+BUCKETS = [base * 10.0**exponent for exponent in range(-5, 1) for base in (1, 2, 5)]  # 10 microseconds to 5 seconds
+
+
+class Meter:
+    """Counts the rounds of all requests. The names of speculation's counters, and their labels, are vLLM's."""
+
+    def __init__(self, model_name: str) -> None:
+        """Begin at zero, in a registry of its own."""
+        self._registry = CollectorRegistry()
+        seconds = Histogram(
+            "outrider_round_seconds", "Parts of a round's time.", ["part"], buckets=BUCKETS, registry=self._registry
+        )
+        self._seconds = {part: seconds.labels(part) for part in PARTS}
+        self._model = {"model_name": model_name, "engine": "0"}
+        self._drafts = self._counter("num_drafts", "Rounds that had draft tokens.").labels(**self._model)
+        self._drafted = self._counter("num_draft_tokens", "Draft tokens.").labels(**self._model)
+        self._accepted = self._counter("num_accepted_tokens", "Accepted draft tokens.").labels(**self._model)
+        self._accepted_per_pos = self._counter(
+            "num_accepted_tokens_per_pos", "Accepted draft tokens by their position in the draft.", "position"
+        )
+
+    def count(self, round_: Round) -> None:
+        """Count a round."""
+        for part, seconds in self._seconds.items():
+            seconds.observe(getattr(round_.time, part))
+        self._drafts.inc(round_.num_drafted > 0)
+        self._drafted.inc(round_.num_drafted)
+        self._accepted.inc(round_.num_accepted)
+        for position in range(round_.num_accepted):
+            self._accepted_per_pos.labels(**self._model, position=position).inc()
+
+    def exposition(self) -> bytes:
+        """Return all of it in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def _counter(self, name: str, help_: str, *labels: str) -> Counter:
+        return Counter(f"vllm:spec_decode_{name}", help_, ["model_name", "engine", *labels], registry=self._registry)
