@@ -17,7 +17,9 @@ from shared.rpc import RpcServer
 async def main(settings: DraftSettings) -> None:
     """Serve until told to stop."""
     engine = Engine.load(resolve_half(settings.model, DRAFT), settings)
-    server = RpcServer(pb.DESCRIPTOR.services_by_name["DraftService"].full_name, settings.grace_seconds)
+    server = RpcServer(
+        pb.DESCRIPTOR.services_by_name["DraftService"].full_name, settings.grace_seconds, settings.network_delay_ms
+    )
     pb_grpc.add_DraftServiceServicer_to_server(DraftServicer(engine), server.grpc)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(engine.run())

@@ -12,6 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from shared.errors import STATUS, NoFreeSlotError, OutriderError
+from shared.network_delay import NetworkDelay
 
 log = structlog.get_logger()
 
@@ -59,9 +60,10 @@ def leaves(group: BaseExceptionGroup[OutriderError]) -> Iterator[OutriderError]:
 class RpcServer:
     """A gRPC server with health and reflection, that drains before it stops."""
 
-    def __init__(self, service_name: str, grace_seconds: float) -> None:
+    def __init__(self, service_name: str, grace_seconds: float, network_delay_ms: float = 0) -> None:
         """Prepare a server for the service of this full name; a stop waits `grace_seconds` for open streams."""
-        self.grpc = grpc.aio.server(options=OPTIONS)
+        delays = [NetworkDelay(network_delay_ms / 1000)] if network_delay_ms else []
+        self.grpc = grpc.aio.server(interceptors=delays, options=OPTIONS)
         self._service_name = service_name
         self._grace_seconds = grace_seconds
         self._health = health.aio.HealthServicer()

@@ -17,7 +17,9 @@ from target_service.settings import TargetSettings
 async def main(settings: TargetSettings) -> None:
     """Serve until told to stop."""
     engine = Engine.load(resolve_half(settings.model, TARGET), settings)
-    server = RpcServer(pb.DESCRIPTOR.services_by_name["TargetService"].full_name, settings.grace_seconds)
+    server = RpcServer(
+        pb.DESCRIPTOR.services_by_name["TargetService"].full_name, settings.grace_seconds, settings.network_delay_ms
+    )
     pb_grpc.add_TargetServiceServicer_to_server(TargetServicer(engine), server.grpc)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(engine.run())

@@ -12,8 +12,8 @@ from transformers import AutoTokenizer
 
 from shared.errors import InvalidFieldError
 from shared.fingerprint import fingerprint
+from shared.model.device import DeviceKind, Runner, on_device
 from shared.model.loader import load_runner, row_exact
-from shared.model.model_runner import ModelRunner
 from shared.model.scheduler import Scheduler
 from shared.model.session import Session
 from shared.model.slots import Slots
@@ -46,15 +46,21 @@ class EngineSettings(Settings):
     """Round the weights to 4 bits: a rougher model that decodes about twice as fast on a CPU."""
     threads: int = Field(0, ge=0)
     """CPU threads of a forward pass; 0 leaves it to torch."""
+    device: DeviceKind = "cpu"
+    """Where the model runs; `simulated` computes on the CPU and takes the time of another device."""
+    profile: str = ""
+    """The simulated device and model: a name in shared/model/profiles, or the path of a .toml file."""
+    network_delay_ms: float = Field(0, ge=0)
+    """How much later than sent each message of a stream arrives, either way: a simulated network."""
 
 
 class Engine:
     """A model, its slots and its scheduler."""
 
-    def __init__(self, runner: ModelRunner, settings: EngineSettings, info: pb.ModelInfo) -> None:
+    def __init__(self, runner: Runner, settings: EngineSettings, info: pb.ModelInfo) -> None:
         """Put the parts together; nothing runs before `run`."""
         self.info = info
-        self.slots = Slots(settings.num_slots, runner.max_length, settings.slot_wait_seconds, settings.max_waiting)
+        self.slots = Slots(settings.num_slots, info.max_length, settings.slot_wait_seconds, settings.max_waiting)
         self._scheduler = Scheduler(runner, settings.prefill_rows)
         self.run = self._scheduler.run
         self.verify = self._scheduler.verify
@@ -67,6 +73,7 @@ class Engine:
         if settings.threads:
             torch.set_num_threads(settings.threads)
         runner = load_runner(folder, settings.dtype, settings.num_slots, settings.max_length, int4=settings.int4)
+        on, device = on_device(runner, settings.device, settings.profile)
         vocab_size = runner.model.config.get_text_config().vocab_size
         vocabulary = AutoTokenizer.from_pretrained(folder).get_vocab()
         info = pb.ModelInfo(
@@ -77,12 +84,12 @@ class Engine:
             max_length=runner.max_length,
             max_draft_tokens=settings.max_draft_tokens,
             num_slots=settings.num_slots,
-            device=str(runner.model.device),
+            device=device,
             dtype=f"{settings.dtype}, int4 weights" if settings.int4 else settings.dtype,
             row_exact=not settings.int4 and row_exact(runner, vocab_size),
         )
-        log.info("model loaded", folder=str(folder), row_exact=info.row_exact, dtype=info.dtype)
-        return cls(runner, settings, info)
+        log.info("model loaded", folder=str(folder), row_exact=info.row_exact, dtype=info.dtype, device=device)
+        return cls(on, settings, info)
 
     @asynccontextmanager
     async def session(self, prompt_ids: Sequence[int], params: SamplingParams) -> AsyncIterator[Session]:

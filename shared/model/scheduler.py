@@ -11,7 +11,8 @@ from time import perf_counter
 
 import structlog
 
-from shared.model.model_runner import MAX_ROWS, ModelRunner
+from shared.model.device import Runner
+from shared.model.model_runner import MAX_ROWS
 from shared.model.session import Session
 from shared.model.step import Segment
 from shared.model.verifier import Verdict, verify
@@ -87,7 +88,7 @@ class Scheduler:
     worker goes from pass to pass without the event loop, which would cost a draft token a millisecond.
     """
 
-    def __init__(self, runner: ModelRunner, prefill_rows: int) -> None:
+    def __init__(self, runner: Runner, prefill_rows: int) -> None:
         """Prepare; nothing runs before `run`."""
         self._runner = runner
         self._prefill_rows = prefill_rows

@@ -1,0 +1,92 @@
+"""Where the passes of a model run.
+
+`cpu` is this machine. `simulated` computes here too, and takes the time that a given accelerator would, without taking
+CPU: so scheduling, overlap and load can be measured honestly on a small machine. Whatever it reports says "simulated".
+"""
+
+import time
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, Self
+
+import structlog
+import torch
+from pydantic import TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked
+
+from shared.errors import ModelError
+from shared.model.step import Segment
+from shared.pass_cost import pass_seconds
+
+log = structlog.get_logger()
+
+DeviceKind = Literal["cpu", "simulated"]
+PROFILES = Path(__file__).parent / "profiles"
+
+
+class Runner(Protocol):
+    """What runs forward passes."""
+
+    def extend(self, segments: Sequence[Segment]) -> list[torch.Tensor]:
+        """Run the segments in one forward pass, and return each one's wanted logits, [num_logits, V]."""
+
+
+@checked(frozen=True)
+class Profile:
+    """What a forward pass of one model takes on one accelerator, and where the figures come from."""
+
+    source: str
+    assumed: str
+    """Which figures nobody has published."""
+    rows: list[int]
+    milliseconds: list[float]
+    """Of a pass of one session with so many `rows`, which ascend; straight lines join them."""
+    milliseconds_per_session: float
+    """For each session of a pass beyond the first."""
+
+    def seconds(self, segments: Sequence[Segment]) -> float:
+        """Return what a pass over these segments takes."""
+        num_rows = sum(len(segment.token_ids) for segment in segments)
+        more_sessions = self.milliseconds_per_session * (len(segments) - 1)
+        return (pass_seconds(self.rows, self.milliseconds, num_rows) + more_sessions) / 1000
+
+    @classmethod
+    def load(cls, name: str) -> Self:
+        """Read the profile of this name, or of this path. Raises ModelError."""
+        path = Path(name) if name.endswith(".toml") else PROFILES / f"{name}.toml"
+        try:
+            return TypeAdapter(cls).validate_python(tomllib.loads(path.read_text()))
+        except (OSError, ValidationError, tomllib.TOMLDecodeError) as error:
+            raise ModelError(f"profile {name}: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Paced:
+    """Runs passes, each of which takes what the profile says, or the runner's own time if that is longer."""
+
+    runner: Runner
+    profile: Profile
+
+    def extend(self, segments: Sequence[Segment]) -> list[torch.Tensor]:
+        """Run the segments, then sleep."""
+        end = time.perf_counter() + self.profile.seconds(segments)
+        logits = self.runner.extend(segments)
+        late = time.perf_counter() - end
+        if late > 0:
+            log.warning("this machine is slower than the simulated device", by_ms=round(late * 1000, 1))
+        time.sleep(max(0.0, -late))
+        return logits
+
+
+def on_device(runner: Runner, kind: DeviceKind, profile: str) -> tuple[Runner, str]:
+    """Return the runner as it is on a device of this kind, and how the device is called. Raises ModelError."""
+    match kind:
+        case "cpu":
+            return runner, "cpu"
+        case "simulated":
+            paces = Profile.load(profile)
+            name = f"simulated: {Path(profile).stem}"
+            log.warning("passes take the time of another device", device=name, assumed=paces.assumed)
+            return _Paced(runner, paces), name
