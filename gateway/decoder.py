@@ -27,6 +27,8 @@ class Round:
     finish_reason: FinishReason | None
     time: RoundTime
     """From the request for draft tokens to the target's answer."""
+    logprobs: Sequence[pb.TokenLogprobs] = ()
+    """One a token where they were asked for."""
 
 
 class Decoder:
@@ -71,5 +73,6 @@ class Decoder:
                     num_accepted=verified.num_accepted,
                     finish_reason=FINISH_REASONS.get(verified.finish_reason),
                     time=RoundTime.of(proposed - started, proposal.timings, verifying_seconds, [verified.timing]),
+                    logprobs=verified.logprobs,
                 )
                 left = 0 if verified.finish_reason else left - len(verified.token_ids)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Self
 
@@ -41,7 +41,9 @@ class DraftSession:
         self, client: DraftClient, prompt_ids: Sequence[int], params: SamplingParams, deadline_seconds: float
     ) -> None:
         """Prepare; the first `request` opens the stream."""
-        self._client, self._params, self._deadline_seconds = client, params, deadline_seconds
+        self._client, self._deadline_seconds = client, deadline_seconds
+        # What a draft that joins in the middle of the reply has to know, and what nobody asks of it.
+        self._params = replace(params, output_start=len(prompt_ids), logprobs=False)
         self._committed = list(prompt_ids)
         self._told = 0  # how many of the committed tokens the draft knows
         self._round = -1

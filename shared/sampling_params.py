@@ -1,12 +1,25 @@
 """How tokens are sampled."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from shared.errors import InvalidFieldError
 from shared.pb import specdec_pb2 as pb
 
-SEED_RANGE = range(-(2**63), 2**63)
+MAX_TOP_LOGPROBS = 20  # vLLM's limit, and OpenAI's for chats
+RANGES: dict[str, tuple[float, float]] = {  # both ends included
+    "temperature": (0, 1e9),
+    "top_p": (0, 1),
+    "top_k": (0, 2**31 - 1),
+    "seed": (-(2**63), 2**63 - 1),
+    "min_p": (0, 1),
+    "frequency_penalty": (-2, 2),
+    "presence_penalty": (-2, 2),
+    "repetition_penalty": (0, 1000),
+    "min_tokens": (0, 2**31 - 1),
+    "top_logprobs": (0, MAX_TOP_LOGPROBS),
+}
 
 
 @dataclass(frozen=True)
@@ -21,17 +34,28 @@ class SamplingParams:
     top_k: int = 0
     seed: int = 0
     stop_token_ids: frozenset[int] = frozenset()
+    min_p: float = 0.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
+    min_tokens: int = 0
+    output_start: int | None = None
+    logprobs: bool = False
+    top_logprobs: int = 0
 
     def __post_init__(self) -> None:
         """Check every range."""
-        if not 0 <= self.temperature < math.inf:
-            raise InvalidFieldError("temperature", f"{self.temperature} is not a number of at least 0")
-        if not 0 < self.top_p <= 1:
-            raise InvalidFieldError("top_p", f"{self.top_p} is not above 0 and at most 1")
-        if self.top_k < 0:
-            raise InvalidFieldError("top_k", f"{self.top_k} is negative")
-        if self.seed not in SEED_RANGE:
-            raise InvalidFieldError("seed", f"{self.seed} does not fit in 64 bits")
+        for name, (low, high) in RANGES.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise InvalidFieldError(name, f"{value} is not between {low} and {high}")
+        for name in ("top_p", "repetition_penalty"):
+            if getattr(self, name) == 0:
+                raise InvalidFieldError(name, "0 is not above 0")
+        for token_id, bias in self.logit_bias.items():
+            if not math.isfinite(bias):
+                raise InvalidFieldError(f"logit_bias.{token_id}", f"{bias} is not a finite number")
 
     @property
     def greedy(self) -> bool:
@@ -41,14 +65,14 @@ class SamplingParams:
     @classmethod
     def from_pb(cls, message: pb.SamplingParams) -> "SamplingParams":
         """Read the message. Raises InvalidFieldError."""
-        return cls(message.temperature, message.top_p, message.top_k, message.seed, frozenset(message.stop_token_ids))
+        values = {field.name: getattr(message, field.name) for field in message.DESCRIPTOR.fields}
+        for name in ("repetition_penalty", "output_start"):
+            if not message.HasField(name):
+                del values[name]
+        values["stop_token_ids"] = frozenset(message.stop_token_ids)
+        values["logit_bias"] = dict(message.logit_bias)
+        return cls(**values)
 
     def to_pb(self) -> pb.SamplingParams:
         """Write the message."""
-        return pb.SamplingParams(
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=self.top_k,
-            seed=self.seed,
-            stop_token_ids=sorted(self.stop_token_ids),
-        )
+        return pb.SamplingParams(**vars(self))

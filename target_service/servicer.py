@@ -46,6 +46,7 @@ class TargetServicer(pb_grpc.TargetServiceServicer):
                 raise OutOfOrderError("message: the first one of a stream is `open`")
             opening, params = first.open, SamplingParams.from_pb(first.open.sampling)
             self._check_max_tokens(opening)
+            self._check_logit_bias(params)
             async with self._engine.session(opening.prompt_token_ids, params) as session:
                 rounds = Rounds(self._engine, session, opening.max_tokens)
                 async for request in request_iterator:
@@ -62,6 +63,12 @@ class TargetServicer(pb_grpc.TargetServiceServicer):
         total, limit = len(opening.prompt_token_ids) + opening.max_tokens, self._engine.info.max_length
         if len(opening.prompt_token_ids) < limit < total:
             raise InvalidFieldError("max_tokens", f"with the prompt {total} tokens, the context is {limit}")
+
+    def _check_logit_bias(self, params: SamplingParams) -> None:
+        for token_id in params.logit_bias:
+            if not 0 <= token_id < self._engine.info.vocab_size:
+                problem = f"no token of the vocabulary of {self._engine.info.vocab_size}"
+                raise InvalidFieldError(f"logit_bias.{token_id}", problem)
 
 
 class Rounds:
@@ -95,6 +102,7 @@ class Rounds:
             token_ids=outcome.verdict.token_ids,
             finish_reason=self._finish_reason(),
             timing=outcome.timing,
+            logprobs=outcome.verdict.logprobs,
         )
 
     def _finish_reason(self) -> pb.FinishReason.ValueType:

@@ -30,11 +30,30 @@ def noise(size: int, seed: int, position: int) -> Logits:
     return result
 
 
+def changed(logits: Logits, params: SamplingParams, prompt: Sequence[int], output: Sequence[int]) -> Logits:
+    """Bias, then the fewest tokens, then the penalties, each written down for one token at a time."""
+    scores = logits.copy()
+    for token_id, bias in params.logit_bias.items():
+        scores[token_id] += np.float32(bias)
+    if len(output) < params.min_tokens:
+        scores[list(params.stop_token_ids)] = -np.inf
+    for token_id in {*prompt, *output}:
+        factor = np.float32(params.repetition_penalty)
+        scores[token_id] = scores[token_id] / factor if scores[token_id] > 0 else scores[token_id] * factor
+    for token_id in set(output):
+        frequency, presence = np.float32(params.frequency_penalty), np.float32(params.presence_penalty)
+        scores[token_id] -= frequency * np.float32(output.count(token_id)) + presence
+    return scores
+
+
 def sample(logits: Logits, params: SamplingParams, position: int) -> int:
-    """Temperature, then top-k, then top-p, then the greatest of logit plus noise."""
+    """Temperature, then min-p, then top-k, then top-p, then the greatest of logit plus noise."""
     if params.temperature == 0:
         return int(logits.argmax())
     scores = logits / np.float32(params.temperature)
+    if params.min_p:
+        likely = np.exp(scores - scores.max()) >= np.float32(params.min_p)
+        scores = np.where(likely, scores, np.float32(-np.inf))
     order = np.argsort(-scores, kind="stable")
     if params.top_k:
         order = order[: params.top_k]
@@ -52,15 +71,24 @@ class Reference:
         """Open the folder in float32."""
         self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
-    @torch.inference_mode()
     def decode(self, prompt: Sequence[int], params: SamplingParams, max_tokens: int) -> list[int]:
         """Return the tokens after the prompt."""
-        ids, past = list(prompt), None
+        return self.decode_with_logprobs(prompt, params, max_tokens)[0]
+
+    @torch.inference_mode()
+    def decode_with_logprobs(
+        self, prompt: Sequence[int], params: SamplingParams, max_tokens: int
+    ) -> tuple[list[int], list[Logits]]:
+        """Return the tokens after the prompt, and the model's own log-probabilities of all tokens at their places."""
+        ids, past, logprobs = list(prompt), None, []
         for _ in range(max_tokens):
             fed = ids if past is None else ids[-1:]
             output = self.model(torch.tensor([fed]), past_key_values=past, use_cache=True)
             past = output.past_key_values
-            ids.append(sample(output.logits[0, -1].float().numpy(), params, len(ids)))
+            logits = output.logits[0, -1].float()
+            logprobs.append(logits.double().log_softmax(-1).float().numpy())
+            scores = changed(logits.numpy(), params, prompt, ids[len(prompt) :])
+            ids.append(sample(scores, params, len(ids)))
             if ids[-1] in params.stop_token_ids:
                 break
-        return ids[len(prompt) :]
+        return ids[len(prompt) :], logprobs

@@ -1,5 +1,7 @@
 """The samples have the distribution of the softmax, and the noise is what it says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from reference import noise
 from scipy import stats
 
 from shared.model.noise import gumbel
+from shared.model.sampler import Sampler
 from shared.model.verifier import verify
 from shared.sampling_params import SamplingParams
 
@@ -42,10 +45,10 @@ def test_speculative_samples_follow_the_softmax(params: SamplingParams, samples:
     target = torch.randn(vocabulary)
     draft = target + 0.7 * torch.randn(vocabulary)
     counts, accepted, drafted, position = np.zeros(vocabulary), 0, 0, 0
-    shaped = SamplingParams(params.temperature, params.top_p, params.top_k, seed=99)
+    sampler = Sampler(replace(params, seed=99))
     while position < samples:
-        guesses = [verify(draft[None], [], shaped, position + i).token_ids[0] for i in range(3)]
-        verdict = verify(target.expand(4, -1), guesses, shaped, position)
+        guesses = [verify(draft[None], [], sampler, position + i).token_ids[0] for i in range(3)]
+        verdict = verify(target.expand(4, -1), guesses, sampler, position)
         np.add.at(counts, verdict.token_ids, 1)
         position += len(verdict.token_ids)
         accepted, drafted = accepted + verdict.num_accepted, drafted + 3

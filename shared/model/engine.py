@@ -103,6 +103,8 @@ class Engine:
             limit = f"at most {self.info.max_length - 1} fit before a first token"
             raise InvalidFieldError("prompt_token_ids", f"{len(prompt_ids)} tokens, {limit}")
         self.check_token_ids("prompt_token_ids", prompt_ids)
+        if not 0 <= (params.output_start or 0) <= len(prompt_ids):
+            raise InvalidFieldError("output_start", f"{params.output_start} is not within the prompt")
         session = await self.slots.open(list(prompt_ids), params)
         try:
             self._scheduler.prefill(session)

@@ -1,24 +1,61 @@
-"""Draws the token of one row."""
+"""Draws the tokens of one sequence."""
+
+import math
+from collections.abc import Sequence
 
 import torch
 
+from shared.model.logits_processors import logits_processors
 from shared.model.noise import gumbel
 from shared.sampling_params import SamplingParams
 
 _LIKELIEST = 1024  # nearly every nucleus lies within so many tokens, and a top-k costs far less than a sort
 
 
+class Sampler:
+    """Draws the tokens of one sequence, one after the other: each has those before it as its history."""
+
+    def __init__(self, params: SamplingParams, token_ids: Sequence[int] = ()) -> None:
+        """Begin after these tokens."""
+        self.params = params
+        self._processors = logits_processors(params, token_ids)
+
+    def draw(self, logits: torch.Tensor, position: int) -> int:
+        """Return the token that stands at this position, given its logits, and add it to the history.
+
+        logits: [V], any float type. One row at a time, so that a draw cannot depend on the rows beside it.
+        """
+        if not self._processors:
+            return draw(logits, self.params, position)
+        scores = logits.to(torch.float32, copy=True)
+        for processor in self._processors:
+            processor.process(scores)
+        token_id = draw(scores, self.params, position)
+        self.push([token_id])
+        return token_id
+
+    def push(self, token_ids: Sequence[int]) -> None:
+        """Append tokens that were not drawn here to the history."""
+        for processor in self._processors:
+            processor.push(token_ids)
+
+    def pop(self, token_ids: Sequence[int]) -> None:
+        """Take these tokens from the end of the history."""
+        for processor in self._processors:
+            processor.pop(token_ids)
+
+
 def draw(logits: torch.Tensor, params: SamplingParams, position: int) -> int:
-    """Return the token that stands at this position, given its logits.
+    """Return the token that stands at this position, given its logits without regard to any history.
 
-    Greedy takes the likeliest token. Otherwise temperature, top-k and top-p apply in this order (as in transformers
-    and vLLM), and the token of the greatest logit plus noise is drawn, which is a sample of their softmax.
-
-    logits: [V], any float type. One row at a time, so that a draw cannot depend on the rows beside it.
+    Greedy takes the likeliest token. Otherwise temperature, min-p, top-k and top-p apply in this order (as in vLLM),
+    and the token of the greatest logit plus noise is drawn, which is a sample of their softmax. logits: [V].
     """
     if params.greedy:
         return int(logits.float().numpy().argmax())  # ten times as fast as torch's
     scores = logits.float() / params.temperature  # [V]
+    if params.min_p > 0:
+        scores = scores.masked_fill(scores < scores.max() + math.log(params.min_p), -torch.inf)
     if 0 < params.top_k < scores.numel():
         scores = scores.masked_fill(scores < torch.topk(scores, params.top_k).values[-1], -torch.inf)
     if params.top_p < 1:

@@ -190,7 +190,7 @@ class Scheduler:
         for (job, segment), rows in zip(batch, logits, strict=True):
             job.forward_seconds += forwarded - started
             if segment.num_logits:
-                verdict = verify(rows, job.draft_ids, job.session.params, len(job.session.token_ids))
+                verdict = verify(rows, job.draft_ids, job.session.sampler, len(job.session.token_ids))
                 self._apply(job, job.outcome(verdict, perf_counter() - forwarded))
             else:
                 job.session.cache(len(segment.token_ids))

@@ -1,8 +1,9 @@
 """One sequence being decoded."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from shared.model.sampler import Sampler
 from shared.sampling_params import SamplingParams
 
 
@@ -19,10 +20,13 @@ class Session:
     params: SamplingParams
     token_ids: list[int]
     cached: int = 0
+    sampler: Sampler = field(init=False)
+    """Its history is the sequence."""
 
     def __post_init__(self) -> None:
         """Check the invariant."""
         self._check()
+        self.sampler = Sampler(self.params, self.token_ids)
 
     @property
     def room(self) -> int:
@@ -39,7 +43,7 @@ class Session:
         self._check()
 
     def commit(self, token_ids: Sequence[int]) -> None:
-        """Append the tokens of a round, all but the last of which have been run."""
+        """Append the tokens of a round: the sampler drew them, and all but the last have been run."""
         self.token_ids.extend(token_ids)
         self.cached = len(self.token_ids) - 1
         self._check()
@@ -48,6 +52,8 @@ class Session:
         """Put these tokens, at least one, at the position, to end the sequence; keep what agrees and is cached."""
         replaced, self.token_ids[position:] = self.token_ids[position:], token_ids
         agreeing = common_prefix(replaced, token_ids)
+        self.sampler.pop(replaced[agreeing:])
+        self.sampler.push(token_ids[agreeing:])
         self.cached = min(self.cached, position + agreeing, len(self.token_ids) - 1)
         self._check()
 

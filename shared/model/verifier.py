@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from shared.model.sampler import draw
-from shared.sampling_params import SamplingParams
+from shared.model.sampler import Sampler
+from shared.pb import specdec_pb2 as pb
 
 
 @dataclass(frozen=True)
@@ -15,20 +15,34 @@ class Verdict:
 
     num_accepted: int
     token_ids: list[int]
+    logprobs: list[pb.TokenLogprobs]
+    """One a token where they were asked for, or none."""
 
 
-def verify(logits: torch.Tensor, draft_ids: Sequence[int], params: SamplingParams, position: int) -> Verdict:
+def verify(logits: torch.Tensor, draft_ids: Sequence[int], sampler: Sampler, position: int) -> Verdict:
     """Draw the target's own sample at each row for as long as the draft tokens before the row equal the samples.
 
     A draft token is accepted if and only if it equals the sample, so the outcome is exactly what decoding token by
-    token gives. With no draft tokens this is decoding token by token.
+    token gives. With no draft tokens this is decoding token by token. The sampler's history never holds a token that
+    is not committed.
 
     logits: [k+1, V], row i following the i-th draft token. position: where the first of the tokens will stand.
     """
+    params = sampler.params
     token_ids: list[int] = []
     for row, draft_id in zip(logits, [*draft_ids, None], strict=True):
-        token_ids.append(draw(row, params, position + len(token_ids)))
+        token_ids.append(sampler.draw(row, position + len(token_ids)))
         if token_ids[-1] in params.stop_token_ids or token_ids[-1] != draft_id:
             break
     accepted = sum(ours == theirs for ours, theirs in zip(token_ids, draft_ids, strict=False))
-    return Verdict(accepted, token_ids)
+    rows = zip(logits, token_ids, strict=False) if params.logprobs else ()
+    return Verdict(accepted, token_ids, [_logprobs(row, token_id, params.top_logprobs) for row, token_id in rows])
+
+
+def _logprobs(logits: torch.Tensor, token_id: int, num_top: int) -> pb.TokenLogprobs:
+    """Return what the model itself holds of a token. logits: [V]."""
+    logprobs = logits.float().log_softmax(-1)
+    top = torch.topk(logprobs, min(num_top, logprobs.numel()))
+    return pb.TokenLogprobs(
+        logprob=float(logprobs[token_id]), top_token_ids=top.indices.tolist(), top_logprobs=top.values.tolist()
+    )

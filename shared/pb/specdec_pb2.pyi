@@ -293,6 +293,7 @@ class VerifyResponse(google.protobuf.message.Message):
     TOKEN_IDS_FIELD_NUMBER: builtins.int
     FINISH_REASON_FIELD_NUMBER: builtins.int
     TIMING_FIELD_NUMBER: builtins.int
+    LOGPROBS_FIELD_NUMBER: builtins.int
     round: builtins.int
     """The number of the round."""
     position: builtins.int
@@ -311,6 +312,10 @@ class VerifyResponse(google.protobuf.message.Message):
     def timing(self) -> Global___StepTiming:
         """Where the time of the round went."""
 
+    @property
+    def logprobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TokenLogprobs]:
+        """One for each of `token_ids`, where SamplingParams.logprobs asked for them."""
+
     def __init__(
         self,
         *,
@@ -320,9 +325,10 @@ class VerifyResponse(google.protobuf.message.Message):
         token_ids: collections.abc.Iterable[builtins.int] | None = ...,
         finish_reason: Global___FinishReason.ValueType = ...,
         timing: Global___StepTiming | None = ...,
+        logprobs: collections.abc.Iterable[Global___TokenLogprobs] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["timing", b"timing"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["finish_reason", b"finish_reason", "num_accepted", b"num_accepted", "position", b"position", "round", b"round", "timing", b"timing", "token_ids", b"token_ids"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["finish_reason", b"finish_reason", "logprobs", b"logprobs", "num_accepted", b"num_accepted", "position", b"position", "round", b"round", "timing", b"timing", "token_ids", b"token_ids"]) -> None: ...
 
 Global___VerifyResponse: typing_extensions.TypeAlias = VerifyResponse
 
@@ -330,26 +336,76 @@ Global___VerifyResponse: typing_extensions.TypeAlias = VerifyResponse
 class SamplingParams(google.protobuf.message.Message):
     """How tokens are sampled. The noise of a sample depends on (seed, position, token id) alone, so a request's tokens do
     not depend on the draft, on k, or on what else runs.
+
+    What changes logits applies to each row in this order: logit_bias, min_tokens, the penalties (repetition first),
+    temperature, min_p, top_k, top_p. Each row has the tokens before it, accepted draft tokens included, as its history.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class LogitBiasEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.int
+        value: builtins.float
+        def __init__(
+            self,
+            *,
+            key: builtins.int = ...,
+            value: builtins.float = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
     TEMPERATURE_FIELD_NUMBER: builtins.int
     TOP_P_FIELD_NUMBER: builtins.int
     TOP_K_FIELD_NUMBER: builtins.int
     SEED_FIELD_NUMBER: builtins.int
     STOP_TOKEN_IDS_FIELD_NUMBER: builtins.int
+    MIN_P_FIELD_NUMBER: builtins.int
+    FREQUENCY_PENALTY_FIELD_NUMBER: builtins.int
+    PRESENCE_PENALTY_FIELD_NUMBER: builtins.int
+    REPETITION_PENALTY_FIELD_NUMBER: builtins.int
+    LOGIT_BIAS_FIELD_NUMBER: builtins.int
+    MIN_TOKENS_FIELD_NUMBER: builtins.int
+    OUTPUT_START_FIELD_NUMBER: builtins.int
+    LOGPROBS_FIELD_NUMBER: builtins.int
+    TOP_LOGPROBS_FIELD_NUMBER: builtins.int
     temperature: builtins.float
-    """Divides the logits. 0 is greedy: the most likely token, without noise."""
+    """Divides the logits. 0 is greedy: the most likely token, without noise. At most 1e9."""
     top_p: builtins.float
     """Keeps the smallest set of likeliest tokens whose probability reaches this. Above 0, at most 1; 1 keeps all."""
     top_k: builtins.int
     """Keeps the so many likeliest tokens; 0 keeps all."""
     seed: builtins.int
     """Seeds the noise. Any value."""
+    min_p: builtins.float
+    """Keeps the tokens at least this many times as likely as the likeliest. 0 to 1; 0 keeps all."""
+    frequency_penalty: builtins.float
+    """Subtracted from a token's logit for each time it stands in the output. -2 to 2."""
+    presence_penalty: builtins.float
+    """Subtracted once from the logit of each token that stands in the output. -2 to 2."""
+    repetition_penalty: builtins.float
+    """Divides the positive logits, and multiplies the negative ones, of the tokens that stand in the prompt or the output
+    (Keskar et al., arXiv 1909.05858). Above 0, at most 1000; unset is 1, which changes nothing.
+    """
+    min_tokens: builtins.int
+    """How many tokens of output must come before a stop token can. At least 0."""
+    output_start: builtins.int
+    """The position at which the output begins, for a sequence that is joined in its middle. Unset: the prompt's length."""
+    logprobs: builtins.bool
+    """Whether to tell the log-probabilities of the committed tokens."""
+    top_logprobs: builtins.int
+    """With them, those of the so many likeliest tokens at the same place. 0 to 20."""
     @property
     def stop_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Tokens after which the sequence ends. They are committed."""
+
+    @property
+    def logit_bias(self) -> google.protobuf.internal.containers.ScalarMap[builtins.int, builtins.float]:
+        """Added to the logits of these tokens. A draft ignores tokens that its model does not have."""
 
     def __init__(
         self,
@@ -359,10 +415,56 @@ class SamplingParams(google.protobuf.message.Message):
         top_k: builtins.int = ...,
         seed: builtins.int = ...,
         stop_token_ids: collections.abc.Iterable[builtins.int] | None = ...,
+        min_p: builtins.float = ...,
+        frequency_penalty: builtins.float = ...,
+        presence_penalty: builtins.float = ...,
+        repetition_penalty: builtins.float | None = ...,
+        logit_bias: collections.abc.Mapping[builtins.int, builtins.float] | None = ...,
+        min_tokens: builtins.int = ...,
+        output_start: builtins.int | None = ...,
+        logprobs: builtins.bool = ...,
+        top_logprobs: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["seed", b"seed", "stop_token_ids", b"stop_token_ids", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_output_start", b"_output_start", "_repetition_penalty", b"_repetition_penalty", "output_start", b"output_start", "repetition_penalty", b"repetition_penalty"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_output_start", b"_output_start", "_repetition_penalty", b"_repetition_penalty", "frequency_penalty", b"frequency_penalty", "logit_bias", b"logit_bias", "logprobs", b"logprobs", "min_p", b"min_p", "min_tokens", b"min_tokens", "output_start", b"output_start", "presence_penalty", b"presence_penalty", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "stop_token_ids", b"stop_token_ids", "temperature", b"temperature", "top_k", b"top_k", "top_logprobs", b"top_logprobs", "top_p", b"top_p"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_output_start", b"_output_start"]) -> typing.Literal["output_start"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_repetition_penalty", b"_repetition_penalty"]) -> typing.Literal["repetition_penalty"] | None: ...
 
 Global___SamplingParams: typing_extensions.TypeAlias = SamplingParams
+
+@typing.final
+class TokenLogprobs(google.protobuf.message.Message):
+    """What the model itself held of one committed token: log-probabilities of its softmax, before anything in
+    SamplingParams changed the logits.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LOGPROB_FIELD_NUMBER: builtins.int
+    TOP_TOKEN_IDS_FIELD_NUMBER: builtins.int
+    TOP_LOGPROBS_FIELD_NUMBER: builtins.int
+    logprob: builtins.float
+    """The committed token's."""
+    @property
+    def top_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """The likeliest tokens, the likeliest first."""
+
+    @property
+    def top_logprobs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Theirs."""
+
+    def __init__(
+        self,
+        *,
+        logprob: builtins.float = ...,
+        top_token_ids: collections.abc.Iterable[builtins.int] | None = ...,
+        top_logprobs: collections.abc.Iterable[builtins.float] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["logprob", b"logprob", "top_logprobs", b"top_logprobs", "top_token_ids", b"top_token_ids"]) -> None: ...
+
+Global___TokenLogprobs: typing_extensions.TypeAlias = TokenLogprobs
 
 @typing.final
 class StepTiming(google.protobuf.message.Message):

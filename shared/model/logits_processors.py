@@ -1,0 +1,111 @@
+"""What a request asks to be changed in the logits of a row, given the tokens before it."""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+import torch
+
+from shared.sampling_params import SamplingParams
+
+
+class LogitsProcessor:
+    """Changes the logits of one row at a time. Its history is what was pushed and not popped."""
+
+    def process(self, scores: torch.Tensor) -> None:
+        """Change the logits of the next token in place. scores: [V] float32."""
+        raise NotImplementedError
+
+    def push(self, token_ids: Sequence[int]) -> None:
+        """Append tokens of the output to the history."""
+
+    def pop(self, token_ids: Sequence[int]) -> None:
+        """Take these tokens, the last ones, from the history."""
+
+
+class Bias(LogitsProcessor):
+    """Adds to the logits of some tokens."""
+
+    def __init__(self, params: SamplingParams) -> None:
+        """Read `logit_bias`."""
+        self._token_ids = torch.tensor(list(params.logit_bias))  # [N]
+        self._values = torch.tensor(list(params.logit_bias.values()), dtype=torch.float32)  # [N]
+
+    def process(self, scores: torch.Tensor) -> None:
+        """Add."""
+        known = _within(self._token_ids, scores)
+        scores[self._token_ids[known]] += self._values[known]
+
+
+class MinTokens(LogitsProcessor):
+    """Forbids stop tokens until there is enough output."""
+
+    def __init__(self, params: SamplingParams) -> None:
+        """Read `min_tokens` and `stop_token_ids`."""
+        self._missing = params.min_tokens
+        self._token_ids = torch.tensor(sorted(params.stop_token_ids))  # [N]
+
+    def push(self, token_ids: Sequence[int]) -> None:
+        """Count the tokens."""
+        self._missing -= len(token_ids)
+
+    def pop(self, token_ids: Sequence[int]) -> None:
+        """Count them no more."""
+        self._missing += len(token_ids)
+
+    def process(self, scores: torch.Tensor) -> None:
+        """Forbid."""
+        if self._missing > 0:
+            scores[self._token_ids[_within(self._token_ids, scores)]] = -torch.inf
+
+
+class Penalties(LogitsProcessor):
+    """Makes less likely, or more, what stands in the output already, and in the prompt.
+
+    As in vLLM: the repetition penalty, of prompt and output, comes before the two of the output.
+    """
+
+    def __init__(self, params: SamplingParams, prompt_ids: Collection[int]) -> None:
+        """Read the three penalties."""
+        self._params = params
+        self._prompt = frozenset(prompt_ids)
+        self._output: Counter[int] = Counter()
+
+    def push(self, token_ids: Sequence[int]) -> None:
+        """Count the tokens."""
+        self._output.update(token_ids)
+
+    def pop(self, token_ids: Sequence[int]) -> None:
+        """Count them no more."""
+        self._output -= Counter(token_ids)  # which drops what is counted to 0
+
+    def process(self, scores: torch.Tensor) -> None:
+        """Punish what was seen."""
+        params = self._params
+        if params.repetition_penalty != 1:
+            seen = torch.tensor([*self._prompt, *(self._output.keys() - self._prompt)])  # [N], each once
+            before = scores[seen]
+            factor = params.repetition_penalty
+            scores[seen] = torch.where(before > 0, before / factor, before * factor)
+        if self._output:
+            counts = torch.tensor(list(self._output.values()), dtype=torch.float32)  # [N]
+            scores[torch.tensor(list(self._output))] -= params.frequency_penalty * counts + params.presence_penalty
+
+
+def logits_processors(params: SamplingParams, token_ids: Sequence[int]) -> list[LogitsProcessor]:
+    """Return those that the request needs, in the order in which they apply, having seen these tokens."""
+    start = len(token_ids) if params.output_start is None else params.output_start
+    processors: list[LogitsProcessor] = []
+    if params.logit_bias:
+        processors.append(Bias(params))
+    if params.min_tokens and params.stop_token_ids:
+        processors.append(MinTokens(params))
+    if params.frequency_penalty or params.presence_penalty or params.repetition_penalty != 1:
+        processors.append(Penalties(params, token_ids[:start]))
+    for processor in processors:
+        processor.push(token_ids[start:])
+    return processors
+
+
+def _within(token_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    """Return which of the tokens the model has: two models of one tokenizer may differ in padding rows. Both [N]."""
+    return (token_ids >= 0) & (token_ids < len(scores))
