@@ -1,7 +1,6 @@
 """The OpenAI HTTP API."""
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -14,11 +13,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from gateway.choices import Choice, Delta, decode_choice, interleave
-from gateway.decoder import Decoder, FinishReason
+from gateway.decoder import Decoder
 from gateway.errors import respond
 from gateway.meter import Meter
+from gateway.model_routes import model_routes, system_fingerprint
 from gateway.planner import Planner
-from gateway.replies import ChatReply, CompletionReply, Reply
+from gateway.replies import Answer, ChatReply, CompletionReply, Reply
 from gateway.request_scope import RequestScope
 from gateway.schemas import ChatRequest, CompletionRequest, GenerationRequest
 from gateway.settings import GatewaySettings
@@ -26,33 +26,22 @@ from gateway.sse import EventStream, unless_disconnected
 from gateway.tokenizer import ChatTokenizer
 from gateway.usage import Usage
 from shared.errors import OutriderError
+from shared.version import VERSION
 
 
 def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySettings) -> FastAPI:
     """Return the ASGI application that serves this decoder."""
-    app = FastAPI(title="Outrider", redoc_url=None)
+    app = FastAPI(title="Outrider", version=VERSION, redoc_url=None)
     app.add_middleware(RequestScope)
     for kind in (OutriderError, RequestValidationError, HTTPException, ClientDisconnect):
         app.add_exception_handler(kind, respond)
     planner, meter = Planner(decoder, tokenizer, settings), Meter(settings.model_name)
-    model = {"id": settings.model_name, "object": "model", "created": int(time.time()), "owned_by": "outrider"}
-
-    @app.get("/health")
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
+    app.include_router(model_routes(planner, tokenizer, decoder.target, settings.model_name))
+    fingerprint = system_fingerprint(decoder.target)
 
     @app.get("/metrics")
     async def metrics() -> Response:
         return Response(meter.exposition(), media_type=CONTENT_TYPE_LATEST)
-
-    @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [model]}
-
-    @app.get("/v1/models/{name:path}")
-    async def one_model(name: str) -> dict[str, Any]:
-        planner.check_model(name)
-        return model
 
     @app.post("/v1/chat/completions")
     async def chat(body: ChatRequest, request: Request) -> Response:
@@ -70,7 +59,7 @@ def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySett
         usage = Usage(prompt_tokens=sum(len(choice.prompt_ids) for choice in choices[:: body.n]), meter=meter)
         streams = [decode_choice(choice, decoder, tokenizer, usage) for choice in choices]
         deltas = interleave(streams, limit=decoder.target.num_slots)
-        reply = form(body.model, choices[0].params.seed, metrics=body.speculative.metrics)
+        reply = form(body, choices[0].params.seed, fingerprint, tokenizer.token_bytes)
         if body.stream:
             chunks = _chunks(deltas, reply, usage, body)
             return EventStream(await unless_disconnected(request, anext(chunks)), chunks)
@@ -80,13 +69,11 @@ def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySett
 
 
 async def _whole(deltas: AsyncGenerator[Delta], reply: Reply, usage: Usage, num_choices: int) -> dict[str, Any]:
-    texts = [""] * num_choices
-    reasons: list[FinishReason | None] = [None] * num_choices
+    answers = [Answer() for _ in range(num_choices)]
     async with aclosing(deltas):
         async for delta in deltas:
-            texts[delta.index] += delta.text
-            reasons[delta.index] = delta.finish_reason
-    return reply.body(texts, reasons, usage)
+            answers[delta.index].add(delta)
+    return reply.body(answers, usage)
 
 
 async def _chunks(

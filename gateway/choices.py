@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from itertools import zip_longest
 from time import perf_counter
 
 from gateway.decoder import Decoder, FinishReason
-from gateway.stop_strings import StopStrings
+from gateway.reply_text import ReplyText
+from gateway.token_logprobs import TokenLogprobs
 from gateway.tokenizer import ChatTokenizer
 from gateway.usage import Usage
 from shared.sampling_params import SamplingParams
@@ -23,6 +25,10 @@ class Choice:
     max_tokens: int
     k: int
     stop_strings: tuple[str, ...]
+    include_stop: bool = False
+    """Whether a stop string, or the text of a stop token, is part of the reply."""
+    echo: str = ""
+    """What the reply begins with, before the first token."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,8 @@ class Delta:
     index: int
     text: str
     finish_reason: FinishReason | None
+    logprobs: list[TokenLogprobs]
+    """One a token, where they were asked for."""
 
 
 async def decode_choice(
@@ -41,25 +49,27 @@ async def decode_choice(
 
     Raises what `Decoder.decode` raises.
     """
-    detokenizer, stops = tokenizer.detokenizer(), StopStrings(choice.stop_strings)
+    reply = ReplyText(tokenizer, choice.params, choice.stop_strings, include_stop=choice.include_stop)
     rounds = decoder.decode(choice.prompt_ids, choice.params, choice.max_tokens, choice.k)
+    text = choice.echo
     async with aclosing(rounds):
         async for round_ in rounds:
             started = perf_counter()
-            text, num_tokens, finish_reason = "", 0, round_.finish_reason
-            for num_tokens, token_id in enumerate(round_.token_ids, 1):  # noqa: B007  # counts up to the stop
-                if token_id not in choice.params.stop_token_ids:
-                    text += stops.push(detokenizer.push(token_id))
-                if stops.found:
+            finish_reason = round_.finish_reason
+            logprobs, num_tokens = [], 0
+            for num_tokens, (token_id, told) in enumerate(zip_longest(round_.token_ids, round_.logprobs), 1):  # noqa: B007  # counts up to the stop
+                if told and reply.shows(token_id):
+                    logprobs.append(TokenLogprobs(token_id, len(choice.echo) + reply.num_chars, told))
+                text += reply.push(token_id)
+                if reply.ended:
                     break
-            if finish_reason and not stops.found:
-                text += stops.push(detokenizer.flush())
-            if stops.found:
+            if finish_reason and not reply.ended:
+                text += reply.flush()
+            if reply.ended:
                 finish_reason = "stop"
-            elif finish_reason:
-                text += stops.flush()
             usage.count(round_, num_tokens, perf_counter() - started)
-            yield Delta(choice.index, text, finish_reason)
+            yield Delta(choice.index, text, finish_reason, logprobs)
+            text = ""
             if finish_reason:
                 return
 

@@ -28,26 +28,14 @@ class NoOpFields(BaseModel):
     modalities: Annotated[object, _only(["text"])] = None
     audio: Annotated[object, _only({})] = None
     web_search_options: Annotated[object, _only({})] = None
-    logprobs: Annotated[object, _only(0)] = None  # 0 equals False: completions count, chats switch
-    top_logprobs: Annotated[object, _only(0)] = None
     prompt_logprobs: Annotated[object, _only(0)] = None
-    logit_bias: Annotated[object, _only({})] = None
-    presence_penalty: Annotated[object, _only(0)] = None
-    frequency_penalty: Annotated[object, _only(0)] = None
-    echo: Annotated[object, _only(no_op=False)] = None
     suffix: Annotated[object, _only("")] = None
 
     # Not OpenAI's, but what clients of open-weight servers send.
-    repetition_penalty: Annotated[object, _only(1)] = None
     length_penalty: Annotated[object, _only(1)] = None
-    min_p: Annotated[object, _only(0)] = None
-    min_tokens: Annotated[object, _only(0)] = None
-    ignore_eos: Annotated[object, _only(no_op=False)] = None
     use_beam_search: Annotated[object, _only(no_op=False)] = None
-    stop_token_ids: Annotated[object, _only([])] = None
     bad_words: Annotated[object, _only([])] = None
     allowed_token_ids: Annotated[object, _only([])] = None
-    include_stop_str_in_output: Annotated[object, _only(no_op=False)] = None
     skip_special_tokens: Annotated[object, _only(no_op=True)] = None
     truncate_prompt_tokens: Annotated[object, _only(no_op=None)] = None
     structured_outputs: Annotated[object, _only({})] = None

@@ -2,11 +2,12 @@
 
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 
 from gateway.choices import Choice
 from gateway.decoder import Decoder
 from gateway.errors import ContextLengthError, ModelNotFoundError
-from gateway.schemas import ChatRequest, CompletionRequest, GenerationRequest
+from gateway.schemas import ChatRequest, CompletionRequest, GenerationRequest, TokenizeRequest
 from gateway.settings import GatewaySettings
 from gateway.tokenizer import ChatTokenizer
 from shared.errors import InvalidFieldError
@@ -35,7 +36,14 @@ class Planner:
         """Return the choices of a completion: n for the first prompt, then n for the next."""
         self.check_model(request.model)
         prompts = [prompt if isinstance(prompt, list) else self._tokenizer.encode(prompt) for prompt in request.prompts]
-        return self._choices(request, "prompt", prompts, default=COMPLETION_MAX_TOKENS)
+        return self._choices(request, "prompt", prompts, COMPLETION_MAX_TOKENS, request.prompts if request.echo else ())
+
+    def tokenize(self, request: TokenizeRequest) -> list[int]:
+        """Return the token ids of a text or a chat."""
+        self.check_model(request.model or self._settings.model_name)
+        if request.messages:
+            return self._tokenizer.encode_chat(request.messages)
+        return self._tokenizer.encode(request.prompt or "", add_special_tokens=request.add_special_tokens)
 
     def check_model(self, name: str) -> None:
         """Raise ModelNotFoundError unless this is the model."""
@@ -43,30 +51,54 @@ class Planner:
             raise ModelNotFoundError(name)
 
     def _choices(
-        self, request: GenerationRequest, field: str, prompts: Sequence[list[int]], default: int | None
+        self,
+        request: GenerationRequest,
+        field: str,
+        prompts: Sequence[list[int]],
+        default: int | None,
+        echoes: Sequence[str | list[int]] = (),
     ) -> list[Choice]:
-        k = self._num_draft_tokens(request)
-        # No more bits than a JavaScript client reads back exactly.
-        seed = request.seed if request.seed is not None else secrets.randbits(53)
+        k, params = self._num_draft_tokens(request), self._params(request)
         return [
             Choice(
                 index=prompt_index * request.n + index,
                 prompt_ids=prompt_ids,
-                params=SamplingParams(
-                    temperature=request.temperature,
-                    top_p=request.top_p,
-                    top_k=max(request.top_k, 0),
-                    # By the index among its prompt's own: a prompt's replies do not depend on the prompts beside it.
-                    seed=choice_seed(seed, index),
-                    stop_token_ids=self._tokenizer.stop_token_ids,
-                ),
+                # By the index among its prompt's own: a prompt's replies do not depend on the prompts beside it.
+                params=replace(params, seed=choice_seed(params.seed, index)),
                 max_tokens=self._max_tokens(request, field, prompt_ids, default),
                 k=k,
                 stop_strings=request.stop_strings,
+                include_stop=request.include_stop_str_in_output,
+                echo=self._text(echoes[prompt_index]) if echoes else "",
             )
             for prompt_index, prompt_ids in enumerate(prompts)
             for index in range(request.n)
         ]
+
+    def _text(self, prompt: str | list[int]) -> str:
+        return prompt if isinstance(prompt, str) else self._tokenizer.decode(prompt)
+
+    def _params(self, request: GenerationRequest) -> SamplingParams:
+        biases = {int(token_id): bias for token_id, bias in request.logit_bias.items()}
+        if biases and max(biases) >= self._decoder.target.vocab_size:
+            raise InvalidFieldError("logit_bias", f"{max(biases)} is no token of the model")
+        ends = frozenset() if request.ignore_eos else self._tokenizer.stop_token_ids
+        return SamplingParams(
+            temperature=request.temperature,
+            top_p=request.top_p,
+            top_k=max(request.top_k, 0),
+            # No more bits than a JavaScript client reads back exactly.
+            seed=request.seed if request.seed is not None else secrets.randbits(53),
+            stop_token_ids=ends.union(request.stop_token_ids),
+            min_p=request.min_p,
+            frequency_penalty=request.frequency_penalty,
+            presence_penalty=request.presence_penalty,
+            repetition_penalty=request.repetition_penalty,
+            logit_bias=biases,
+            min_tokens=request.min_tokens,
+            logprobs=request.wants_logprobs is not None,
+            top_logprobs=request.wants_logprobs or 0,
+        )
 
     def _num_draft_tokens(self, request: GenerationRequest) -> int:
         most, asked = self._decoder.max_draft_tokens, request.speculative.k
@@ -87,6 +119,8 @@ class Planner:
             problem = f"{len(prompt_ids)} tokens leave no room for a reply in the context of {target.max_length}"
             raise ContextLengthError(field, problem)
         limit_field, limit = request.limit
+        if limit is not None and request.min_tokens > limit:
+            raise InvalidFieldError("min_tokens", f"{request.min_tokens} is more than {limit_field}, {limit}")
         if limit is None:
             return room if default is None else min(default, room)
         if limit > room:

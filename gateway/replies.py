@@ -2,14 +2,34 @@
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 from uuid import uuid4
 
 from gateway.choices import Delta
 from gateway.decoder import FinishReason
+from gateway.schemas import GenerationRequest
+from gateway.token_bytes import TokenBytes
+from gateway.token_logprobs import TokenLogprobs, chat_logprobs, completion_logprobs
 from gateway.usage import Usage
 
 Json = dict[str, Any]
+
+
+@dataclass
+class Answer:
+    """The whole of one choice, as its deltas come in."""
+
+    text: str = ""
+    finish_reason: FinishReason | None = None
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+
+    def add(self, delta: Delta) -> None:
+        """Append a delta."""
+        self.text += delta.text
+        self.finish_reason = delta.finish_reason
+        self.logprobs += delta.logprobs
 
 
 class Reply(ABC):
@@ -19,46 +39,64 @@ class Reply(ABC):
     object: ClassVar[str]
     chunk_object: ClassVar[str]
 
-    def __init__(self, model: str, seed: int, *, metrics: bool) -> None:
-        """Begin a reply that was sampled with this seed, and tell of speculation where asked."""
-        self._head = {"id": f"{self.id_prefix}-{uuid4().hex}", "created": int(time.time()), "model": model}
-        self._seed, self._metrics = seed, metrics
+    def __init__(self, request: GenerationRequest, seed: int, system_fingerprint: str, names: TokenBytes) -> None:
+        """Begin a reply that is sampled with this seed; `names` has the tokens' bytes."""
+        head = {"id": f"{self.id_prefix}-{uuid4().hex}", "created": int(time.time()), "model": request.model}
+        self._head = head | {"system_fingerprint": system_fingerprint}
+        self._seed, self._metrics, self._wants_logprobs = (
+            seed,
+            request.speculative.metrics,
+            request.wants_logprobs is not None,
+        )
+        self._names = names
 
-    def body(self, texts: list[str], reasons: list[FinishReason | None], usage: Usage) -> Json:
-        """Return the whole reply; one text and one finish reason a choice."""
-        choices = [self._whole(text) | _rest(index, reasons[index]) for index, text in enumerate(texts)]
+    def body(self, answers: Sequence[Answer], usage: Usage) -> Json:
+        """Return the whole reply, of one answer a choice."""
+        choices = [
+            self._whole(answer) | self._rest(index, answer.logprobs, answer.finish_reason)
+            for index, answer in enumerate(answers)
+        ]
         head = self._head | {"object": self.object, "choices": choices, "seed": self._seed, "usage": usage.tokens()}
         return head | self._measured(usage)
 
     def opening(self, index: int) -> Json:
         """Return the chunk with which the choice begins: it reports the seed."""
-        return self._chunk([self._first() | _rest(index)]) | {"seed": self._seed}
+        return self._chunk(self._first() | self._rest(index)) | {"seed": self._seed}
 
     def chunks(self, delta: Delta) -> list[Json]:
-        """Return the chunks of a delta: none if it has no text, and one more to finish the choice."""
-        text = [self._chunk([self._piece(delta.text) | _rest(delta.index)])] if delta.text else []
+        """Return the chunks of a delta: none if it has nothing to tell, and one more to finish the choice."""
+        told = delta.text or delta.logprobs
+        pieces = [self._chunk(self._piece(delta) | self._rest(delta.index, delta.logprobs))] if told else []
         if delta.finish_reason is None:
-            return text
-        return [*text, self._chunk([self._last() | _rest(delta.index, delta.finish_reason)])]
+            return pieces
+        return [*pieces, self._chunk(self._last() | self._rest(delta.index, finish_reason=delta.finish_reason))]
 
     def closing(self, usage: Usage) -> Json:
         """Return the chunk after the choices."""
-        return self._chunk([]) | {"usage": usage.tokens()} | self._measured(usage)
+        return self._chunk() | {"usage": usage.tokens()} | self._measured(usage)
 
-    def _chunk(self, choices: list[Json]) -> Json:
-        return self._head | {"object": self.chunk_object, "choices": choices}
+    def _chunk(self, *choices: Json) -> Json:
+        return self._head | {"object": self.chunk_object, "choices": list(choices)}
 
     def _measured(self, usage: Usage) -> Json:
         return {"metrics": usage.metrics()} if self._metrics else {}
 
+    def _rest(
+        self, index: int, logprobs: Sequence[TokenLogprobs] = (), finish_reason: FinishReason | None = None
+    ) -> Json:
+        told = self._logprobs(logprobs) if self._wants_logprobs and (logprobs or not finish_reason) else None
+        return {"index": index, "logprobs": told, "finish_reason": finish_reason}
+
     @abstractmethod
-    def _whole(self, text: str) -> Json: ...
+    def _whole(self, answer: Answer) -> Json: ...
     @abstractmethod
     def _first(self) -> Json: ...
     @abstractmethod
-    def _piece(self, text: str) -> Json: ...
+    def _piece(self, delta: Delta) -> Json: ...
     @abstractmethod
     def _last(self) -> Json: ...
+    @abstractmethod
+    def _logprobs(self, tokens: Sequence[TokenLogprobs]) -> Json: ...
 
 
 class ChatReply(Reply):
@@ -66,17 +104,20 @@ class ChatReply(Reply):
 
     id_prefix, object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def _whole(self, text: str) -> Json:
-        return {"message": {"role": "assistant", "content": text, "refusal": None}}
+    def _whole(self, answer: Answer) -> Json:
+        return {"message": {"role": "assistant", "content": answer.text, "refusal": None}}
 
     def _first(self) -> Json:
         return {"delta": {"role": "assistant", "content": ""}}
 
-    def _piece(self, text: str) -> Json:
-        return {"delta": {"content": text}}
+    def _piece(self, delta: Delta) -> Json:
+        return {"delta": {"content": delta.text}}
 
     def _last(self) -> Json:
         return {"delta": {}}
+
+    def _logprobs(self, tokens: Sequence[TokenLogprobs]) -> Json:
+        return chat_logprobs(tokens, self._names)
 
 
 class CompletionReply(Reply):
@@ -84,18 +125,17 @@ class CompletionReply(Reply):
 
     id_prefix, object, chunk_object = "cmpl", "text_completion", "text_completion"
 
-    def _whole(self, text: str) -> Json:
-        return {"text": text}
+    def _whole(self, answer: Answer) -> Json:
+        return {"text": answer.text}
 
     def _first(self) -> Json:
         return {"text": ""}
 
-    def _piece(self, text: str) -> Json:
-        return {"text": text}
+    def _piece(self, delta: Delta) -> Json:
+        return {"text": delta.text}
 
     def _last(self) -> Json:
         return {"text": ""}
 
-
-def _rest(index: int, finish_reason: FinishReason | None = None) -> Json:
-    return {"index": index, "logprobs": None, "finish_reason": finish_reason}
+    def _logprobs(self, tokens: Sequence[TokenLogprobs]) -> Json:
+        return completion_logprobs(tokens, self._names)

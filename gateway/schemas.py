@@ -1,13 +1,17 @@
 """The requests of the OpenAI API, as far as they are supported, and the `speculative` object that is ours."""
 
-from typing import Annotated, Any, Literal
+from abc import abstractmethod
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from gateway.no_op_fields import NoOpFields
+from shared.sampling_params import MAX_TOP_LOGPROBS
 
 StopString = Annotated[str, Field(min_length=1)]
+TokenId = Annotated[str, Field(pattern="^[0-9]{1,9}$")]  # the keys of JSON are strings
+TopLogprobs = Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)]
 
 
 class _Schema(BaseModel):
@@ -68,6 +72,15 @@ class GenerationRequest(_Schema, NoOpFields):
     top_k: Annotated[int, Field(ge=-1, lt=2**31)] = 0
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: StopString | Annotated[list[StopString], Field(max_length=16)] = []
+    min_p: float = 0.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] = {}
+    min_tokens: int = 0
+    ignore_eos: bool = False
+    stop_token_ids: list[Annotated[int, Field(ge=0, lt=2**31)]] = []
+    include_stop_str_in_output: bool = False
     n: Annotated[int, Field(ge=1, le=128)] = 1
     best_of: int | None = None
     stream: bool = False
@@ -88,6 +101,11 @@ class GenerationRequest(_Schema, NoOpFields):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
     @property
+    @abstractmethod
+    def wants_logprobs(self) -> int | None:
+        """Of how many of the likeliest tokens the log-probabilities are wanted, besides the sampled one's; or None."""
+
+    @property
     def limit(self) -> tuple[str, int | None]:
         """The name of the field that limits the reply, and its value in tokens."""
         if self.max_completion_tokens is not None:
@@ -99,12 +117,42 @@ class ChatRequest(GenerationRequest):
     """The body of POST /v1/chat/completions."""
 
     messages: Annotated[list[Message], Field(min_length=1)]
+    logprobs: bool = False
+    top_logprobs: TopLogprobs = 0
+
+    @field_validator("top_logprobs")
+    @classmethod
+    def top_logprobs_need_logprobs(cls, value: int, info: ValidationInfo) -> int:
+        """Refuse what OpenAI refuses."""
+        if value and not info.data.get("logprobs"):
+            raise PydanticCustomError("unsupported", "needs logprobs to be true")
+        return value
+
+    @property
+    def wants_logprobs(self) -> int | None:
+        """The number of top log-probabilities, if any are wanted."""
+        return self.top_logprobs if self.logprobs else None
 
 
 class CompletionRequest(GenerationRequest):
     """The body of POST /v1/completions."""
 
     prompt: Annotated[str | list[str] | list[int] | list[list[int]], Field(min_length=1)]
+    echo: bool = False
+    logprobs: TopLogprobs | None = None
+
+    @field_validator("logprobs")
+    @classmethod
+    def the_prompt_has_none(cls, value: int | None, info: ValidationInfo) -> int | None:
+        """Refuse the log-probabilities of a prompt."""
+        if info.data.get("echo"):
+            raise PydanticCustomError("unsupported", "is not supported with echo; leave one of them out")
+        return value
+
+    @property
+    def wants_logprobs(self) -> int | None:
+        """The number of top log-probabilities, if any are wanted."""
+        return self.logprobs
 
     @property
     def prompts(self) -> list[str | list[int]]:
@@ -116,3 +164,27 @@ class CompletionRequest(GenerationRequest):
                 return list(prompts)  # type: ignore[arg-type]  # likewise
             case text:
                 return [text]
+
+
+class TokenizeRequest(_Schema):
+    """The body of POST /tokenize, as vLLM has it: a text or a chat."""
+
+    model: str | None = None
+    prompt: str | None = None
+    messages: Annotated[list[Message], Field(min_length=1)] | None = None
+    add_special_tokens: bool = True
+    return_token_strs: bool = False
+
+    @model_validator(mode="after")
+    def one_of_two(self) -> Self:
+        """Refuse neither and both."""
+        if (self.prompt is None) == (self.messages is None):
+            raise PydanticCustomError("one_of_two", "one of prompt and messages is needed")
+        return self
+
+
+class DetokenizeRequest(_Schema):
+    """The body of POST /detokenize."""
+
+    model: str | None = None
+    tokens: list[int]

@@ -6,22 +6,26 @@ from collections.abc import Sequence
 class StopStrings:
     """Takes a text piece by piece and gives on what cannot be part of a stop string.
 
-    What may be the beginning of one is held back until it is decided. A stop string is never given on, nor what
-    follows it.
+    What may be the beginning of one is held back until it is decided. What follows a stop string is never given on,
+    and it itself only where that was asked for.
     """
 
-    def __init__(self, stops: Sequence[str]) -> None:
-        """Look for these strings, none of which is empty."""
-        self._stops = stops
+    def __init__(self, stops: Sequence[str], *, include: bool = False) -> None:
+        """Look for these strings, none of which is empty; `include` gives on the one that is found."""
+        self._stops, self._include = stops, include
         self._held = ""
         self.found = False
 
     def push(self, text: str) -> str:
         """Return the text, the held one first, up to a stop string or to what has to be held back."""
         text = self._held + text
-        starts = [start for stop in self._stops if (start := text.find(stop)) >= 0]
-        self.found = bool(starts)
-        end = min(starts) if starts else len(text) - max((_overlap(text, stop) for stop in self._stops), default=0)
+        found = [(start, start + len(stop)) for stop in self._stops if (start := text.find(stop)) >= 0]
+        self.found = bool(found)
+        if found:
+            start, stop_end = min(found)
+            end = stop_end if self._include else start
+        else:
+            end = len(text) - max((_overlap(text, stop) for stop in self._stops), default=0)
         self._held = text[end:]
         return text[:end]
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.utils import cached_file
 
 from gateway.schemas import Message
+from gateway.token_bytes import TokenBytes
 from shared.errors import InvalidFieldError, ModelError
 from shared.fingerprint import fingerprint
 
@@ -27,6 +28,7 @@ class ChatTokenizer:
         self._tokenizer: Tokenizer = tokenizer.backend_tokenizer
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self.token_bytes = TokenBytes(self._tokenizer)
 
     @classmethod
     def load(cls, name: str) -> Self:
@@ -46,9 +48,13 @@ class ChatTokenizer:
         """The fingerprint of the vocabulary, to compare with a service's."""
         return fingerprint(self._tokenizer.get_vocab())
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         """Return the token ids of a text, with the special tokens that the model wants around it."""
-        return list(self._tokenizer.encode(text).ids)
+        return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of token ids, special tokens by their names."""
+        return str(self._tokenizer.decode(token_ids, skip_special_tokens=False))
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Return the token ids of a chat, up to where the reply begins. Raises InvalidFieldError."""
@@ -84,15 +90,15 @@ class Detokenizer:
         self._tokenizer = tokenizer
         self._stream = DecodeStream(skip_special_tokens=True)
         self._token_ids: list[int] = []
-        self._num_chars = 0
+        self.num_chars = 0
 
     def push(self, token_id: int) -> str:
         """Return the text that this token completes; empty in the middle of a character."""
         self._token_ids.append(token_id)
         text = self._stream.step(self._tokenizer, token_id) or ""
-        self._num_chars += len(text)
+        self.num_chars += len(text)
         return text
 
     def flush(self) -> str:
         """Return what the end cut off in the middle of a character, as U+FFFD."""
-        return str(self._tokenizer.decode(self._token_ids, skip_special_tokens=True))[self._num_chars :]
+        return str(self._tokenizer.decode(self._token_ids, skip_special_tokens=True))[self.num_chars :]

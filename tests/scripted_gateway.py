@@ -40,7 +40,9 @@ class ScriptedDecoder:
     most_open: int = 0
     num_rounds: int = 0
     target: pb.ModelInfo = field(
-        default_factory=lambda: pb.ModelInfo(vocab_size=320, max_length=CONTEXT, num_slots=2, max_draft_tokens=8)
+        default_factory=lambda: pb.ModelInfo(
+            vocab_size=320, max_length=CONTEXT, num_slots=2, max_draft_tokens=8, name=MODEL
+        )
     )
     max_draft_tokens: int = 8
 

@@ -14,6 +14,7 @@ from scripted_gateway import CHAT, CONTEXT, MODEL, ROUND_TIME, Gateway, error_of
 from starlette.types import Message
 
 from gateway.decoder import Round
+from gateway.no_op_fields import NoOpFields
 from gateway.sse import EventStream
 from gateway.target_client import TargetUnavailableError
 from shared.errors import DrainingError, InvalidFieldError, NoFreeSlotError
@@ -49,14 +50,23 @@ BAD_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"tools": [{"type": "function"}]}, "tools"),
     ({"tool_choice": "auto"}, "tool_choice"),
     ({"response_format": {"type": "json_object"}}, "response_format"),
-    ({"logprobs": True}, "logprobs"),
-    ({"logit_bias": {"1": 1}}, "logit_bias"),
-    ({"presence_penalty": 0.1}, "presence_penalty"),
-    ({"frequency_penalty": 0.1}, "frequency_penalty"),
+    ({"logprobs": 1}, "logprobs"),
+    ({"top_logprobs": 1}, "top_logprobs"),
+    ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+    ({"logit_bias": {"1": 101}}, "logit_bias.1"),
+    ({"logit_bias": {"the": 1}}, "logit_bias.the"),
+    ({"logit_bias": {"320": 1}}, "logit_bias"),
+    ({"presence_penalty": 2.1}, "presence_penalty"),
+    ({"frequency_penalty": -2.1}, "frequency_penalty"),
+    ({"repetition_penalty": 0}, "repetition_penalty"),
+    ({"min_p": 1.1}, "min_p"),
+    ({"min_tokens": -1}, "min_tokens"),
+    ({"min_tokens": 6, "max_tokens": 5}, "min_tokens"),
+    ({"stop_token_ids": [-1]}, "stop_token_ids.0"),
+    ({"ignore_eos": "yes"}, "ignore_eos"),
+    ({"include_stop_str_in_output": 1}, "include_stop_str_in_output"),
     ({"best_of": 2}, "best_of"),
-    ({"echo": True}, "echo"),
     ({"suffix": "x"}, "suffix"),
-    ({"min_p": 0.1}, "min_p"),
 ]
 
 
@@ -70,16 +80,42 @@ async def test_bad_field_is_named(scripted: Gateway, fields: dict[str, Any], par
     assert scripted.decoder.calls == []
 
 
+NO_OPS: dict[str, Any] = {
+    "tools": [],
+    "tool_choice": "none",
+    "functions": [],
+    "function_call": "none",
+    "response_format": {"type": "text"},
+    "modalities": ["text"],
+    "audio": {},
+    "web_search_options": {},
+    "prompt_logprobs": 0,
+    "suffix": "",
+    "length_penalty": 1,
+    "use_beam_search": False,
+    "bad_words": [],
+    "allowed_token_ids": [],
+    "skip_special_tokens": True,
+    "truncate_prompt_tokens": None,
+    "structured_outputs": {},
+    "guided_json": None,
+    "guided_regex": None,
+    "guided_choice": None,
+    "guided_grammar": None,
+    "chat_template": None,
+    "chat_template_kwargs": {},
+    "add_generation_prompt": True,
+    "continue_final_message": False,
+}
+
+
 async def test_no_ops_are_taken(scripted: Gateway) -> None:
-    """Claim: a field that is not supported may be sent with the value that asks for nothing."""
-    no_ops: dict[str, Any] = {
-        "tools": [],
-        "tool_choice": "none",
-        "response_format": {"type": "text"},
-        "logprobs": False,
-    }
-    numbers: dict[str, Any] = {"presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}, "best_of": 1}
-    assert (await scripted.post(**no_ops, **numbers)).status_code == 200
+    """Claim: a field that is not supported may be sent with the value that asks for nothing, and with no other."""
+    assert NO_OPS.keys() == NoOpFields.model_fields.keys()
+    assert (await scripted.post(**NO_OPS)).status_code == 200
+    for field in NO_OPS:
+        response = await scripted.post(**{field: "anything"})
+        assert (response.status_code, error_of(response)["param"]) == (400, field)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +139,16 @@ async def test_a_full_context_is_served(scripted: Gateway) -> None:
     for fields in ({"max_tokens": 1}, {}):
         assert (await scripted.post("/v1/completions", prompt=[5] * (CONTEXT - 1), **fields)).status_code == 200
     assert [call[2] for call in scripted.decoder.calls] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [({"logprobs": 21}, "logprobs"), ({"logprobs": 1, "echo": True}, "logprobs"), ({"echo": 1}, "echo")],
+)
+async def test_bad_field_of_a_completion(scripted: Gateway, fields: dict[str, Any], param: str) -> None:
+    """Claim: likewise for completions."""
+    response = await scripted.post("/v1/completions", **fields)
+    assert (response.status_code, error_of(response)["param"]) == (400, param)
 
 
 @pytest.mark.parametrize("prompt", ["", [], [[]], [320], [-1], [1, "a"], 5, ["a", 1]])

@@ -1,0 +1,70 @@
+"""What the gateway tells of the model and of itself, and its tokenizer."""
+
+import hashlib
+import time
+from typing import Any
+
+from fastapi import APIRouter
+
+from gateway.planner import Planner
+from gateway.schemas import DetokenizeRequest, TokenizeRequest
+from gateway.tokenizer import ChatTokenizer
+from shared.errors import InvalidFieldError
+from shared.pb import specdec_pb2 as pb
+from shared.version import VERSION
+
+
+def system_fingerprint(target: pb.ModelInfo) -> str:
+    """Return what changes whenever the same seed may give other tokens: with the model, its type, its device."""
+    told = f"{VERSION} {target.name} {target.vocab_size} {target.tokenizer_fingerprint} {target.dtype} {target.device}"
+    return f"fp_{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+
+
+def model_routes(planner: Planner, tokenizer: ChatTokenizer, target: pb.ModelInfo, model_name: str) -> APIRouter:
+    """Return the routes of this model."""
+    routes = APIRouter()
+    model = {
+        "id": model_name,
+        "object": "model",
+        "created": int(time.time()),
+        "owned_by": "outrider",
+        "max_model_len": target.max_length,
+    }
+
+    @routes.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @routes.get("/version")
+    async def version() -> dict[str, str]:
+        return {"version": VERSION}
+
+    @routes.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [model]}
+
+    @routes.get("/v1/models/{name:path}")
+    async def one_model(name: str) -> dict[str, Any]:
+        planner.check_model(name)
+        return model
+
+    @routes.post("/tokenize")
+    def tokenize(body: TokenizeRequest) -> dict[str, Any]:
+        token_ids = planner.tokenize(body)
+        names = [tokenizer.token_bytes.text(token_id) for token_id in token_ids] if body.return_token_strs else None
+        return {
+            "count": len(token_ids),
+            "max_model_len": target.max_length,
+            "tokens": token_ids,
+            "token_strs": names,
+        }
+
+    @routes.post("/detokenize")
+    def detokenize(body: DetokenizeRequest) -> dict[str, str]:
+        planner.check_model(body.model or model_name)
+        for index, token_id in enumerate(body.tokens):
+            if not 0 <= token_id < target.vocab_size:
+                raise InvalidFieldError(f"tokens.{index}", f"{token_id} is not within 0 to {target.vocab_size - 1}")
+        return {"prompt": tokenizer.decode(body.tokens)}
+
+    return routes

@@ -1,0 +1,41 @@
+"""The bytes that single tokens stand for."""
+
+import json
+import re
+
+from tokenizers import Tokenizer
+
+# GPT-2's alphabet of byte-level BPE: a printable byte is its own character, the others follow from U+0100 on.
+_PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_OTHERS = [byte for byte in range(256) if byte not in _PRINTABLE]
+_ALPHABET = {chr(byte): byte for byte in _PRINTABLE} | {chr(256 + i): byte for i, byte in enumerate(_OTHERS)}
+_BYTE_FALLBACK = re.compile("<0x([0-9A-F]{2})>")
+
+
+class TokenBytes:
+    """Tells the bytes of a token: of a byte-level vocabulary, or of SentencePiece's with its byte fallback."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """Find out how the vocabulary is written."""
+        self._tokenizer = tokenizer
+        self._special = frozenset(tokenizer.get_added_tokens_decoder())
+        self._byte_level = '"ByteLevel"' in json.dumps(json.loads(tokenizer.to_str())["decoder"])
+
+    def __getitem__(self, token_id: int) -> bytes:
+        """Return the token's bytes: none for padding, the name of a special token."""
+        token = self._tokenizer.id_to_token(token_id) or ""
+        if token_id in self._special:
+            return token.encode()
+        if self._byte_level:
+            return bytes(_ALPHABET[character] for character in token)
+        if match := _BYTE_FALLBACK.fullmatch(token):
+            return bytes([int(match[1], 16)])
+        return token.replace("\u2581", " ").encode()
+
+    def text(self, token_id: int) -> str:
+        r"""Return the token as text, or as `\xf0\x9f` where it is not whole characters."""
+        token = self[token_id]
+        try:
+            return token.decode()
+        except UnicodeDecodeError:
+            return "".join(f"\\x{byte:02x}" for byte in token)

@@ -1,0 +1,46 @@
+"""The log-probabilities of a reply's tokens, in the two forms that the OpenAI API has for them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.token_bytes import TokenBytes
+from shared.pb import specdec_pb2 as pb
+
+
+@dataclass(frozen=True)
+class TokenLogprobs:
+    """What the target held of one token of the reply, and of the likeliest in its place."""
+
+    token_id: int
+    offset: int
+    """Where the token's text begins in the reply."""
+    told: pb.TokenLogprobs
+
+
+def chat_logprobs(tokens: Sequence[TokenLogprobs], names: TokenBytes) -> dict[str, Any]:
+    """Return the `logprobs` of a chat's choice."""
+
+    def one(token_id: int, logprob: float) -> dict[str, Any]:
+        return {"token": names.text(token_id), "logprob": logprob, "bytes": list(names[token_id])}
+
+    content = [
+        one(token.token_id, token.told.logprob)
+        | {"top_logprobs": [one(*top) for top in zip(token.told.top_token_ids, token.told.top_logprobs, strict=True)]}
+        for token in tokens
+    ]
+    return {"content": content, "refusal": None}
+
+
+def completion_logprobs(tokens: Sequence[TokenLogprobs], names: TokenBytes) -> dict[str, Any]:
+    """Return the `logprobs` of a completion's choice. The sampled token is always among the top ones."""
+    return {
+        "tokens": [names.text(token.token_id) for token in tokens],
+        "token_logprobs": [token.told.logprob for token in tokens],
+        "top_logprobs": [
+            {names.text(token.token_id): token.told.logprob}
+            | dict(zip(map(names.text, token.told.top_token_ids), token.told.top_logprobs, strict=True))
+            for token in tokens
+        ],
+        "text_offset": [token.offset for token in tokens],
+    }

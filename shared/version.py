@@ -1,0 +1,3 @@
+"""The version of Outrider."""
+
+VERSION = "0.1.0"

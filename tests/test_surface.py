@@ -1,0 +1,107 @@
+"""Every field of the API on the toy pair: the same answer with speculation on and off, and docs/api.md says so."""
+
+from typing import Any
+
+import httpx
+import pytest
+import toy_gateway
+from scripted_gateway import events
+from toy_gateway import post
+
+toy_url = toy_gateway.toy_url  # assigned, for pytest looks for fixtures among a module's names
+
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+BASE: dict[str, dict[str, Any]] = {
+    CHAT: {"messages": [{"role": "user", "content": "What is a token?"}], "max_tokens": 40, "seed": 4},
+    COMPLETIONS: {"prompt": "The draft model", "max_tokens": 40, "seed": 4},
+}
+SHAPED: dict[str, Any] = {
+    "temperature": 0,
+    "top_p": 0.5,
+    "top_k": 3,
+    "min_p": 0.2,
+    "seed": 5,
+    "frequency_penalty": 2,
+    "presence_penalty": 2,
+    "repetition_penalty": 1.5,
+    "logit_bias": {"70": 100},
+    "min_tokens": {"min_tokens": 40, "seed": 11, "temperature": 1.4},
+    "ignore_eos": {"ignore_eos": True, "seed": 11, "temperature": 1.4},
+    "stop": " the",
+    "stop_token_ids": list(range(300, 400)),
+    "include_stop_str_in_output": {"include_stop_str_in_output": True, "stop": "e"},
+    "max_tokens": 7,
+    "max_completion_tokens": 7,
+    "n": 3,
+}
+"""Changes the choices. A field's value, or several fields where it needs them."""
+QUIET: dict[str, Any] = {
+    "model": {},
+    "user": "somebody",
+    "metadata": {"key": "value"},
+    "stream": False,
+    "stream_options": {"stream_options": {"include_usage": True}},
+    "best_of": 1,
+    "speculative": {"k": 7, "metrics": True},
+}
+"""Does not change the choices."""
+OWN: dict[str, dict[str, Any]] = {
+    CHAT: {
+        "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is a seed?"}],
+        "logprobs": True,
+        "top_logprobs": {"logprobs": True, "top_logprobs": 3},
+    },
+    COMPLETIONS: {"prompt": [[70, 80, 90], [99]], "echo": True, "logprobs": 2},
+}
+CASES = [(path, field, value) for path in BASE for field, value in (SHAPED | QUIET | OWN[path]).items()]
+
+
+def without_measurements(body: dict[str, Any]) -> dict[str, Any]:
+    """Return what the same request gives again."""
+    return {key: body[key] for key in ("choices", "usage", "model", "system_fingerprint", "object", "seed")}
+
+
+def body_of(path: str, field: str, value: Any) -> dict[str, Any]:
+    """Return the request that shows a field."""
+    return BASE[path] | (value if isinstance(value, dict) and (field in value or not value) else {field: value})
+
+
+@pytest.mark.parametrize(("path", "field", "value"), CASES, ids=[f"{path[4:8]} {field}" for path, field, _ in CASES])
+async def test_on_equals_off(toy_url: str, path: str, field: str, value: Any) -> None:
+    """Speculation on, off and of another k give one answer; what is to change it does."""
+    body = body_of(path, field, value)
+    answers = [
+        without_measurements(await post(toy_url, path, **({"speculative": speculative} | body)))
+        for speculative in ({"enabled": True}, {"enabled": False}, {"k": 9})
+    ]
+    assert approximately(answers[1]) == approximately(answers[0])
+    assert approximately(answers[2]) == approximately(answers[0])
+    plain = await post(toy_url, path, **BASE[path])
+    assert (answers[0]["choices"] == plain["choices"]) == (field in QUIET)
+
+
+@pytest.mark.parametrize("path", BASE)
+async def test_streamed_on_equals_off(toy_url: str, path: str) -> None:
+    """A stream's pieces make up the whole answer, with speculation on and off."""
+    whole = (await post(toy_url, path, **BASE[path]))["choices"][0]
+    for enabled in (True, False):
+        fields = {"stream": True, "stream_options": {"include_usage": True}, "speculative": {"enabled": enabled}}
+        async with httpx.AsyncClient(base_url=toy_url, timeout=60) as http:
+            *chunks, usage, done = events(await http.post(path, json={"model": "toy"} | BASE[path] | fields))
+        pieces = [choice for chunk in chunks for choice in chunk["choices"]]
+        text = "".join(piece.get("text", "") or piece.get("delta", {}).get("content", "") for piece in pieces)
+        assert text == (whole.get("text") or whole["message"]["content"])
+        assert pieces[-1]["finish_reason"] == whole["finish_reason"]
+        assert (usage["usage"]["completion_tokens"], done) == (40, "[DONE]")
+
+
+def approximately(value: Any) -> Any:
+    """Return the answer with its log-probabilities to 1e-4."""
+    match value:
+        case dict():
+            return {key: approximately(item) for key, item in value.items()}
+        case list():
+            return [approximately(item) for item in value]
+        case float():
+            return pytest.approx(value, abs=1e-4)
+    return value
