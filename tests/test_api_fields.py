@@ -180,10 +180,10 @@ async def test_system_fingerprint(scripted: Gateway) -> None:
     """Claim: it is in every reply and chunk, and changes with the model, its type and its device."""
     target = scripted.decoder.target
     fingerprints = {system_fingerprint(target)}
-    for change in ({"name": "other"}, {"dtype": "bfloat16"}, {"device": "neuron"}):
+    for change in (pb.ModelInfo(name="other"), pb.ModelInfo(dtype="bfloat16"), pb.ModelInfo(device="neuron")):
         other = pb.ModelInfo()
         other.CopyFrom(target)
-        other.MergeFrom(pb.ModelInfo(**change))
+        other.MergeFrom(change)
         fingerprints.add(system_fingerprint(other))
     assert len(fingerprints) == 4
     assert (await scripted.post()).json()["system_fingerprint"] == system_fingerprint(target)
