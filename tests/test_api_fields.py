@@ -40,7 +40,13 @@ async def test_sampling_fields_reach_the_decoder(scripted: Gateway) -> None:
         "repetition_penalty": 1.5,
         "min_tokens": 2,
     }
-    fields = {"seed": 7, "logit_bias": {"5": 1.5}, "stop_token_ids": [9], "logprobs": True, "top_logprobs": 2}
+    fields: dict[str, Any] = {
+        "seed": 7,
+        "logit_bias": {"5": 1.5},
+        "stop_token_ids": [9],
+        "logprobs": True,
+        "top_logprobs": 2,
+    }
     assert (await scripted.post(**fields, **numbers)).status_code == 200
     expected = SamplingParams(
         1, 1, 0, 7, frozenset({0, 2, 9}), 0.1, 1, -1, 1.5, {5: 1.5}, 2, logprobs=True, top_logprobs=2
