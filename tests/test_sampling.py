@@ -9,7 +9,7 @@ from reference import noise
 from scipy import stats
 
 from shared.model.noise import gumbel
-from shared.model.sampler import Sampler
+from shared.model.sampler import Sampler, draw
 from shared.model.verifier import verify
 from shared.sampling_params import SamplingParams
 
@@ -19,6 +19,16 @@ def test_noise_is_the_reference_noise() -> None:
     for seed, position in [(0, 0), (1, 77), (-(2**63), 2**20), (2**63 - 1, 3)]:
         ours = gumbel(torch.arange(5000, dtype=torch.int32), seed, position)
         np.testing.assert_allclose(ours.numpy(), noise(5000, seed, position), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shift", [0, -100, 100])
+def test_greedy_takes_the_first_of_the_greatest(dtype: torch.dtype, shift: int) -> None:
+    """Whatever the signs of the logits, ties included."""
+    torch.manual_seed(0)
+    for _ in range(20):
+        logits = torch.randint(-9, 9, (100,)).to(dtype) + shift
+        assert draw(logits, SamplingParams(0), 5) == int(logits.float().argmax())
 
 
 @pytest.mark.parametrize("vary", ["seed", "position"])

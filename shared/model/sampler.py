@@ -9,7 +9,7 @@ from shared.model.logits_processors import logits_processors
 from shared.model.noise import gumbel
 from shared.sampling_params import SamplingParams
 
-_LIKELIEST = 1024  # nearly every nucleus lies within so many tokens, and a top-k costs far less than a sort
+_NUCLEUS = 1024  # nearly every nucleus lies within so many tokens, and a top-k costs far less than a sort
 
 
 class Sampler:
@@ -52,7 +52,7 @@ def draw(logits: torch.Tensor, params: SamplingParams, position: int) -> int:
     and the token of the greatest logit plus noise is drawn, which is a sample of their softmax. logits: [V].
     """
     if params.greedy:
-        return int(logits.float().numpy().argmax())  # ten times as fast as torch's
+        return _likeliest(logits)
     scores = logits.float() / params.temperature  # [V]
     if params.min_p > 0:
         scores = scores.masked_fill(scores < scores.max() + math.log(params.min_p), -torch.inf)
@@ -65,10 +65,21 @@ def draw(logits: torch.Tensor, params: SamplingParams, position: int) -> int:
     return int(candidates[(scores[candidates] + noise).argmax()])
 
 
+def _likeliest(logits: torch.Tensor) -> int:
+    """Return the first of the greatest logits. logits: [V], any float type.
+
+    Floats that are not negative are in the order of their bits, which numpy compares many times as fast as torch
+    compares bfloat16.
+    """
+    bits = logits.view(torch.int16 if logits.element_size() == 2 else torch.int32).numpy()
+    index = int(bits.argmax())
+    return index if bits[index] >= 0 else int(logits.float().numpy().argmax())
+
+
 def _nucleus_border(scores: torch.Tensor, top_p: float) -> torch.Tensor:
     """Return the score of the last token of the smallest set of likeliest tokens that reaches top_p. scores: [V]."""
     total = scores.logsumexp(-1)
-    for size in (min(_LIKELIEST, scores.numel()), scores.numel()):
+    for size in (min(_NUCLEUS, scores.numel()), scores.numel()):
         likeliest = torch.topk(scores, size).values
         reached = (likeliest - total).exp().cumsum(-1) >= top_p
         if reached.any():
