@@ -52,7 +52,7 @@ def service(module: str, log: Path, **settings: object) -> Iterator[Service]:
     settings = {"address": "127.0.0.1:0"} | settings
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
     with log.open("wb") as sink:
-        environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
         process = subprocess.Popen([sys.executable, "-m", module, *flags], cwd=ROOT, stderr=sink, env=environment)
     running = Service(process, "", log)
     try:
