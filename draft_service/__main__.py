@@ -1,14 +1,12 @@
-"""`python -m draft_service`: serves the draft model."""
+"""`python -m draft_service`: serves the draft model, or lookups alone."""
 
 import asyncio
 import sys
 
 from draft_service.servicer import DraftServicer
-from draft_service.settings import DraftSettings
+from draft_service.settings import NO_MODEL, DraftSettings
 from shared import log
 from shared.errors import ModelError
-from shared.model.engine import Engine
-from shared.model.pairs import DRAFT, resolve_half
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
 from shared.rpc import RpcServer
@@ -16,11 +14,18 @@ from shared.rpc import RpcServer
 
 async def main(settings: DraftSettings) -> None:
     """Serve until told to stop."""
-    engine = Engine.load(resolve_half(settings.model, DRAFT), settings)
     server = RpcServer(
         pb.DESCRIPTOR.services_by_name["DraftService"].full_name, settings.grace_seconds, settings.network_delay_ms
     )
-    pb_grpc.add_DraftServiceServicer_to_server(DraftServicer(engine), server.grpc)
+    if settings.model == NO_MODEL:
+        pb_grpc.add_DraftServiceServicer_to_server(DraftServicer(None, settings), server.grpc)
+        await server.serve(settings.address)
+        return
+    from shared.model.engine import Engine  # noqa: PLC0415 - brings torch
+    from shared.model.pairs import DRAFT, resolve_half  # noqa: PLC0415
+
+    engine = Engine.load(resolve_half(settings.model, DRAFT), settings)
+    pb_grpc.add_DraftServiceServicer_to_server(DraftServicer(engine, settings), server.grpc)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(engine.run())
         await server.serve(settings.address)

@@ -2,27 +2,36 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 import grpc
 
+from draft_service.draft_model import DraftModel
+from draft_service.prediction import Prediction
+from draft_service.prompt_lookup import PromptLookup
+from draft_service.proposals import Proposals
 from draft_service.proposer import Proposer
-from shared.errors import OutOfOrderError
-from shared.model.engine import Engine
+from draft_service.settings import DraftSettings
+from shared.errors import InvalidFieldError, OutOfOrderError
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
 from shared.rpc import errors_as_status
 from shared.sampling_params import SamplingParams
+
+if TYPE_CHECKING:  # a draft service without a model does without torch
+    from shared.model.engine import Engine
 
 DraftContext = grpc.aio.ServicerContext[pb.DraftRequest, pb.DraftResponse]
 InfoContext = grpc.aio.ServicerContext[pb.DraftServiceGetModelInfoRequest, pb.DraftServiceGetModelInfoResponse]
 
 
 class DraftServicer(pb_grpc.DraftServiceServicer):
-    """Proposes draft tokens with the draft model."""
+    """Proposes draft tokens by lookup, and with the draft model if there is one."""
 
-    def __init__(self, engine: Engine) -> None:
-        """Serve the engine's model."""
-        self._engine = engine
+    def __init__(self, engine: "Engine | None", settings: DraftSettings) -> None:
+        """Serve the engine's model, or only look up."""
+        self._engine, self._settings = engine, settings
 
     async def GetModelInfo(
         self,
@@ -30,7 +39,9 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
         context: InfoContext,
     ) -> pb.DraftServiceGetModelInfoResponse:
         """Describe the draft model."""
-        return pb.DraftServiceGetModelInfoResponse(model_info=self._engine.info)
+        return pb.DraftServiceGetModelInfoResponse(
+            model_info=self._engine.info if self._engine else None, max_draft_tokens=self._settings.max_draft_tokens
+        )
 
     async def Draft(  # type: ignore[override]  # the generated base leaves sync or async open
         self, request_iterator: AsyncIterator[pb.DraftRequest], context: DraftContext
@@ -42,17 +53,38 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
                 return
             if first.WhichOneof("message") != "open":
                 raise OutOfOrderError("message: the first one of a stream is `open`")
-            opening, params = first.open, SamplingParams.from_pb(first.open.sampling)
-            async with (
-                self._engine.session(opening.prompt_token_ids, params) as session,
-                asyncio.TaskGroup() as tasks,
-            ):
-                proposer = Proposer(self._engine, session, opening.round, context.write)
-                proposal = tasks.create_task(proposer.propose(opening.num_draft_tokens))
+            async with AsyncExitStack() as slot, asyncio.TaskGroup() as tasks:
+                model = await self._model(first.open, slot)
+                proposers = [*self._lookups(first.open), *([model] if model else [])]
+                proposals = Proposals(proposers, first.open, self._settings.max_draft_tokens, context.write)
+                proposal = tasks.create_task(proposals.propose(first.open))
                 async for request in request_iterator:
                     if request.WhichOneof("message") != "advance":
                         raise OutOfOrderError("message: after `open`, each one is `advance`")
-                    self._engine.withdraw(session)  # what is still being made is superseded
+                    if model:
+                        model.stop()  # what is still being made is superseded
                     await proposal
-                    proposer.advance(request.advance)
-                    proposal = tasks.create_task(proposer.propose(request.advance.num_draft_tokens))
+                    proposals.advance(request.advance)
+                    proposal = tasks.create_task(proposals.propose(request.advance))
+
+    async def _model(self, opening: pb.DraftOpen, slot: AsyncExitStack) -> DraftModel | None:
+        """Return the draft model's proposer for the session, prefilling already if it is asked at once."""
+        params = SamplingParams.from_pb(opening.sampling)
+        if not self._engine:
+            return None
+        model = DraftModel(self._engine, slot, opening.prompt_token_ids, params)
+        if opening.num_draft_tokens:
+            await model.open()
+        return model
+
+    def _lookups(self, opening: pb.DraftOpen) -> list[Proposer]:
+        """Return the proposers that need no model, the surest first. Raises InvalidFieldError."""
+        if not opening.prompt_token_ids:
+            raise InvalidFieldError("prompt_token_ids", "empty")
+        if self._engine:
+            self._engine.check_token_ids("predicted_token_ids", opening.predicted_token_ids)
+        min_match = self._settings.lookup_min_match
+        return [
+            Prediction(opening.predicted_token_ids, min_match),
+            PromptLookup(opening.prompt_token_ids, min_match),
+        ]

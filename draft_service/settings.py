@@ -2,13 +2,19 @@
 
 from pydantic import Field
 
-from shared.model.engine import EngineSettings
+from shared.model.engine_settings import EngineSettings
+
+NO_MODEL = "none"
 
 
 class DraftSettings(EngineSettings):
     """How the draft service runs."""
 
+    model: str
+    """A Hugging Face folder, a .gguf file, a hub id, or the name of a pair. `none` only looks draft tokens up."""
     address: str = "127.0.0.1:50051"
     """Where it listens."""
+    lookup_min_match: int = Field(3, ge=1)
+    """How many tokens must be found again for what followed them to be proposed."""
     grace_seconds: float = Field(30, ge=0)
     """How long a stop waits for open streams."""

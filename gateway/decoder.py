@@ -14,6 +14,13 @@ from shared.sampling_params import SamplingParams
 
 FinishReason = Literal["stop", "length"]
 
+ProposerName = Literal["model", "lookup", "prediction"]
+
+PROPOSERS: dict[int, ProposerName] = {
+    pb.PROPOSER_DRAFT_MODEL: "model",
+    pb.PROPOSER_PROMPT_LOOKUP: "lookup",
+    pb.PROPOSER_PREDICTION: "prediction",
+}
 FINISH_REASONS: dict[int, FinishReason] = {pb.FINISH_REASON_STOP: "stop", pb.FINISH_REASON_LENGTH: "length"}
 
 
@@ -29,6 +36,8 @@ class Round:
     """From the request for draft tokens to the target's answer."""
     logprobs: Sequence[pb.TokenLogprobs] = ()
     """One a token where they were asked for."""
+    proposer: ProposerName | None = None
+    """Whose the draft tokens were."""
 
 
 class Decoder:
@@ -48,20 +57,28 @@ class Decoder:
         return self.target.max_draft_tokens
 
     async def decode(
-        self, prompt_ids: Sequence[int], params: SamplingParams, max_tokens: int, k: int
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        max_tokens: int,
+        k: int,
+        *,
+        num_lookup_tokens: int = 0,
+        predicted_ids: Sequence[int] = (),
     ) -> AsyncGenerator[Round, None]:
-        """Yield the rounds of one sequence, with k draft tokens each; with k = 0 this is plain decoding.
+        """Yield the rounds of one sequence; with no draft tokens this is plain decoding.
 
-        Raises InvalidFieldError, NoFreeSlotError, TargetUnavailableError.
+        A round has up to `num_lookup_tokens` draft tokens that were found in the sequence itself or in the predicted
+        output, or else up to k of the draft model. Raises InvalidFieldError, NoFreeSlotError, TargetUnavailableError.
         """
         async with (
             self._target_client.session(prompt_ids, params, max_tokens) as target,
-            DraftSession.open(self._draft_client, prompt_ids, params, self._deadline_seconds) as draft,
+            DraftSession.open(self._draft_client, prompt_ids, params, predicted_ids, self._deadline_seconds) as draft,
         ):
             left = max_tokens
             while left:
                 started = perf_counter()
-                draft.request(min(k, left - 1))
+                draft.request(min(k, left - 1), min(num_lookup_tokens, left - 1))
                 proposal = await draft.proposal()
                 proposed = perf_counter()
                 verified = await target.verify(proposal.token_ids)
@@ -74,5 +91,6 @@ class Decoder:
                     finish_reason=FINISH_REASONS.get(verified.finish_reason),
                     time=RoundTime.of(proposed - started, proposal.timings, verifying_seconds, [verified.timing]),
                     logprobs=verified.logprobs,
+                    proposer=PROPOSERS.get(proposal.proposer),
                 )
                 left = 0 if verified.finish_reason else left - len(verified.token_ids)

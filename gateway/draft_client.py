@@ -24,18 +24,17 @@ class DraftClient:
         self._channel = grpc.aio.insecure_channel(address, options=OPTIONS)
         self._stub = pb_grpc.DraftServiceStub(self._channel)
         self._target = target
-        self.info: pb.ModelInfo | None = None
+        self.info: pb.DraftServiceGetModelInfoResponse | None = None
         """What is served, while it is there and fits."""
 
-    async def model_info(self, timeout_seconds: float) -> pb.ModelInfo | None:
+    async def model_info(self, timeout_seconds: float) -> pb.DraftServiceGetModelInfoResponse | None:
         """Ask what is served; None if it does not answer in time."""
         try:
             request = pb.DraftServiceGetModelInfoRequest()
-            answer = await self._stub.GetModelInfo(request, timeout=timeout_seconds, wait_for_ready=True)
+            return await self._stub.GetModelInfo(request, timeout=timeout_seconds, wait_for_ready=True)
         except grpc.aio.AioRpcError as error:
             log.info("draft service does not answer", reason=error.details() or error.code().name)
             return None
-        return answer.model_info
 
     async def watch(self) -> None:
         """Keep `info` true, connecting again and again, until cancelled."""
@@ -68,4 +67,4 @@ class DraftClient:
             log.error("draft does not fit the target: decoding plainly", problems=problems)
         else:
             self.info = info
-            log.info("draft service found: speculating", model=info.name)
+            log.info("draft service found: speculating", model=info.model_info.name or None)

@@ -24,6 +24,7 @@ class Proposal:
     """What has arrived of a round's draft tokens."""
 
     round: int
+    proposer: pb.Proposer.ValueType = pb.PROPOSER_UNSPECIFIED
     token_ids: list[int] = field(default_factory=list)
     timings: list[pb.StepTiming] = field(default_factory=list)
     complete: bool = False
@@ -38,12 +39,18 @@ class DraftSession:
     """
 
     def __init__(
-        self, client: DraftClient, prompt_ids: Sequence[int], params: SamplingParams, deadline_seconds: float
+        self,
+        client: DraftClient,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        predicted_ids: Sequence[int],
+        deadline_seconds: float,
     ) -> None:
         """Prepare; the first `request` opens the stream."""
         self._client, self._deadline_seconds = client, deadline_seconds
         # What a draft that joins in the middle of the reply has to know, and what nobody asks of it.
         self._params = replace(params, output_start=len(prompt_ids), logprobs=False)
+        self._predicted_ids = predicted_ids
         self._committed = list(prompt_ids)
         self._told = 0  # how many of the committed tokens the draft knows
         self._round = -1
@@ -56,18 +63,26 @@ class DraftSession:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, client: DraftClient, prompt_ids: Sequence[int], params: SamplingParams, deadline_seconds: float
+        cls,
+        client: DraftClient,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        predicted_ids: Sequence[int],
+        deadline_seconds: float,
     ) -> AsyncIterator[Self]:
         """Hold a session for the length of the block."""
-        session = cls(client, prompt_ids, params, deadline_seconds)
+        session = cls(client, prompt_ids, params, predicted_ids, deadline_seconds)
         try:
             yield session
         finally:
             if session._stream:
                 session._stream.cancel()
 
-    def request(self, k: int) -> None:
-        """Ask for up to k draft tokens for the next round, if the draft is there and not still at an earlier one."""
+    def request(self, k: int, num_lookup_tokens: int) -> None:
+        """Ask for draft tokens for the next round, if the draft is there and not still at an earlier one.
+
+        Up to k are asked of the draft model, or in their place up to `num_lookup_tokens` that are looked up.
+        """
         self._round += 1
         info = self._client.info
         if not info or not self._proposal.complete or perf_counter() < self._not_before:
@@ -75,16 +90,26 @@ class DraftSession:
         if not self._stream:
             self._told = 0
         news = self._committed[self._told :]
-        k = min(k, info.max_draft_tokens, info.max_length - len(self._committed))
-        if k < 1 or max(news) >= info.vocab_size:  # no room left, or a token of the target's padded tail
+        most = info.max_draft_tokens
+        if info.HasField("model_info"):
+            if max(news) >= info.model_info.vocab_size:  # a token of the target's padded tail
+                return
+            most = min(most, info.model_info.max_length - len(self._committed))
+        numbers = {"num_draft_tokens": min(k, most), "num_lookup_tokens": min(num_lookup_tokens, most)}
+        if max(numbers.values()) < 1:
             return
         self._proposal = Proposal(self._round)
         if self._stream:
-            advance = pb.DraftAdvance(round=self._round, position=self._told, token_ids=news, num_draft_tokens=k)
+            advance = pb.DraftAdvance(round=self._round, position=self._told, token_ids=news, **numbers)
             self._outbox.put_nowait(pb.DraftRequest(advance=advance))
         else:
-            sampling = self._params.to_pb()
-            opening = pb.DraftOpen(prompt_token_ids=news, sampling=sampling, round=self._round, num_draft_tokens=k)
+            opening = pb.DraftOpen(
+                prompt_token_ids=news,
+                predicted_token_ids=self._predicted_ids,
+                sampling=self._params.to_pb(),
+                round=self._round,
+                **numbers,
+            )
             self._outbox = asyncio.Queue()
             self._outbox.put_nowait(pb.DraftRequest(open=opening))
             self._stream = asyncio.create_task(self._read(self._client.draft(self._requests(self._outbox))))
@@ -102,7 +127,7 @@ class DraftSession:
                     await self._progress.wait()
         except TimeoutError:
             log.info("draft is late: going on without", round=self._round, arrived=len(proposal.token_ids))
-        return Proposal(proposal.round, list(proposal.token_ids), list(proposal.timings))
+        return Proposal(proposal.round, proposal.proposer, list(proposal.token_ids), list(proposal.timings))
 
     def commit(self, token_ids: Sequence[int]) -> None:
         """Append what the target committed."""
@@ -118,6 +143,7 @@ class DraftSession:
             async for part in call:
                 if part.round == self._proposal.round:
                     self._proposal.token_ids.extend(part.token_ids)
+                    self._proposal.proposer = self._proposal.proposer or part.proposer
                     self._proposal.timings.append(part.timing)
                     self._proposal.complete = part.last
                     self._progress.set()

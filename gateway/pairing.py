@@ -3,12 +3,14 @@
 from shared.pb import specdec_pb2 as pb
 
 
-def misfits(target: pb.ModelInfo, draft: pb.ModelInfo) -> list[str]:
+def misfits(target: pb.ModelInfo, service: pb.DraftServiceGetModelInfoResponse) -> list[str]:
     """Return what differs, in one line each; nothing if the two fit.
 
-    Rows beyond the tokenizer's vocabulary are padding and may differ in number.
+    A draft service without a model has no vocabulary of its own and fits any target. Rows beyond the tokenizer's
+    vocabulary are padding and may differ in number.
     """
-    if draft.tokenizer_fingerprint == target.tokenizer_fingerprint:
+    draft = service.model_info
+    if not service.HasField("model_info") or draft.tokenizer_fingerprint == target.tokenizer_fingerprint:
         return []
     if draft.tokenizer_size != target.tokenizer_size:
         sizes = f"{draft.tokenizer_size} tokens, the target's ({target.name}) {target.tokenizer_size}"

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from shared.model.engine import EngineSettings
+from shared.model.engine_settings import EngineSettings
 
 
 class TargetSettings(EngineSettings):

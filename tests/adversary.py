@@ -23,7 +23,7 @@ class Adversary(pb_grpc.DraftServiceServicer):
 
     async def GetModelInfo(self, request: Any, context: Any) -> pb.DraftServiceGetModelInfoResponse:
         """Claim to fit."""
-        return pb.DraftServiceGetModelInfoResponse(model_info=self.info)
+        return pb.DraftServiceGetModelInfoResponse(model_info=self.info, max_draft_tokens=self.info.max_draft_tokens)
 
     async def Draft(  # type: ignore[override]  # writes to the context
         self, request_iterator: AsyncIterator[pb.DraftRequest], context: Any

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, Self
+from typing import Protocol, Self
 
 import structlog
 import torch
@@ -17,12 +17,12 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
 from shared.errors import ModelError
+from shared.model.engine_settings import DeviceKind
 from shared.model.step import Segment
 from shared.pass_cost import pass_seconds
 
 log = structlog.get_logger()
 
-DeviceKind = Literal["cpu", "simulated"]
 PROFILES = Path(__file__).parent / "profiles"
 
 

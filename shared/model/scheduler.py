@@ -140,6 +140,12 @@ class Scheduler:
         loop = asyncio.get_running_loop()
         self._inbox.put(_Withdrawal(session, partial(loop.call_soon_threadsafe, then) if then else None))
 
+    async def settle(self, session: Session) -> None:
+        """End the session's job and wait until the worker has let go of it."""
+        settled = asyncio.Event()
+        self.withdraw(session, settled.set)
+        await settled.wait()
+
     async def run(self) -> None:
         """Run forward passes until cancelled."""
         try:

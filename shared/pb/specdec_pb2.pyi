@@ -34,6 +34,34 @@ else:
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
+class _Proposer:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ProposerEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Proposer.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    PROPOSER_UNSPECIFIED: _Proposer.ValueType  # 0
+    """Nowhere."""
+    PROPOSER_DRAFT_MODEL: _Proposer.ValueType  # 1
+    """The draft model decoded them."""
+    PROPOSER_PROMPT_LOOKUP: _Proposer.ValueType  # 2
+    """They followed the same tokens earlier in the sequence."""
+    PROPOSER_PREDICTION: _Proposer.ValueType  # 3
+    """They come from the predicted output."""
+
+class Proposer(_Proposer, metaclass=_ProposerEnumTypeWrapper):
+    """Where draft tokens come from."""
+
+PROPOSER_UNSPECIFIED: Proposer.ValueType  # 0
+"""Nowhere."""
+PROPOSER_DRAFT_MODEL: Proposer.ValueType  # 1
+"""The draft model decoded them."""
+PROPOSER_PROMPT_LOOKUP: Proposer.ValueType  # 2
+"""They followed the same tokens earlier in the sequence."""
+PROPOSER_PREDICTION: Proposer.ValueType  # 3
+"""They come from the predicted output."""
+Global___Proposer: typing_extensions.TypeAlias = Proposer
+
 class _FinishReason:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -98,17 +126,29 @@ class DraftOpen(google.protobuf.message.Message):
     SAMPLING_FIELD_NUMBER: builtins.int
     ROUND_FIELD_NUMBER: builtins.int
     NUM_DRAFT_TOKENS_FIELD_NUMBER: builtins.int
+    NUM_LOOKUP_TOKENS_FIELD_NUMBER: builtins.int
+    PREDICTED_TOKEN_IDS_FIELD_NUMBER: builtins.int
     round: builtins.int
     """The number of the round that the first proposal is for."""
     num_draft_tokens: builtins.int
-    """k: how many draft tokens to propose, 0 to max_draft_tokens."""
+    """k: how many draft tokens the draft model may propose, 0 to max_draft_tokens. Without a draft model it proposes none."""
+    num_lookup_tokens: builtins.int
+    """How many draft tokens may be looked up instead, 0 to max_draft_tokens. Where the end of the sequence is found again
+    in its own text or in the prediction, what follows there is proposed, and the draft model is not run.
+    """
     @property
     def prompt_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """All tokens committed so far. Not empty, each within the draft model's vocabulary."""
+        """All tokens committed so far. Not empty, each within the draft model's vocabulary if there is a draft model."""
 
     @property
     def sampling(self) -> Global___SamplingParams:
         """How to sample; the same as the target's, for the sake of acceptance."""
+
+    @property
+    def predicted_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """How the client expects the sequence to go on after its prompt, if it does: what a request for an edit is likely to
+        be answered with. Each within the draft model's vocabulary if there is a draft model.
+        """
 
     def __init__(
         self,
@@ -117,9 +157,11 @@ class DraftOpen(google.protobuf.message.Message):
         sampling: Global___SamplingParams | None = ...,
         round: builtins.int = ...,
         num_draft_tokens: builtins.int = ...,
+        num_lookup_tokens: builtins.int = ...,
+        predicted_token_ids: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["sampling", b"sampling"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["num_draft_tokens", b"num_draft_tokens", "prompt_token_ids", b"prompt_token_ids", "round", b"round", "sampling", b"sampling"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["num_draft_tokens", b"num_draft_tokens", "num_lookup_tokens", b"num_lookup_tokens", "predicted_token_ids", b"predicted_token_ids", "prompt_token_ids", b"prompt_token_ids", "round", b"round", "sampling", b"sampling"]) -> None: ...
 
 Global___DraftOpen: typing_extensions.TypeAlias = DraftOpen
 
@@ -133,12 +175,17 @@ class DraftAdvance(google.protobuf.message.Message):
     POSITION_FIELD_NUMBER: builtins.int
     TOKEN_IDS_FIELD_NUMBER: builtins.int
     NUM_DRAFT_TOKENS_FIELD_NUMBER: builtins.int
+    NUM_LOOKUP_TOKENS_FIELD_NUMBER: builtins.int
     round: builtins.int
     """The number of the round that the next proposal is for. Greater than the session's last one."""
     position: builtins.int
     """How many tokens were committed at the draft session's last `open` or `advance`: where `token_ids` begin."""
     num_draft_tokens: builtins.int
-    """k: how many draft tokens to propose, 0 to max_draft_tokens."""
+    """k: how many draft tokens the draft model may propose, 0 to max_draft_tokens. Without a draft model it proposes none."""
+    num_lookup_tokens: builtins.int
+    """How many draft tokens may be looked up instead, 0 to max_draft_tokens. Where the end of the sequence is found again
+    in its own text or in the prediction, what follows there is proposed, and the draft model is not run.
+    """
     @property
     def token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """The tokens committed since then. Not empty."""
@@ -150,8 +197,9 @@ class DraftAdvance(google.protobuf.message.Message):
         position: builtins.int = ...,
         token_ids: collections.abc.Iterable[builtins.int] | None = ...,
         num_draft_tokens: builtins.int = ...,
+        num_lookup_tokens: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["num_draft_tokens", b"num_draft_tokens", "position", b"position", "round", b"round", "token_ids", b"token_ids"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["num_draft_tokens", b"num_draft_tokens", "num_lookup_tokens", b"num_lookup_tokens", "position", b"position", "round", b"round", "token_ids", b"token_ids"]) -> None: ...
 
 Global___DraftAdvance: typing_extensions.TypeAlias = DraftAdvance
 
@@ -166,19 +214,22 @@ class DraftResponse(google.protobuf.message.Message):
     TOKEN_IDS_FIELD_NUMBER: builtins.int
     LAST_FIELD_NUMBER: builtins.int
     TIMING_FIELD_NUMBER: builtins.int
+    PROPOSER_FIELD_NUMBER: builtins.int
     round: builtins.int
     """The number of the round that the proposal is for."""
     position: builtins.int
     """The position in the sequence at which the first of `token_ids` would stand."""
     last: builtins.bool
     """Whether the proposal ends here. It may end before k tokens, at a stop token or at the end of the context."""
+    proposer: Global___Proposer.ValueType
+    """Where the draft tokens come from; the same for all of a proposal. Unspecified where there are none."""
     @property
     def token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Draft tokens. Empty only in the last part."""
 
     @property
     def timing(self) -> Global___StepTiming:
-        """Where the time for this part went."""
+        """Where the time for this part went. Nothing for tokens that were looked up."""
 
     def __init__(
         self,
@@ -188,9 +239,10 @@ class DraftResponse(google.protobuf.message.Message):
         token_ids: collections.abc.Iterable[builtins.int] | None = ...,
         last: builtins.bool = ...,
         timing: Global___StepTiming | None = ...,
+        proposer: Global___Proposer.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["timing", b"timing"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["last", b"last", "position", b"position", "round", b"round", "timing", b"timing", "token_ids", b"token_ids"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["last", b"last", "position", b"position", "proposer", b"proposer", "round", b"round", "timing", b"timing", "token_ids", b"token_ids"]) -> None: ...
 
 Global___DraftResponse: typing_extensions.TypeAlias = DraftResponse
 
@@ -494,7 +546,7 @@ Global___StepTiming: typing_extensions.TypeAlias = StepTiming
 
 @typing.final
 class DraftServiceGetModelInfoRequest(google.protobuf.message.Message):
-    """Asks for a description of the draft model."""
+    """Asks for a description of the draft service."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -506,22 +558,26 @@ Global___DraftServiceGetModelInfoRequest: typing_extensions.TypeAlias = DraftSer
 
 @typing.final
 class DraftServiceGetModelInfoResponse(google.protobuf.message.Message):
-    """Describes the draft model."""
+    """Describes the draft service."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     MODEL_INFO_FIELD_NUMBER: builtins.int
+    MAX_DRAFT_TOKENS_FIELD_NUMBER: builtins.int
+    max_draft_tokens: builtins.int
+    """The most draft tokens of a proposal, whoever makes it."""
     @property
     def model_info(self) -> Global___ModelInfo:
-        """The description."""
+        """The draft model. Absent if there is none: then draft tokens are only looked up, for any vocabulary."""
 
     def __init__(
         self,
         *,
         model_info: Global___ModelInfo | None = ...,
+        max_draft_tokens: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["model_info", b"model_info"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["model_info", b"model_info"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_draft_tokens", b"max_draft_tokens", "model_info", b"model_info"]) -> None: ...
 
 Global___DraftServiceGetModelInfoResponse: typing_extensions.TypeAlias = DraftServiceGetModelInfoResponse
 

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class DraftServiceStub(object):
-    """Proposes draft tokens with the draft model.
+    """Proposes draft tokens: with a draft model, by looking them up in the session's own text and in a prediction, or both.
     """
 
     def __init__(self, channel):
@@ -48,7 +48,7 @@ class DraftServiceStub(object):
 
 
 class DraftServiceServicer(object):
-    """Proposes draft tokens with the draft model.
+    """Proposes draft tokens: with a draft model, by looking them up in the session's own text and in a prediction, or both.
     """
 
     def Draft(self, request_iterator, context):
@@ -61,7 +61,7 @@ class DraftServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetModelInfo(self, request, context):
-        """Describes the draft model and the limits of the service.
+        """Describes the draft model, if there is one, and the limits of the service.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -89,7 +89,7 @@ def add_DraftServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DraftService(object):
-    """Proposes draft tokens with the draft model.
+    """Proposes draft tokens: with a draft model, by looking them up in the session's own text and in a prediction, or both.
     """
 
     @staticmethod

@@ -73,7 +73,7 @@ _DraftServiceGetModelInfoType = typing_extensions.TypeVar(
 )
 
 class DraftServiceStub(typing.Generic[_DraftServiceDraftType, _DraftServiceGetModelInfoType]):
-    """Proposes draft tokens with the draft model."""
+    """Proposes draft tokens: with a draft model, by looking them up in the session's own text and in a prediction, or both."""
 
     @typing.overload
     def __init__(self: DraftServiceStub[
@@ -106,7 +106,7 @@ class DraftServiceStub(typing.Generic[_DraftServiceDraftType, _DraftServiceGetMo
     """
 
     GetModelInfo: _DraftServiceGetModelInfoType
-    """Describes the draft model and the limits of the service."""
+    """Describes the draft model, if there is one, and the limits of the service."""
 
 DraftServiceAsyncStub: typing_extensions.TypeAlias = DraftServiceStub[
     grpc.aio.StreamStreamMultiCallable[
@@ -120,7 +120,7 @@ DraftServiceAsyncStub: typing_extensions.TypeAlias = DraftServiceStub[
 ]
 
 class DraftServiceServicer(metaclass=abc.ABCMeta):
-    """Proposes draft tokens with the draft model."""
+    """Proposes draft tokens: with a draft model, by looking them up in the session's own text and in a prediction, or both."""
 
     @abc.abstractmethod
     def Draft(
@@ -139,7 +139,7 @@ class DraftServiceServicer(metaclass=abc.ABCMeta):
         request: shared.pb.specdec_pb2.DraftServiceGetModelInfoRequest,
         context: _ServicerContext,
     ) -> typing.Union[shared.pb.specdec_pb2.DraftServiceGetModelInfoResponse, collections.abc.Awaitable[shared.pb.specdec_pb2.DraftServiceGetModelInfoResponse]]:
-        """Describes the draft model and the limits of the service."""
+        """Describes the draft model, if there is one, and the limits of the service."""
 
 def add_DraftServiceServicer_to_server(servicer: DraftServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
 

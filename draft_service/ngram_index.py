@@ -1,0 +1,68 @@
+"""Finds the last tokens of a sequence again in a text."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+MAX_MATCH = 64  # a longer match says no more
+MAX_CANDIDATES = 64  # occurrences looked at in a search, the latest first: bounds its cost
+
+
+@dataclass(frozen=True)
+class Match:
+    """The last `length` tokens of a sequence stand in the text before `end`."""
+
+    length: int
+    end: int
+
+
+class NgramIndex:
+    """A text that grows at its end, and where in it each n-gram stands.
+
+    Hash chains as in LZ77 compressors (zlib's longest_match): the occurrences of an n-gram are linked from the latest
+    to the first, so that taking up a token is one step and a search is bounded, however long the text.
+    """
+
+    def __init__(self, n: int, token_ids: Sequence[int] = ()) -> None:
+        """Index these tokens; matches shorter than n are not found."""
+        self.text: list[int] = []
+        self._n = n
+        self._latest: dict[tuple[int, ...], int] = {}  # by n-gram: the end of its latest occurrence
+        self._earlier: list[int] = []  # by end - 1: the end of the occurrence before it, 0 if there is none
+        self.extend(token_ids)
+
+    def extend(self, token_ids: Sequence[int]) -> None:
+        """Append tokens to the text."""
+        for token_id in token_ids:
+            self.text.append(token_id)
+            ngram = tuple(self.text[-self._n :])
+            self._earlier.append(self._latest.get(ngram, 0))
+            self._latest[ngram] = len(self.text)
+
+    def find(self, sequence: Sequence[int]) -> Match | None:
+        """Return the longest match of the sequence's end that something follows, of several the latest."""
+        best = self.longest(sequence, self._occurrences(tuple(sequence[-self._n :])))
+        return best if best.length >= self._n else None
+
+    def longest(self, sequence: Sequence[int], ends: Iterable[int]) -> Match:
+        """Return the longest match of the sequence's end at one of these ends, of several the first."""
+        best = Match(0, 0)
+        for end in ends:
+            length = self._match_length(sequence, end)
+            if length > best.length:
+                best = Match(length, end)
+            if length == MAX_MATCH:
+                break
+        return best
+
+    def _occurrences(self, ngram: tuple[int, ...]) -> Iterable[int]:
+        end = self._latest.get(ngram, 0)
+        for _ in range(MAX_CANDIDATES):
+            if not end:
+                return
+            if end < len(self.text):
+                yield end
+            end = self._earlier[end - 1]
+
+    def _match_length(self, sequence: Sequence[int], end: int) -> int:
+        longest = min(end, len(sequence), MAX_MATCH)
+        return next((i for i in range(longest) if self.text[end - 1 - i] != sequence[-1 - i]), longest)

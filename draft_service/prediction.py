@@ -1,0 +1,48 @@
+"""Proposes the output that the client predicted."""
+
+from collections.abc import Sequence
+
+from draft_service.ngram_index import MAX_MATCH, NgramIndex
+from draft_service.proposer import Lookup
+from shared.pb import specdec_pb2 as pb
+
+WINDOW = 32  # how far behind the place where the reply left the prediction a short match counts, in tokens
+
+
+class Prediction(Lookup):
+    """Follows the reply through the predicted output, and proposes what comes next there.
+
+    Where the reply departs from the prediction, its last tokens are searched for: one token is enough just behind the
+    place of departure, as after a word put in another's place; elsewhere it takes `min_match`.
+    """
+
+    kind = pb.PROPOSER_PREDICTION
+
+    def __init__(self, predicted_ids: Sequence[int], min_match: int) -> None:
+        """Expect the reply to begin as the prediction does."""
+        self._index = NgramIndex(min_match, predicted_ids)
+        self._min_match = min_match
+        self._recent: list[int] = []  # the reply's last tokens
+        self._place = 0  # how much of the prediction the reply has followed, as far as is known
+        self._next: int | None = 0  # where in the prediction the next guess begins
+
+    def commit(self, token_ids: Sequence[int]) -> None:
+        """Take over tokens that joined the sequence."""
+        text, follows = self._index.text, False
+        for token_id in token_ids:
+            follows = self._place < len(text) and text[self._place] == token_id
+            self._place += follows
+        self._recent = [*self._recent, *token_ids][-MAX_MATCH:]
+        self._next = self._place if follows else self._search()
+
+    def guess(self, num_tokens: int) -> list[int]:
+        """Return at most so many draft tokens."""
+        return [] if self._next is None else self._index.text[self._next :][:num_tokens]
+
+    def _search(self) -> int | None:
+        end = min(self._place + WINDOW, len(self._index.text))
+        near = self._index.longest(self._recent, range(self._place + 1, end + 1))
+        match = near if near.length >= self._min_match else self._index.find(self._recent) or near
+        if match.length >= self._min_match:
+            self._place = match.end
+        return match.end if match.length else None

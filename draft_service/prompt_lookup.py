@@ -1,0 +1,36 @@
+"""Proposes what followed the same tokens before."""
+
+from collections.abc import Sequence
+
+from draft_service.ngram_index import NgramIndex
+from draft_service.proposer import Lookup
+from shared.pb import specdec_pb2 as pb
+
+
+class PromptLookup(Lookup):
+    """Finds the longest end of the sequence that stands in it once more, and proposes what followed there.
+
+    Prompt lookup (Saxena 2023, github.com/apoorvumang/prompt-lookup-decoding; vLLM's `ngram` proposer), over prompt and
+    reply. A proposal is no longer than its match, as in suffix decoding (Oliaro et al., arXiv 2411.04975): a longer
+    match is more often right.
+    """
+
+    kind = pb.PROPOSER_PROMPT_LOOKUP
+
+    def __init__(self, prompt_ids: Sequence[int], min_match: int) -> None:
+        """Look up in the prompt and in what is committed after it, by matches of at least `min_match` tokens."""
+        self._index = NgramIndex(min_match, prompt_ids)
+
+    def commit(self, token_ids: Sequence[int]) -> None:
+        """Take over tokens that joined the sequence."""
+        self._index.extend(token_ids)
+
+    def guess(self, num_tokens: int) -> list[int]:
+        """Return at most so many draft tokens."""
+        match = self._index.find(self._index.text)
+        if not match:
+            return []
+        num_tokens = min(num_tokens, match.length)
+        guess = self._index.text[match.end :][:num_tokens]
+        # Where the text repeats itself, the copy runs into its own beginning, as in LZ77.
+        return [guess[i % len(guess)] for i in range(num_tokens)]

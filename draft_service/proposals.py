@@ -1,0 +1,52 @@
+"""The proposals of one session, a round at a time."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
+
+from draft_service.proposer import Ask, Proposer
+from shared.errors import InvalidFieldError, OutOfOrderError
+from shared.pb import specdec_pb2 as pb
+
+
+class Proposals:
+    """Sends for each round the guess of the first proposer that has one, and keeps what is asked for in order."""
+
+    def __init__(
+        self,
+        proposers: Sequence[Proposer],
+        opening: pb.DraftOpen,
+        max_draft_tokens: int,
+        write: Callable[[pb.DraftResponse], Awaitable[None]],
+    ) -> None:
+        """Ask the proposers in this order; `write` sends a part of a proposal."""
+        self._proposers, self._max_draft_tokens, self._write = proposers, max_draft_tokens, write
+        self._round, self._committed = opening.round, len(opening.prompt_token_ids)
+
+    async def propose(self, ask: Ask) -> None:
+        """Send one proposal, that may be empty. Raises InvalidFieldError."""
+        for field in ("num_draft_tokens", "num_lookup_tokens"):
+            if not 0 <= getattr(ask, field) <= self._max_draft_tokens:
+                raise InvalidFieldError(field, f"{getattr(ask, field)} is not between 0 and {self._max_draft_tokens}")
+        part, position = pb.DraftResponse(), self._committed
+        for proposer in self._proposers:
+            async with aclosing(proposer.propose(ask)) as parts:
+                async for part in parts:
+                    part.round, part.position = self._round, position
+                    position += len(part.token_ids)
+                    await self._write(part)
+            if part.token_ids:
+                break
+        if not part.last:
+            await self._write(pb.DraftResponse(round=self._round, position=position, last=True))
+
+    def advance(self, request: pb.DraftAdvance) -> None:
+        """Take over what was committed. Raises OutOfOrderError, InvalidFieldError."""
+        if request.round <= self._round:
+            raise OutOfOrderError(f"round: {request.round} does not follow {self._round}")
+        if request.position != self._committed:
+            raise OutOfOrderError(f"position: {request.position} where {self._committed} tokens were committed")
+        if not request.token_ids:
+            raise InvalidFieldError("token_ids", "empty")
+        for proposer in self._proposers:
+            proposer.commit(request.token_ids)
+        self._round, self._committed = request.round, self._committed + len(request.token_ids)

@@ -1,0 +1,39 @@
+"""Settings of a service that serves a model. They need no torch."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from shared.settings import Settings
+
+DeviceKind = Literal["cpu", "simulated"]
+
+
+class EngineSettings(Settings):
+    """How a model is served."""
+
+    model: str
+    """A Hugging Face folder, a .gguf file, a hub id, or the name of a pair."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    num_slots: int = Field(8, ge=1, le=1024)
+    """How many sessions can be open at once."""
+    max_length: int = Field(4096, ge=2)
+    """The longest sequence, in tokens; cut to the model's own."""
+    max_draft_tokens: int = Field(16, ge=1, le=31)
+    """The largest k."""
+    prefill_rows: int = Field(64, ge=2, le=256)
+    """How many tokens of a prompt run beside the verifies of one forward pass."""
+    slot_wait_seconds: float = Field(30, ge=0)
+    """How long a session waits for a slot."""
+    max_waiting: int = Field(64, ge=0)
+    """How many sessions can wait for a slot."""
+    int4: bool = False
+    """Round the weights to 4 bits: a rougher model that decodes about twice as fast on a CPU."""
+    threads: int = Field(0, ge=0)
+    """CPU threads of a forward pass; 0 leaves it to torch."""
+    device: DeviceKind = "cpu"
+    """Where the model runs; `simulated` computes on the CPU and takes the time of another device."""
+    profile: str = ""
+    """The simulated device and model: a name in shared/model/profiles, or the path of a .toml file."""
+    network_delay_ms: float = Field(0, ge=0)
+    """How much later than sent each message of a stream arrives, either way: a simulated network."""
