@@ -8,6 +8,7 @@ from itertools import zip_longest
 from time import perf_counter
 
 from gateway.decoder import Decoder, FinishReason
+from gateway.prediction_usage import num_in_reply
 from gateway.reply_text import ReplyText
 from gateway.token_logprobs import TokenLogprobs
 from gateway.tokenizer import ChatTokenizer
@@ -24,7 +25,9 @@ class Choice:
     params: SamplingParams
     max_tokens: int
     k: int
+    num_lookup_tokens: int
     stop_strings: tuple[str, ...]
+    predicted_ids: Sequence[int] = ()
     include_stop: bool = False
     """Whether a stop string, or the text of a stop token, is part of the reply."""
     echo: str = ""
@@ -50,8 +53,16 @@ async def decode_choice(
     Raises what `Decoder.decode` raises.
     """
     reply = ReplyText(tokenizer, choice.params, choice.stop_strings, include_stop=choice.include_stop)
-    rounds = decoder.decode(choice.prompt_ids, choice.params, choice.max_tokens, choice.k)
+    rounds = decoder.decode(
+        choice.prompt_ids,
+        choice.params,
+        choice.max_tokens,
+        choice.k,
+        num_lookup_tokens=choice.num_lookup_tokens,
+        predicted_ids=choice.predicted_ids,
+    )
     text = choice.echo
+    reply_ids: list[int] = []
     async with aclosing(rounds):
         async for round_ in rounds:
             started = perf_counter()
@@ -68,10 +79,14 @@ async def decode_choice(
             if reply.ended:
                 finish_reason = "stop"
             usage.count(round_, num_tokens, perf_counter() - started)
+            reply_ids += round_.token_ids[:num_tokens]
             yield Delta(choice.index, text, finish_reason, logprobs)
             text = ""
             if finish_reason:
-                return
+                break
+    if choice.predicted_ids:
+        accepted = await asyncio.to_thread(num_in_reply, choice.predicted_ids, reply_ids)
+        usage.count_prediction(len(choice.predicted_ids), accepted)
 
 
 async def interleave(streams: Sequence[AsyncGenerator[Delta]], limit: int) -> AsyncGenerator[Delta]:

@@ -25,6 +25,13 @@ class Meter:
         self._accepted_per_pos = self._counter(
             "num_accepted_tokens_per_pos", "Accepted draft tokens by their position in the draft.", "position"
         )
+        self._proposed, self._proposed_accepted = (
+            Counter(f"outrider_{name}", help_, ["proposer"], registry=self._registry)
+            for name, help_ in (
+                ("draft_tokens", "Draft tokens by their proposer."),
+                ("accepted_tokens", "Accepted draft tokens by their proposer."),
+            )
+        )
 
     def count(self, round_: Round) -> None:
         """Count a round."""
@@ -33,6 +40,9 @@ class Meter:
         self._drafts.inc(round_.num_drafted > 0)
         self._drafted.inc(round_.num_drafted)
         self._accepted.inc(round_.num_accepted)
+        if round_.proposer:
+            self._proposed.labels(round_.proposer).inc(round_.num_drafted)
+            self._proposed_accepted.labels(round_.proposer).inc(round_.num_accepted)
         for position in range(round_.num_accepted):
             self._accepted_per_pos.labels(**self._model, position=position).inc()
 

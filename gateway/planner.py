@@ -7,7 +7,7 @@ from dataclasses import replace
 from gateway.choices import Choice
 from gateway.decoder import Decoder
 from gateway.errors import ContextLengthError, ModelNotFoundError
-from gateway.schemas import ChatRequest, CompletionRequest, GenerationRequest, TokenizeRequest
+from gateway.schemas import ChatRequest, CompletionRequest, GenerationRequest, Speculative, TokenizeRequest
 from gateway.settings import GatewaySettings
 from gateway.tokenizer import ChatTokenizer
 from shared.errors import InvalidFieldError
@@ -30,7 +30,10 @@ class Planner:
     def chat(self, request: ChatRequest) -> list[Choice]:
         """Return the n choices of a chat."""
         self.check_model(request.model)
-        return self._choices(request, "messages", [self._tokenizer.encode_chat(request.messages)], default=None)
+        choices = self._choices(request, "messages", [self._tokenizer.encode_chat(request.messages)], default=None)
+        predicted = request.prediction.text if request.prediction else ""
+        predicted_ids = self._tokenizer.encode(predicted, add_special_tokens=False)
+        return [replace(choice, predicted_ids=predicted_ids) for choice in choices]
 
     def completion(self, request: CompletionRequest) -> list[Choice]:
         """Return the choices of a completion: n for the first prompt, then n for the next."""
@@ -58,7 +61,9 @@ class Planner:
         default: int | None,
         echoes: Sequence[str | list[int]] = (),
     ) -> list[Choice]:
-        k, params = self._num_draft_tokens(request), self._params(request)
+        params = self._params(request)
+        k = self._num_tokens(request.speculative, "model", self._settings.default_k)
+        num_lookup_tokens = self._num_tokens(request.speculative, "lookup", self._settings.default_lookup_tokens)
         return [
             Choice(
                 index=prompt_index * request.n + index,
@@ -67,6 +72,7 @@ class Planner:
                 params=replace(params, seed=choice_seed(params.seed, index)),
                 max_tokens=self._max_tokens(request, field, prompt_ids, default),
                 k=k,
+                num_lookup_tokens=num_lookup_tokens,
                 stop_strings=request.stop_strings,
                 include_stop=request.include_stop_str_in_output,
                 echo=self._text(echoes[prompt_index]) if echoes else "",
@@ -100,13 +106,13 @@ class Planner:
             top_logprobs=request.wants_logprobs or 0,
         )
 
-    def _num_draft_tokens(self, request: GenerationRequest) -> int:
-        most, asked = self._decoder.max_draft_tokens, request.speculative.k
+    def _num_tokens(self, speculative: Speculative, proposer: str, default: int) -> int:
+        most, asked = self._decoder.max_draft_tokens, speculative.k
         if asked is not None and asked > most:
             raise InvalidFieldError("speculative.k", f"{asked} is more than {most}, the most that the target verifies")
-        if not request.speculative.enabled:
+        if not speculative.enabled or speculative.proposer not in {"auto", proposer}:
             return 0
-        return asked if asked is not None else min(self._settings.default_k, most)
+        return asked if asked is not None else min(default, most)
 
     def _max_tokens(self, request: GenerationRequest, field: str, prompt_ids: list[int], default: int | None) -> int:
         target = self._decoder.target

@@ -57,8 +57,22 @@ class Speculative(_Schema):
     """How to speculate. None of it changes the tokens of the reply."""
 
     enabled: bool = True
+    proposer: Literal["auto", "model", "lookup"] = "auto"
+    """`lookup` takes draft tokens from the text and the prediction alone, `model` from the draft model alone."""
     k: Annotated[int, Field(ge=1)] | None = None
     metrics: bool = False
+
+
+class PredictedOutput(_Schema):
+    """What the client expects the reply to be, more or less. It makes the reply faster and never other."""
+
+    type: Literal["content"]
+    content: str | list[TextPart]
+
+    @property
+    def text(self) -> str:
+        """The content as one string."""
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
 class GenerationRequest(_Schema, NoOpFields):
@@ -117,6 +131,7 @@ class ChatRequest(GenerationRequest):
     """The body of POST /v1/chat/completions."""
 
     messages: Annotated[list[Message], Field(min_length=1)]
+    prediction: PredictedOutput | None = None
     logprobs: bool = False
     top_logprobs: TopLogprobs = 0
 

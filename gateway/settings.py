@@ -20,7 +20,9 @@ class GatewaySettings(Settings):
     draft: str = "127.0.0.1:50051"
     """Address of the draft service; empty decodes plainly."""
     default_k: int = Field(4, ge=0)
-    """How many draft tokens a round has if the request does not say."""
+    """How many draft tokens of the draft model a round has if the request does not say."""
+    default_lookup_tokens: int = Field(8, ge=0)
+    """How many draft tokens a round has that are looked up, if the request does not say."""
     draft_deadline_seconds: float = Field(1.0, gt=0)
     """How long a round waits for its draft tokens."""
     start_timeout_seconds: float = Field(300, gt=0)

@@ -1,5 +1,6 @@
 """What a request used."""
 
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
@@ -19,6 +20,9 @@ class Usage:
     """Counts the rounds of all requests."""
     completion_tokens: int = 0
     acceptance: Acceptance = field(default_factory=Acceptance)
+    by_proposer: defaultdict[str, Acceptance] = field(default_factory=lambda: defaultdict(Acceptance))
+    predicted_tokens: int = 0
+    accepted_prediction_tokens: int = 0
     times: list[RoundTime] = field(default_factory=list)
 
     def count(self, round_: Round, completion_tokens: int, emit_seconds: float) -> None:
@@ -26,22 +30,34 @@ class Usage:
         round_ = replace(round_, time=round_.time.emitted(emit_seconds))
         self.completion_tokens += completion_tokens
         self.acceptance.count(round_.num_drafted, round_.num_accepted)
+        if round_.proposer:
+            self.by_proposer[round_.proposer].count(round_.num_drafted, round_.num_accepted)
         self.times.append(round_.time)
         self.meter.count(round_)
 
-    def tokens(self) -> dict[str, int]:
-        """Return the `usage` of the OpenAI API."""
+    def count_prediction(self, predicted: int, accepted: int) -> None:
+        """Count the tokens of a choice's prediction, of which so many are in the reply."""
+        self.predicted_tokens += predicted
+        self.accepted_prediction_tokens += accepted
+
+    def tokens(self) -> dict[str, Any]:
+        """Return the `usage` of the OpenAI API. Rejected prediction tokens cost nobody: they are in no other sum."""
+        details = {
+            "accepted_prediction_tokens": self.accepted_prediction_tokens,
+            "rejected_prediction_tokens": self.predicted_tokens - self.accepted_prediction_tokens,
+        }
         return {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
-        }
+        } | ({"completion_tokens_details": details} if self.predicted_tokens else {})
 
     def metrics(self) -> dict[str, Any]:
         """Return the `metrics`; the medians are over the request's rounds, and null without one."""
         return {
             "speculative_decoding": {
                 **self.acceptance.metrics(),
+                "by_proposer": {name: acceptance.metrics() for name, acceptance in self.by_proposer.items()},
                 "round_overhead_p50_ms": self._median_ms("overhead"),
                 "round_p50_ms": {part: self._median_ms(part) for part in PARTS},
             }

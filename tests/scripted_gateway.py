@@ -36,6 +36,7 @@ class ScriptedDecoder:
     script: Iterable[Round | Exception] = ()
     pause_seconds: float = 0
     calls: list[tuple[list[int], SamplingParams, int, int]] = field(default_factory=list)
+    lookups: list[tuple[int, list[int]]] = field(default_factory=list)
     num_open: int = 0
     most_open: int = 0
     num_rounds: int = 0
@@ -47,9 +48,17 @@ class ScriptedDecoder:
     max_draft_tokens: int = 8
 
     async def decode(
-        self, prompt_ids: Sequence[int], params: SamplingParams, max_tokens: int, k: int
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        max_tokens: int,
+        k: int,
+        *,
+        num_lookup_tokens: int = 0,
+        predicted_ids: Sequence[int] = (),
     ) -> AsyncGenerator[Round]:
         """Play the script."""
+        self.lookups.append((num_lookup_tokens, list(predicted_ids)))
         self.calls.append((list(prompt_ids), params, max_tokens, k))
         self.num_open += 1
         self.most_open = max(self.most_open, self.num_open)
@@ -103,7 +112,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> ChatTokenizer:
 async def scripted_server(tiny: ChatTokenizer) -> AsyncIterator[Gateway]:
     """Run uvicorn on a free port."""
     decoder = ScriptedDecoder()
-    settings = SimpleNamespace(model_name=MODEL, default_k=4)
+    settings = SimpleNamespace(model_name=MODEL, default_k=4, default_lookup_tokens=6)
     app = create_app(cast("Decoder", decoder), tiny, cast("GatewaySettings", settings))
     listener = socket.create_server(("127.0.0.1", 0))  # connections wait in it until uvicorn is there
     uvicorn_server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2))

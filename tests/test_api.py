@@ -176,6 +176,7 @@ async def test_metrics(scripted: Gateway, stream: bool) -> None:  # noqa: FBT001
     assert len(drafts) == len(rounds) - 1
     metrics = body["metrics"]["speculative_decoding"]
     assert metrics.pop("round_p50_ms").pop("emit") > 0
+    assert metrics.pop("by_proposer") == {}
     assert metrics.pop("round_overhead_p50_ms") > 2.0  # the script's, and emit
     assert metrics == {
         "num_drafts": len(drafts),

@@ -48,6 +48,7 @@ QUIET: dict[str, Any] = {
 OWN: dict[str, dict[str, Any]] = {
     CHAT: {
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is a seed?"}],
+        "prediction": {"type": "content", "content": "A seed is a number from which all the noise follows."},
         "logprobs": True,
         "top_logprobs": {"logprobs": True, "top_logprobs": 3},
     },
@@ -77,7 +78,7 @@ async def test_on_equals_off(toy_url: str, path: str, field: str, value: Any) ->
     assert approximately(answers[1]) == approximately(answers[0])
     assert approximately(answers[2]) == approximately(answers[0])
     plain = await post(toy_url, path, **BASE[path])
-    assert (answers[0]["choices"] == plain["choices"]) == (field in QUIET)
+    assert (answers[0]["choices"] == plain["choices"]) == (field in {*QUIET, "prediction"})
 
 
 @pytest.mark.parametrize("path", BASE)

@@ -24,7 +24,11 @@ MODEL = "toy"
 @asynccontextmanager
 async def serve(decode: Decoder, tokenizer: ChatTokenizer) -> AsyncIterator[str]:
     """Serve the app; yields its URL."""
-    app = create_app(decode, tokenizer, cast("GatewaySettings", SimpleNamespace(model_name=MODEL, default_k=4)))
+    app = create_app(
+        decode,
+        tokenizer,
+        cast("GatewaySettings", SimpleNamespace(model_name=MODEL, default_k=4, default_lookup_tokens=6)),
+    )
     listener = socket.create_server(("127.0.0.1", 0))  # connections wait in it until uvicorn is there
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
