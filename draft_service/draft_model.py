@@ -1,5 +1,6 @@
 """Proposes what the draft model says."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from typing import TYPE_CHECKING
@@ -18,22 +19,35 @@ class DraftModel:
     """Decodes past the committed tokens with the same noise as the target; what was committed then overwrites that.
 
     A round in which it is not asked costs it nothing: what was committed meanwhile is run when it is asked again.
+
+    If it works ahead, it goes on behind its proposal while the target verifies it: with a guess of the bonus token,
+    which is good because the noise is the target's own, and then of the next proposal. Where the target commits just
+    that, the next proposal is there when it is asked for; else it is overwritten like any other. (The likeliest single
+    outcome of SSD, arXiv 2603.03251, as in SpecEdge, arXiv 2505.17052.)
     """
 
     def __init__(
-        self, engine: "Engine", slot: AsyncExitStack, prompt_ids: Sequence[int], params: SamplingParams
+        self,
+        engine: "Engine",
+        slot: AsyncExitStack,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        *,
+        works_ahead: bool,
     ) -> None:
         """Propose for this sequence; what `open` takes is given back with `slot`."""
-        self._engine, self._slot, self._params = engine, slot, params
-        self._news = list(prompt_ids)  # committed, and not yet in the session
-        self._committed = 0  # how many tokens of the session are committed
+        self._engine, self._slot, self._params, self._works_ahead = engine, slot, params, works_ahead
+        self._news = list(prompt_ids)  # committed, and the session may not have it
+        self._committed = 0  # how many tokens of the session are committed for sure
         self._session: Session | None = None
         self._prefilling = False  # perhaps: then the session is not ours to write to
+        self._ahead: asyncio.Task[None] | None = None  # likewise while it runs
 
     async def open(self) -> Session:
         """Take a slot, unless it has one, and start to prefill. Raises what `Engine.session` raises."""
         if not self._session:
             self._session = await self._slot.enter_async_context(self._engine.session(self._news, self._params))
+            self._slot.callback(self._cancel_ahead)
             self._committed, self._news, self._prefilling = len(self._news), [], True
         return self._session
 
@@ -46,27 +60,65 @@ class DraftModel:
             raise InvalidFieldError("token_ids", f"they end at {end}, the context is {limit}")
 
     async def propose(self, ask: Ask) -> AsyncGenerator[pb.DraftResponse, None]:
-        """Yield the draft tokens one by one as they are made; fewer at a stop token or at the end of the context."""
-        if not ask.num_draft_tokens:
+        """Yield the draft tokens as they are made; fewer at a stop token or at the end of the context."""
+        k = ask.num_draft_tokens
+        if not k:
             return
         session = await self.open()
-        if self._news:
-            if self._prefilling:
-                await self._engine.settle(session)
-            session.rewrite(self._committed, self._news)
-            self._committed, self._news = len(session.token_ids), []
-        self._prefilling = False
-        if num_tokens := min(ask.num_draft_tokens, session.room):
+        await self._settle(session)
+        ready = self._take_over_news(session)[:k]
+        last = len(ready) == k or self._ended(session)
+        if ready:
+            yield pb.DraftResponse(token_ids=ready, last=last, proposer=pb.PROPOSER_DRAFT_MODEL)
+        if (num_tokens := min(k - len(ready), session.room)) and not last:
             async with aclosing(self._engine.decode(session, num_tokens)) as outcomes:
                 async for outcome in outcomes:
+                    last = outcome.last
                     yield pb.DraftResponse(
                         token_ids=outcome.verdict.token_ids,
-                        last=outcome.last,
+                        last=last,
                         timing=outcome.timing,
                         proposer=pb.PROPOSER_DRAFT_MODEL,
                     )
+        if self._works_ahead and last and not self._ended(session):
+            # The bonus token and as many draft tokens again, less what there is of them.
+            num_tokens = 1 + 2 * k - (len(session.token_ids) - self._committed)
+            self._ahead = asyncio.create_task(self._work_ahead(session, min(num_tokens, session.room)))
 
     def stop(self) -> None:
-        """End the proposal that is being made, after the token that is being made."""
+        """End what is being made, after the token that is being made."""
         if self._session:
             self._engine.withdraw(self._session)
+
+    def _take_over_news(self, session: Session) -> list[int]:
+        """Make the session begin with what is committed, and return what it has guessed beyond."""
+        guessed, num_news = session.token_ids[self._committed :], len(self._news)
+        if guessed[:num_news] != self._news:
+            session.rewrite(self._committed, self._news)
+            guessed = self._news
+        self._committed, self._news = self._committed + num_news, []
+        return guessed[num_news:]
+
+    def _ended(self, session: Session) -> bool:
+        """Whether what was guessed ends with a stop token."""
+        return len(session.token_ids) > self._committed and session.token_ids[-1] in self._params.stop_token_ids
+
+    async def _settle(self, session: Session) -> None:
+        """Wait until nothing runs that writes to the session."""
+        if self._ahead:
+            self.stop()
+            await self._ahead
+            self._ahead = None
+        elif self._prefilling and self._news:
+            await self._engine.settle(session)
+        self._prefilling = False
+
+    async def _work_ahead(self, session: Session, num_tokens: int) -> None:
+        if num_tokens > 0:
+            async with aclosing(self._engine.decode(session, num_tokens, ahead=True)) as outcomes:
+                async for _ in outcomes:
+                    pass
+
+    def _cancel_ahead(self) -> None:
+        if self._ahead:
+            self._ahead.cancel()

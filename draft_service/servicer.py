@@ -72,7 +72,8 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
         params = SamplingParams.from_pb(opening.sampling)
         if not self._engine:
             return None
-        model = DraftModel(self._engine, slot, opening.prompt_token_ids, params)
+        works_ahead = self._settings.works_ahead
+        model = DraftModel(self._engine, slot, opening.prompt_token_ids, params, works_ahead=works_ahead)
         if opening.num_draft_tokens:
             await model.open()
         return model

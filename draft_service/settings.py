@@ -1,5 +1,7 @@
 """Settings of the draft service."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from shared.model.engine_settings import EngineSettings
@@ -16,5 +18,12 @@ class DraftSettings(EngineSettings):
     """Where it listens."""
     lookup_min_match: int = Field(3, ge=1)
     """How many tokens must be found again for what followed them to be proposed."""
+    ahead: Literal["auto", "on", "off"] = "auto"
+    """Whether the draft model works ahead while the target verifies: `auto` does where the two do not share a CPU."""
     grace_seconds: float = Field(30, ge=0)
     """How long a stop waits for open streams."""
+
+    @property
+    def works_ahead(self) -> bool:
+        """Whether the draft model works ahead."""
+        return self.device != "cpu" if self.ahead == "auto" else self.ahead == "on"

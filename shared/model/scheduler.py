@@ -44,6 +44,8 @@ class _Job:
     left: int = 0
     """How many outcomes it still has to deliver."""
     deliver: Callable[[Outcome | Exception | None], object] | None = None
+    ahead: bool = False
+    """Whether nobody has asked for it yet: it runs when nothing else does."""
     arrived: float = field(default_factory=perf_counter)
     forward_seconds: float = 0.0
 
@@ -102,12 +104,13 @@ class Scheduler:
             self._inbox.put(_Job(session))
 
     async def decode(
-        self, session: Session, num_passes: int, draft_ids: Sequence[int] = ()
+        self, session: Session, num_passes: int, draft_ids: Sequence[int] = (), *, ahead: bool = False
     ) -> AsyncGenerator[Outcome, None]:
         """Yield the outcomes of so many passes, or up to a stop token or a withdrawal.
 
         The first pass runs what is not cached yet and verifies the draft tokens. Takes over from a prefill of the same
-        session. If cancelled in a pass, what that one commits is lost.
+        session. What is decoded ahead waits while anything else is to run. If cancelled in a pass, what that one
+        commits is lost.
         """
         outcomes: asyncio.Queue[Outcome | Exception | None] = asyncio.Queue()
         loop = asyncio.get_running_loop()
@@ -115,7 +118,7 @@ class Scheduler:
         def deliver(outcome: Outcome | Exception | None) -> None:
             loop.call_soon_threadsafe(outcomes.put_nowait, outcome)
 
-        self._inbox.put(_Job(session, draft_ids, num_passes, deliver))
+        self._inbox.put(_Job(session, draft_ids, num_passes, deliver, ahead))
         last = False
         try:
             while not last and (outcome := await outcomes.get()):
@@ -173,7 +176,7 @@ class Scheduler:
     def _plan(self) -> list[tuple[_Job, Segment]]:
         batch: list[tuple[_Job, Segment]] = []
         room, prefill_room = MAX_ROWS - self._prefill_rows, self._prefill_rows
-        for job in self._jobs.values():
+        for job in [job for job in self._jobs.values() if not job.ahead] or self._jobs.values():
             num_rows = len(job.rows)
             if num_rows <= min(DECODE_ROWS, room):
                 batch.append((job, job.segment(num_rows)))
