@@ -87,7 +87,7 @@ class DraftModel:
 
     def stop(self) -> None:
         """End what is being made, after the token that is being made."""
-        if self._session:
+        if self._session and not self._prefilling:  # a prefill is of use to the next one too
             self._engine.withdraw(self._session)
 
     def _take_over_news(self, session: Session) -> list[int]:

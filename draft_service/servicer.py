@@ -84,8 +84,8 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
             raise InvalidFieldError("prompt_token_ids", "empty")
         if self._engine:
             self._engine.check_token_ids("predicted_token_ids", opening.predicted_token_ids)
-        min_match = self._settings.lookup_min_match
-        return [
-            Prediction(opening.predicted_token_ids, min_match),
-            PromptLookup(opening.prompt_token_ids, min_match),
-        ]
+        prompt_ids, min_match = opening.prompt_token_ids, self._settings.lookup_min_match
+        prediction = Prediction(opening.predicted_token_ids, min_match)
+        if opening.sampling.HasField("output_start") and opening.sampling.output_start < len(prompt_ids):
+            prediction.commit(prompt_ids[opening.sampling.output_start :])  # a session that is joined in its middle
+        return [prediction, PromptLookup(prompt_ids, min_match)]

@@ -25,7 +25,7 @@ def parser(description: str | None) -> ArgumentParser:
     flags = ArgumentParser(description=description)
     flags.add_argument("--pair", default="qwen-coder", help="toy or qwen-coder")
     flags.add_argument("--target", default="", help="a folder, .gguf file or hub id, in the place of the pair's")
-    flags.add_argument("--draft", default="", help="likewise")
+    flags.add_argument("--draft", default="", help="likewise; none looks draft tokens up")
     flags.add_argument("--draft-int4", action=BooleanOptionalAction, default=True, help="draft weights of 4 bits")
     flags.add_argument("--k", type=int, default=4, help="draft tokens of a round")
     flags.add_argument("--dtype", default="bfloat16", help="bfloat16 or float32")
@@ -43,7 +43,7 @@ def free_port() -> int:
 def stack(args: Namespace, port: int, draft_port: int, target_port: int, log_level: str) -> Iterator[str]:
     """Run the three services for the length of the block; yields the gateway's URL."""
     target = resolve_model(args.target) if args.target else resolve_pair(args.pair)[0]
-    draft = resolve_model(args.draft) if args.draft else resolve_pair(args.pair)[1]
+    draft = args.draft if args.draft == "none" else _draft(args)
     common = {"dtype": args.dtype, "log_level": log_level}
     addresses = {"target": f"127.0.0.1:{target_port}", "draft": f"127.0.0.1:{draft_port}"}
     url = f"http://127.0.0.1:{port}"
@@ -62,6 +62,10 @@ def stack(args: Namespace, port: int, draft_port: int, target_port: int, log_lev
         with console.status("starting the gateway"):
             _wait(gateway, lambda: _answers(f"{url}/health"))
         yield url
+
+
+def _draft(args: Namespace) -> Path:
+    return resolve_model(args.draft) if args.draft else resolve_pair(args.pair)[1]
 
 
 @contextmanager

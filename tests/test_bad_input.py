@@ -32,6 +32,11 @@ def draft_open(prompt: Sequence[int] = (5, 6), k: int = 2, sampling: pb.Sampling
     return pb.DraftRequest(open=pb.DraftOpen(prompt_token_ids=prompt, sampling=sampling, num_draft_tokens=k))
 
 
+def draft_asking(**fields: Any) -> pb.DraftRequest:
+    """Open a draft session with these fields."""
+    return pb.DraftRequest(open=pb.DraftOpen(prompt_token_ids=(5, 6), sampling=GREEDY, **fields))
+
+
 def advance(round_number: int, position: int, token_ids: Sequence[int], k: int = 2) -> pb.DraftRequest:
     """Ask for the next proposal."""
     message = pb.DraftAdvance(round=round_number, position=position, token_ids=token_ids, num_draft_tokens=k)
@@ -73,6 +78,9 @@ DRAFT_CASES = [
     ([draft_open(k=10**9)], INVALID, "num_draft_tokens: 1000000000"),
     ([draft_open(k=-1)], INVALID, "num_draft_tokens: -1"),
     ([draft_open(sampling=pb.SamplingParams(top_p=1.5))], INVALID, "top_p: 1.5"),
+    ([draft_asking(num_lookup_tokens=10**9)], INVALID, "num_lookup_tokens: 1000000000"),
+    ([draft_asking(num_lookup_tokens=-1)], INVALID, "num_lookup_tokens: -1"),
+    ([draft_asking(predicted_token_ids=[5, 100_000])], INVALID, "predicted_token_ids[1]: 100000"),
     ([advance(1, 2, [5])], ORDER, "message: the first one"),
     ([draft_open(), draft_open()], ORDER, "message: after `open`"),
     ([draft_open(), advance(0, 2, [5])], ORDER, "round: 0 does not follow 0"),

@@ -6,11 +6,14 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import grpc
 import pytest
 from conftest import StartService, decoder
 from test_lossless import MAX_TOKENS, STOP, Case, make_cases
 
 from gateway.decoder import Decoder, Round
+from shared.pb import specdec_pb2 as pb
+from shared.pb import specdec_pb2_grpc as pb_grpc
 
 Predict = Callable[[list[int]], list[int]]
 
@@ -53,10 +56,13 @@ async def decode_all(
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("model", ["none", "good"])
-async def test_on_equals_off(start: StartService, toy: tuple[Path, Path], model: str, prediction: str) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+async def test_on_equals_off(
+    start: StartService, toy: tuple[Path, Path], dtype: str, model: str, prediction: str
+) -> None:
     """With and without a draft model, lookups and predictions change no token; each proposer has its turn."""
-    target = start("target_service", model=toy[0], dtype="float32").address
-    draft = start("draft_service", model={"none": "none", "good": toy[1]}[model], dtype="float32").address
+    target = start("target_service", model=toy[0], dtype=dtype).address
+    draft = start("draft_service", model={"none": "none", "good": toy[1]}[model], dtype=dtype).address
     async with decoder(target, draft) as decode:
         alone, _ = await decode_all(decode, 0)
         predicted = [PREDICTIONS[prediction](reply) for reply in alone]
@@ -87,3 +93,21 @@ async def test_a_request_may_do_without_the_model(start: StartService, toy: tupl
     assert alone == looked_up == drafted
     assert {done.proposer for done in lookup_rounds} == {"lookup", None}
     assert {done.proposer for done in model_rounds} <= {"model", None}
+
+
+async def test_a_prediction_is_taken_up_where_the_reply_has_got_to(start: StartService) -> None:
+    """A session that is joined in the middle of its reply goes on in the middle of the prediction."""
+    address = start("draft_service", model="none").address
+    prompt, predicted = [7, 8, 9], list(range(100, 130))
+    opening = pb.DraftOpen(
+        prompt_token_ids=[*prompt, *predicted[:10]],
+        sampling=pb.SamplingParams(top_p=1, output_start=len(prompt)),
+        predicted_token_ids=predicted,
+        num_lookup_tokens=4,
+    )
+    async with grpc.aio.insecure_channel(address) as channel:
+        call = pb_grpc.DraftServiceStub(channel).Draft()
+        await call.write(pb.DraftRequest(open=opening))
+        part = await call.read()
+    assert isinstance(part, pb.DraftResponse)
+    assert (list(part.token_ids), part.last, part.proposer) == (predicted[10:14], True, pb.PROPOSER_PREDICTION)

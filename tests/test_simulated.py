@@ -39,7 +39,7 @@ def addresses(start: StartService, toy: tuple[Path, Path], tmp_path_factory: pyt
     draft = write_profile(folder / "slow-draft.toml", DRAFT_MS)
     return (
         start("target_service", model=toy[0], device="simulated", profile=target).address,
-        start("draft_service", model=toy[1], device="simulated", profile=draft).address,
+        start("draft_service", model=toy[1], device="simulated", profile=draft, ahead="off").address,
     )
 
 
