@@ -48,6 +48,7 @@ class _Job:
     """Whether nobody has asked for it yet: it runs when nothing else does."""
     arrived: float = field(default_factory=perf_counter)
     forward_seconds: float = 0.0
+    num_passes: int = 0
 
     @property
     def rows(self) -> list[int]:
@@ -63,15 +64,16 @@ class _Job:
             rows, num_logits = rows[: min(max_rows, len(rows) - num_logits)], 0
         return Segment(self.session.slot, self.session.cached, rows, num_logits)
 
-    def outcome(self, verdict: Verdict, sample_seconds: float) -> Outcome:
-        """Commit what a pass decided, and tell of it."""
+    def outcome(self, verdict: Verdict, sample_seconds: float, num_rows: int, num_sessions: int) -> Outcome:
+        """Commit what a pass of so many rows and sessions decided, and tell of it."""
         position = len(self.session.token_ids)
         self.session.commit(verdict.token_ids)
         self.left = 0 if verdict.token_ids[-1] in self.session.params.stop_token_ids else self.left - 1
         queued = perf_counter() - self.arrived - self.forward_seconds - sample_seconds
         seconds = {"queue_us": queued, "forward_us": self.forward_seconds, "sample_us": sample_seconds}
-        timing = pb.StepTiming(**{name: round(value * 1e6) for name, value in seconds.items()})
-        self.draft_ids, self.arrived, self.forward_seconds = (), perf_counter(), 0.0
+        counts = {"num_passes": self.num_passes, "num_rows": num_rows, "num_sessions": num_sessions}
+        timing = pb.StepTiming(**{name: round(value * 1e6) for name, value in seconds.items()}, **counts)
+        self.draft_ids, self.arrived, self.forward_seconds, self.num_passes = (), perf_counter(), 0.0, 0
         return Outcome(position, verdict, not self.left, timing)
 
 
@@ -196,11 +198,13 @@ class Scheduler:
                 self._end(job, error)
             return
         forwarded = perf_counter()
+        num_rows = sum(len(segment.token_ids) for _, segment in batch)
         for (job, segment), rows in zip(batch, logits, strict=True):
             job.forward_seconds += forwarded - started
+            job.num_passes += 1
             if segment.num_logits:
                 verdict = verify(rows, job.draft_ids, job.session.sampler, len(job.session.token_ids))
-                self._apply(job, job.outcome(verdict, perf_counter() - forwarded))
+                self._apply(job, job.outcome(verdict, perf_counter() - forwarded, num_rows, len(batch)))
             else:
                 job.session.cache(len(segment.token_ids))
                 if not job.rows:

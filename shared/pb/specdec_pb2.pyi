@@ -527,20 +527,32 @@ class StepTiming(google.protobuf.message.Message):
     QUEUE_US_FIELD_NUMBER: builtins.int
     FORWARD_US_FIELD_NUMBER: builtins.int
     SAMPLE_US_FIELD_NUMBER: builtins.int
+    NUM_PASSES_FIELD_NUMBER: builtins.int
+    NUM_ROWS_FIELD_NUMBER: builtins.int
+    NUM_SESSIONS_FIELD_NUMBER: builtins.int
     queue_us: builtins.int
     """Microseconds between the request's arrival and the start of its first forward pass, and between its passes."""
     forward_us: builtins.int
     """Microseconds in forward passes."""
     sample_us: builtins.int
     """Microseconds in sampling."""
+    num_passes: builtins.int
+    """How many forward passes these were: more than one while a prompt is prefilled."""
+    num_rows: builtins.int
+    """How many rows the last of them had, those of other sessions included."""
+    num_sessions: builtins.int
+    """How many sessions shared the last of them."""
     def __init__(
         self,
         *,
         queue_us: builtins.int = ...,
         forward_us: builtins.int = ...,
         sample_us: builtins.int = ...,
+        num_passes: builtins.int = ...,
+        num_rows: builtins.int = ...,
+        num_sessions: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["forward_us", b"forward_us", "queue_us", b"queue_us", "sample_us", b"sample_us"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["forward_us", b"forward_us", "num_passes", b"num_passes", "num_rows", b"num_rows", "num_sessions", b"num_sessions", "queue_us", b"queue_us", "sample_us", b"sample_us"]) -> None: ...
 
 Global___StepTiming: typing_extensions.TypeAlias = StepTiming
 
