@@ -3,7 +3,7 @@
 #   make demo      a real pair answers a coding question, with and without speculation
 #   make test      all tests that need no download of a model
 #   make serve     stays up: the OpenAI API on 127.0.0.1:8000
-#                  PAIR=qwen-coder|toy, or TARGET= and DRAFT= (folder, .gguf file or hub id), K=, DTYPE=, DRAFT_INT4=, PORT=
+#                  PAIR=qwen-coder|toy, or TARGET= and DRAFT= (folder, .gguf file or hub id), K=, DTYPE=, DRAFT_QUANT=, PORT=
 #   make check     ruff, mypy, import-linter, buf
 #
 # On a machine with PyPI alone, torch comes with CUDA, several GB: name a wheel index with CPU builds by TORCH_INDEX=URL.
@@ -15,7 +15,7 @@ TARGET ?=
 DRAFT ?=
 K ?= 4
 DTYPE ?= bfloat16
-DRAFT_INT4 ?= yes
+DRAFT_QUANT ?= auto
 PORT ?= 8000
 
 BIN := .venv/bin
@@ -24,10 +24,10 @@ READY := .venv/.ready
 .PHONY: demo serve test test-real check proto compose-test clean
 
 demo: $(READY)
-	$(BIN)/python -m scripts.demo --pair=$(PAIR) --target=$(TARGET) --draft=$(DRAFT) --k=$(K) --dtype=$(DTYPE) $(if $(filter yes,$(DRAFT_INT4)),,--no-draft-int4)
+	$(BIN)/python -m scripts.demo --pair=$(PAIR) --target=$(TARGET) --draft=$(DRAFT) --k=$(K) --dtype=$(DTYPE) --draft-quant=$(DRAFT_QUANT)
 
 serve: $(READY)
-	$(BIN)/python -m scripts.serve --pair=$(PAIR) --target=$(TARGET) --draft=$(DRAFT) --k=$(K) --dtype=$(DTYPE) $(if $(filter yes,$(DRAFT_INT4)),,--no-draft-int4) --port=$(PORT)
+	$(BIN)/python -m scripts.serve --pair=$(PAIR) --target=$(TARGET) --draft=$(DRAFT) --k=$(K) --dtype=$(DTYPE) --draft-quant=$(DRAFT_QUANT) --port=$(PORT)
 
 test: $(READY)
 	$(BIN)/python -m pytest

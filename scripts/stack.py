@@ -6,7 +6,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -26,7 +26,7 @@ def parser(description: str | None) -> ArgumentParser:
     flags.add_argument("--pair", default="qwen-coder", help="toy or qwen-coder")
     flags.add_argument("--target", default="", help="a folder, .gguf file or hub id, in the place of the pair's")
     flags.add_argument("--draft", default="", help="likewise; none looks draft tokens up")
-    flags.add_argument("--draft-int4", action=BooleanOptionalAction, default=True, help="draft weights of 4 bits")
+    flags.add_argument("--draft-quant", default="auto", help="the draft's weights: none, auto, int8 or int4")
     flags.add_argument("--k", type=int, default=4, help="draft tokens of a round")
     flags.add_argument("--dtype", default="bfloat16", help="bfloat16 or float32")
     return flags
@@ -48,7 +48,7 @@ def stack(args: Namespace, port: int, draft_port: int, target_port: int, log_lev
     addresses = {"target": f"127.0.0.1:{target_port}", "draft": f"127.0.0.1:{draft_port}"}
     url = f"http://127.0.0.1:{port}"
     with ExitStack() as running:
-        own = {"target": {"model": target}, "draft": {"model": draft, "int4": args.draft_int4}}
+        own = {"target": {"model": target}, "draft": {"model": draft, "quant": args.draft_quant}}
         services = {
             name: running.enter_context(_process(f"{name}_service", address=addresses[name], **common, **settings))
             for name, settings in own.items()

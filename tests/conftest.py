@@ -117,6 +117,6 @@ async def decoder(target: str, draft: str | None, deadline_seconds: float = 30) 
 @pytest.fixture(scope="session")
 def toy_url() -> Iterator[str]:
     """Run the three services on the toy pair in float32, as `make serve` does; return the gateway's URL."""
-    args = parser(None).parse_args(["--pair=toy", "--dtype=float32", "--no-draft-int4"])
+    args = parser(None).parse_args(["--pair=toy", "--dtype=float32", "--draft-quant=none"])
     with stack(args, free_port(), free_port(), free_port(), log_level="ERROR") as url:
         yield url

@@ -21,9 +21,9 @@ def pair() -> tuple[Path, Path]:
 @pytest.mark.real
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 async def test_bfloat16_on_equals_off(start: StartService, pair: tuple[Path, Path], temperature: float) -> None:
-    """In bfloat16, with drafts of 16 and of 4 bits and k of 1, 4 and 8, the tokens are those of the target alone."""
+    """In bfloat16, drafts of whole and of rounded weights, k of 1, 4 and 8: the tokens are the target's alone."""
     target = start("target_service", model=pair[0], num_slots=2).address
-    drafts = [start("draft_service", model=pair[1], num_slots=2, int4=int4).address for int4 in (False, True)]
+    drafts = [start("draft_service", model=pair[1], num_slots=2, quant=quant).address for quant in ("none", "auto")]
     tokenizer = ChatTokenizer.load(str(pair[0]))
     for seed, question in enumerate(QUESTIONS):
         prompt, params = tokenizer.encode(question), SamplingParams(temperature, top_p=0.95, seed=seed)

@@ -1,4 +1,4 @@
-"""Attention over the slots, as transformers calls it."""
+"""Attention over the slots, by itself and as transformers calls it."""
 
 from typing import Any
 
@@ -12,6 +12,36 @@ from shared.model.step import BLOCK_ROWS, Step
 NAME = "outrider"
 
 
+def attend(
+    query: torch.Tensor,  # [rows, heads, head_dim]
+    key: torch.Tensor,  # [slots, kv_heads, max_length, head_dim]
+    value: torch.Tensor,  # [slots, kv_heads, max_length, head_dim]
+    step: Step,
+    scaling: float | None,
+) -> torch.Tensor:
+    """Attend, each span of the step to the first keys of its slot. Returns [rows, heads, head_dim].
+
+    The heads that share a key are put beside each other as rows, so that no key is copied.
+    """
+    _, heads, head_dim = query.shape
+    kv_heads = key.shape[1]
+    shape = (-1, BLOCK_ROWS, kv_heads, heads // kv_heads, head_dim)
+    places = query.index_select(0, step.into_blocks)  # [blocks * BLOCK_ROWS, heads, head_dim]
+    blocks = places.view(shape).transpose(1, 2).flatten(2, 3)  # [blocks, kv_heads, BLOCK_ROWS * group, head_dim]
+    attended = torch.empty_like(blocks)
+    for span in step.spans:
+        num_blocks = span.blocks.stop - span.blocks.start
+        attended[span.blocks] = scaled_dot_product_attention(
+            blocks[span.blocks],
+            key[span.slot, :, : span.num_keys].expand(num_blocks, -1, -1, -1),
+            value[span.slot, :, : span.num_keys].expand(num_blocks, -1, -1, -1),
+            attn_mask=span.mask,
+            scale=scaling,
+        )
+    split = attended.view(-1, kv_heads, BLOCK_ROWS, heads // kv_heads, head_dim).transpose(1, 2)
+    return split.reshape(-1, heads, head_dim).index_select(0, step.from_blocks)
+
+
 def slot_attention(
     module: torch.nn.Module,
     query: torch.Tensor,  # [1, heads, rows, head_dim]
@@ -23,34 +53,14 @@ def slot_attention(
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend, each span of the step to the first keys of its slot. Returns [1, rows, heads, head_dim].
+    """Attend as transformers' attention functions do. Returns [1, rows, heads, head_dim].
 
-    The heads that share a key are put beside each other as rows, so that no key is copied.
     Raises ModelError for an attention that this is not: sliding windows, soft caps, sinks.
     """
     unknown = [name for name in ("sliding_window", "softcap", "s_aux") if options.get(name) is not None]
     if unknown or attention_mask is not None:
         raise ModelError(f"{type(module).__name__} attends with {unknown or 'a mask of its own'}: not supported")
-    _, heads, rows, head_dim = query.shape
-    kv_heads = key.shape[1]
-    group = heads // kv_heads
-    output = query.new_empty(rows, heads, head_dim)
-    for span in step.spans:
-        num_rows = span.rows.stop - span.rows.start
-        num_blocks = span.visible.shape[0]
-        padded = query.new_zeros(num_blocks * BLOCK_ROWS, heads, head_dim)
-        padded[:num_rows] = query[0, :, span.rows].transpose(0, 1)
-        blocks = padded.view(num_blocks, BLOCK_ROWS, kv_heads, group, head_dim).permute(0, 2, 3, 1, 4)
-        attended = scaled_dot_product_attention(
-            blocks.reshape(num_blocks, kv_heads, group * BLOCK_ROWS, head_dim),
-            key[span.slot, :, : span.num_keys].expand(num_blocks, -1, -1, -1),
-            value[span.slot, :, : span.num_keys].expand(num_blocks, -1, -1, -1),
-            attn_mask=span.visible.repeat(1, 1, group, 1),
-            scale=scaling,
-        )
-        attended = attended.view(num_blocks, kv_heads, group, BLOCK_ROWS, head_dim).permute(0, 3, 1, 2, 4)
-        output[span.rows] = attended.reshape(num_blocks * BLOCK_ROWS, heads, head_dim)[:num_rows]
-    return output[None], None
+    return attend(query[0].transpose(0, 1), key, value, step, scaling)[None], None
 
 
 AttentionInterface.register(NAME, slot_attention)

@@ -13,6 +13,7 @@ from shared.errors import InvalidFieldError
 from shared.fingerprint import fingerprint
 from shared.model.device import Runner, on_device
 from shared.model.engine_settings import EngineSettings
+from shared.model.linears import resolve
 from shared.model.loader import load_runner, row_exact
 from shared.model.scheduler import Scheduler
 from shared.model.session import Session
@@ -42,7 +43,8 @@ class Engine:
         """Open the model, try it out and describe it. Raises ModelError."""
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        runner = load_runner(folder, settings.dtype, settings.num_slots, settings.max_length, int4=settings.int4)
+        quant = resolve(settings.quant)
+        runner = load_runner(folder, settings.dtype, settings.num_slots, settings.max_length, quant)
         on, device = on_device(runner, settings.device, settings.profile)
         vocab_size = runner.model.config.get_text_config().vocab_size
         vocabulary = AutoTokenizer.from_pretrained(folder).get_vocab()
@@ -55,8 +57,8 @@ class Engine:
             max_draft_tokens=settings.max_draft_tokens,
             num_slots=settings.num_slots,
             device=device,
-            dtype=f"{settings.dtype}, int4 weights" if settings.int4 else settings.dtype,
-            row_exact=not settings.int4 and row_exact(runner, vocab_size),
+            dtype=settings.dtype if quant == "none" else f"{settings.dtype}, {quant} weights",
+            row_exact=quant == "none" and row_exact(runner, vocab_size),
         )
         log.info("model loaded", folder=str(folder), row_exact=info.row_exact, dtype=info.dtype, device=device)
         return cls(on, settings, info)

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from shared.settings import Settings
 
+Quant = Literal["none", "auto", "int8", "int4"]
 DeviceKind = Literal["cpu", "simulated"]
 
 
@@ -27,8 +28,8 @@ class EngineSettings(Settings):
     """How long a session waits for a slot."""
     max_waiting: int = Field(64, ge=0)
     """How many sessions can wait for a slot."""
-    int4: bool = False
-    """Round the weights to 4 bits: a rougher model that decodes about twice as fast on a CPU."""
+    quant: Quant = "none"
+    """Round the weights, to what decodes fastest on this processor or to so many bits: for drafts, on a CPU."""
     threads: int = Field(0, ge=0)
     """CPU threads of a forward pass; 0 leaves it to torch."""
     device: DeviceKind = "cpu"

@@ -3,8 +3,6 @@
 import torch
 from torch import nn
 
-from shared.model.packed_linear import packed
-
 _GROUP = 32  # weights that share a scale and a zero
 _ROWS_GRAIN = 64  # what the kernel asks of the number of outputs
 
@@ -16,8 +14,8 @@ class Int4Linear(nn.Module):
     it, and a row's bits depend on the number of rows: never for a target.
     """
 
-    def __init__(self, linear: nn.Linear) -> None:
-        """Round the layer's weight, [out, in]; the layer itself can be dropped afterwards."""
+    def __init__(self, linear: nn.Linear, dtype: torch.dtype) -> None:
+        """Round the layer's weight, [out, in], for activations of this type; the layer itself can be dropped."""
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.bias = linear.bias
@@ -27,17 +25,16 @@ class Int4Linear(nn.Module):
         levels = ((groups - low) / scale).round().clamp(0, 15).int().flatten(1)  # [out, in]
         zero = low + 8 * scale
         self.packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(levels, 1)  # noqa: SLF001 - the only door to it
-        self.scales_and_zeros = torch.cat([scale, zero], -1).transpose(0, 1).contiguous().bfloat16()
+        self.scales_and_zeros = torch.cat([scale, zero], -1).transpose(0, 1).contiguous().to(dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Multiply. x: [..., in] bfloat16; returns [..., out]."""
+        """Multiply. x: [..., in]; returns [..., out]."""
         rows = x.reshape(-1, self.in_features)
         y: torch.Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, self.packed, _GROUP, self.scales_and_zeros)  # noqa: SLF001 - likewise
         y = y if self.bias is None else y + self.bias
         return y.reshape(*x.shape[:-1], self.out_features)
 
-
-def int4_or_packed(linear: nn.Linear) -> nn.Module:
-    """Return the layer with weights of 4 bits if the kernel takes its sizes and its type, otherwise packed."""
-    fits = linear.in_features % _GROUP == 0 and linear.out_features % _ROWS_GRAIN == 0
-    return Int4Linear(linear) if fits and linear.weight.dtype is torch.bfloat16 else packed(linear)
+    @staticmethod
+    def fits(linear: nn.Linear) -> bool:
+        """Return whether the kernel takes a layer of these sizes."""
+        return linear.in_features % _GROUP == 0 and linear.out_features % _ROWS_GRAIN == 0

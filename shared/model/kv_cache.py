@@ -21,21 +21,25 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyp
         self.step: Step
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Allocate the layer's tensors. key_states, value_states: [1, kv_heads, rows, head_dim]."""
+        """Allocate the layer's tensors. key_states, value_states: [rows, kv_heads, head_dim]."""
         for name, states in (("keys", key_states), ("values", value_states)):
-            shape = (self.num_slots, states.shape[1], self.max_length, states.shape[3])
+            shape = (self.num_slots, states.shape[1], self.max_length, states.shape[2])
             setattr(self, name, torch.zeros(shape, dtype=states.dtype, device=states.device))
         self.is_initialized = True
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write the rows of the current step and return the whole tensors. *_states: [1, kv_heads, rows, head_dim]."""
+        """Write as transformers' attention modules do. *_states: [1, kv_heads, rows, head_dim]."""
+        return self.write(key_states[0].transpose(0, 1), value_states[0].transpose(0, 1))
+
+    def write(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write the rows of the current step and return the whole tensors. keys, values: [rows, kv_heads, head_dim]."""
         if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
+            self.lazy_initialization(keys, values)
         slots, positions = self.step.slots, self.step.positions  # [rows] each
-        self.keys[slots, :, positions] = key_states[0].transpose(0, 1)
-        self.values[slots, :, positions] = value_states[0].transpose(0, 1)
+        self.keys[slots, :, positions] = keys
+        self.values[slots, :, positions] = values
         return self.keys, self.values
 
     def get_seq_length(self) -> int:

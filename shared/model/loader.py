@@ -10,9 +10,11 @@ from transformers.cache_utils import DynamicLayer
 
 from shared.errors import ModelError
 from shared.model import attention
-from shared.model.int4_linear import int4_or_packed
+from shared.model.engine_settings import Quant
+from shared.model.fused import fuse
+from shared.model.linears import repack
 from shared.model.model_runner import MAX_ROWS, ModelRunner
-from shared.model.packed_linear import exact_row_counts, packed, replace_linears
+from shared.model.row_counts import RowCounts
 from shared.model.step import Segment
 
 log = structlog.get_logger()
@@ -20,7 +22,7 @@ log = structlog.get_logger()
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def load_runner(folder: Path, dtype: str, num_slots: int, max_length: int, *, int4: bool = False) -> ModelRunner:
+def load_runner(folder: Path, dtype: str, num_slots: int, max_length: int, quant: Quant = "none") -> ModelRunner:
     """Open a Hugging Face folder and return its runner; max_length is cut to the model's own.
 
     Raises ModelError for a model that cannot be rewound or that our attention does not compute.
@@ -32,11 +34,12 @@ def load_runner(folder: Path, dtype: str, num_slots: int, max_length: int, *, in
         expected = model(torch.tensor([probe])).logits[0]  # [24, V]
     model.set_attn_implementation(attention.NAME)
     own_length = getattr(model.config.get_text_config(), "max_position_embeddings", max_length)
-    row_counts = range(1, MAX_ROWS + 1) if int4 else exact_row_counts(DTYPES[dtype], MAX_ROWS)
-    runner = ModelRunner(model, num_slots, min(max_length, own_length), row_counts)
-    _refuse_miscomputed(runner, probe, expected)
-    replace_linears(model, int4_or_packed if int4 else packed)
-    return runner
+    fuse(model)
+    any_count = RowCounts(range(1, MAX_ROWS + 1))
+    _refuse_miscomputed(ModelRunner(model, 1, len(probe), any_count), probe, expected)
+    row_counts = any_count if quant != "none" else RowCounts.exact(DTYPES[dtype], MAX_ROWS)
+    repack(model, quant)
+    return ModelRunner(model, num_slots, min(max_length, own_length), row_counts)
 
 
 def row_exact(runner: ModelRunner, vocab_size: int) -> bool:

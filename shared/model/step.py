@@ -1,7 +1,7 @@
 """One forward pass: which rows run, for which slots, at which positions."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 
 import torch
@@ -25,12 +25,12 @@ class Segment:
 
 @dataclass(frozen=True)
 class Span:
-    """Rows of one session that attend to the same number of keys: `rows` of the step, in blocks of BLOCK_ROWS."""
+    """Rows of one session that attend to the same number of keys, in blocks of BLOCK_ROWS."""
 
     slot: int
-    rows: slice
     num_keys: int
-    visible: torch.Tensor  # [blocks, 1, BLOCK_ROWS, num_keys] bool: which keys a row sees
+    blocks: slice  # of all blocks of the step
+    mask: torch.Tensor  # [blocks, 1, BLOCK_ROWS * group, num_keys] float, 0 where a query sees a key, or -inf
 
 
 @dataclass(frozen=True)
@@ -45,34 +45,49 @@ class Step:
     positions: torch.Tensor  # [rows] int64
     slots: torch.Tensor  # [rows] int64
     kept: torch.Tensor  # [kept] int64, the rows whose logits are wanted, then padding
-    spans: list[Span] = field(default_factory=list)
+    spans: list[Span]
+    into_blocks: torch.Tensor  # [blocks * BLOCK_ROWS] int64, the row that stands at each place of the blocks
+    from_blocks: torch.Tensor  # [rows] int64, the place of each row
 
     @classmethod
-    def of(cls, segments: Sequence[Segment], pad: Callable[[int], int]) -> "Step":
-        """Lay out the segments. `pad` gives the number of rows to run for so many: the last one is run repeatedly."""
+    def of(cls, segments: Sequence[Segment], pad: Callable[[int], int], group: int, dtype: torch.dtype) -> "Step":
+        """Lay out the segments.
+
+        `pad` gives the number of rows to run for so many: the last one is run repeatedly. `group` is how many query
+        heads share a key; `dtype` is the type of activations.
+        """
         rows = [
             (token_id, segment.start + i, segment.slot, i >= len(segment.token_ids) - segment.num_logits)
             for segment in segments
             for i, token_id in enumerate(segment.token_ids)
         ]
-        rows += rows[-1:] * (pad(len(rows)) - len(rows))
-        token_ids, positions, slots, wanted = (torch.tensor(column) for column in zip(*rows, strict=True))
-        kept = wanted.nonzero().flatten().tolist() or [0]
-        kept += kept[-1:] * (pad(len(kept)) - len(kept))
-        spans = []
-        first = 0
-        for (slot, grain), group in groupby(rows, key=lambda row: (row[2], row[1] // KEY_GRAIN)):
-            end = first + sum(1 for _ in group)
+        spans: list[Span] = []
+        into_blocks: list[int] = []
+        from_blocks: list[int] = []
+        for (slot, grain), grouped in groupby(rows, key=lambda row: (row[2], row[1] // KEY_GRAIN)):
+            positions = [row[1] for row in grouped]
+            first, place = len(from_blocks), len(into_blocks)
+            num_blocks = -(-len(positions) // BLOCK_ROWS)
+            from_blocks += range(place, place + len(positions))
+            into_blocks += range(first, first + len(positions))
+            into_blocks += [first] * (num_blocks * BLOCK_ROWS - len(positions))
+            blocks = slice(place // BLOCK_ROWS, place // BLOCK_ROWS + num_blocks)
             num_keys = (grain + 1) * KEY_GRAIN
-            spans.append(Span(slot, slice(first, end), num_keys, _visible(positions[first:end], num_keys)))
-            first = end
-        return cls(token_ids, positions, slots, torch.tensor(kept), spans)
+            spans.append(Span(slot, num_keys, blocks, _mask(positions, num_blocks, num_keys, group).to(dtype)))
+        padding = pad(len(rows)) - len(rows)
+        rows += rows[-1:] * padding
+        from_blocks += from_blocks[-1:] * padding
+        kept = [i for i, row in enumerate(rows[: len(rows) - padding]) if row[3]] or [0]
+        kept += kept[-1:] * (pad(len(kept)) - len(kept))
+        token_ids, at, slots, _ = (torch.tensor(column) for column in zip(*rows, strict=True))
+        places = torch.tensor(into_blocks), torch.tensor(from_blocks)
+        return cls(token_ids, at, slots, torch.tensor(kept), spans, *places)
 
 
-def _visible(positions: torch.Tensor, num_keys: int) -> torch.Tensor:
-    """Return which keys each row sees, padding rows seeing the first one. positions: [rows]."""
-    num_blocks = -(-len(positions) // BLOCK_ROWS)
-    padded = torch.zeros(num_blocks * BLOCK_ROWS, dtype=positions.dtype)
-    padded[: len(positions)] = positions
-    visible = torch.arange(num_keys) <= padded[:, None]
-    return visible.view(num_blocks, 1, BLOCK_ROWS, num_keys)
+def _mask(positions: Sequence[int], num_blocks: int, num_keys: int, group: int) -> torch.Tensor:
+    """Return the mask of a span; queries that are padding see the first key. [blocks, 1, BLOCK_ROWS * group, keys]."""
+    padded = torch.zeros(num_blocks * BLOCK_ROWS, 1, dtype=torch.int64)
+    padded[: len(positions), 0] = torch.tensor(positions)
+    visible = (torch.arange(num_keys) <= padded).repeat_interleave(group, 0)  # [blocks * BLOCK_ROWS * group, num_keys]
+    mask = torch.zeros(visible.shape).masked_fill_(~visible, -torch.inf)
+    return mask.view(num_blocks, 1, BLOCK_ROWS * group, num_keys)

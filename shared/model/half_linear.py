@@ -1,0 +1,31 @@
+"""Linear layers with bfloat16 weights for processors that do not multiply bfloat16."""
+
+from typing import cast
+
+import torch
+from torch import nn
+
+_HALF_EXPONENT = 15  # float16 holds magnitudes below 2 ** 16
+
+
+class HalfLinear(nn.Module):
+    """A bfloat16 weight for processors without bfloat16 products: FBGEMM's product of float32 and float16.
+
+    float16 has more digits than bfloat16 and a smaller range, so the weight is scaled by a power of two, which loses
+    nothing: only magnitudes 2 ** 29 below the weight's greatest lose digits. Activations stay in float32.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        """Pack the layer's weight, [out, in]; the layer itself can be dropped afterwards."""
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        weight = linear.weight.detach().float()  # [out, in]
+        _, exponent = torch.frexp(weight.abs().max())
+        shift = _HALF_EXPONENT - int(exponent)
+        self._unscale = 2.0**-shift
+        bias = None if linear.bias is None else linear.bias.detach().float()
+        self.packed = torch.ops.quantized.linear_prepack_fp16(weight * 2.0**shift, bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Multiply. x: [..., in] float32; returns [..., out] float32."""
+        return cast("torch.Tensor", torch.ops.quantized.linear_dynamic_fp16(x * self._unscale, self.packed))

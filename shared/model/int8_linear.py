@@ -1,0 +1,29 @@
+"""Linear layers with weights of 8 bits: for a draft, whose guesses may be rough if they are quick."""
+
+from typing import cast
+
+import torch
+from torch import nn
+
+
+class Int8Linear(nn.Module):
+    """A linear layer with weights, and at each product activations, rounded to 8 bits: FBGEMM's or oneDNN's.
+
+    Rounding a model changes it, and a row's bits depend on the rows beside it: never for a target.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        """Round the layer's weight, [out, in], by output; the layer itself can be dropped afterwards."""
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        weight = linear.weight.detach().float()  # [out, in]
+        scales = weight.abs().amax(1).clamp(min=1e-9) / 127  # [out]
+        zeros = torch.zeros(self.out_features, dtype=torch.int64)
+        rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
+        bias = None if linear.bias is None else linear.bias.detach().float()
+        self.packed = torch.ops.quantized.linear_prepack(rounded, bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Multiply. x: [..., in] float32; returns [..., out] float32."""
+        # One bit less for activations, since sums of two products overflow where there is no VNNI.
+        return cast("torch.Tensor", torch.ops.quantized.linear_dynamic(x, self.packed, reduce_range=True))
