@@ -100,8 +100,8 @@ class DraftModel:
         return guessed[num_news:]
 
     def _ended(self, session: Session) -> bool:
-        """Whether what was guessed ends with a stop token."""
-        return len(session.token_ids) > self._committed and session.token_ids[-1] in self._params.stop_token_ids
+        """Whether what was guessed ends the sequence."""
+        return len(session.token_ids) > self._committed and session.ended
 
     async def _settle(self, session: Session) -> None:
         """Wait until nothing runs that writes to the session."""

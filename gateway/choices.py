@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from time import perf_counter
 
-from gateway.decoder import Decoder, FinishReason
+from gateway.decoder import Decoder, Round
 from gateway.prediction_usage import num_in_reply
+from gateway.reply_format import PLAIN, Parts, ReplyFinish, ReplyFormat, ReplyParser
 from gateway.reply_text import ReplyText
 from gateway.token_logprobs import TokenLogprobs
 from gateway.tokenizer import ChatTokenizer
 from gateway.usage import Usage
+from shared.errors import InvalidFieldError
 from shared.sampling_params import SamplingParams
 
 
@@ -30,17 +32,20 @@ class Choice:
     predicted_ids: Sequence[int] = ()
     include_stop: bool = False
     """Whether a stop string, or the text of a stop token, is part of the reply."""
+    form: ReplyFormat = PLAIN
+    grammar_field: str = ""
+    """The field of the request that asks for a grammar."""
     echo: str = ""
     """What the reply begins with, before the first token."""
 
 
 @dataclass(frozen=True)
 class Delta:
-    """What one round added to the text of a choice; the choice's last one has a finish reason."""
+    """What one round added to a choice; the choice's last one has a finish reason."""
 
     index: int
-    text: str
-    finish_reason: FinishReason | None
+    parts: Parts
+    finish_reason: ReplyFinish | None
     logprobs: list[TokenLogprobs]
     """One a token, where they were asked for."""
 
@@ -53,15 +58,8 @@ async def decode_choice(
     Raises what `Decoder.decode` raises.
     """
     reply = ReplyText(tokenizer, choice.params, choice.stop_strings, include_stop=choice.include_stop)
-    rounds = decoder.decode(
-        choice.prompt_ids,
-        choice.params,
-        choice.max_tokens,
-        choice.k,
-        num_lookup_tokens=choice.num_lookup_tokens,
-        predicted_ids=choice.predicted_ids,
-    )
-    text = choice.echo
+    rounds = _rounds(choice, decoder)
+    text, parser = choice.echo, ReplyParser(choice.form)
     reply_ids: list[int] = []
     async with aclosing(rounds):
         async for round_ in rounds:
@@ -80,13 +78,34 @@ async def decode_choice(
                 finish_reason = "stop"
             usage.count(round_, num_tokens, perf_counter() - started)
             reply_ids += round_.token_ids[:num_tokens]
-            yield Delta(choice.index, text, finish_reason, logprobs)
+            parts = parser.push(text, last=bool(finish_reason))
+            yield Delta(choice.index, parts, parser.finish_reason(finish_reason), logprobs)
             text = ""
             if finish_reason:
                 break
     if choice.predicted_ids:
         accepted = await asyncio.to_thread(num_in_reply, choice.predicted_ids, reply_ids)
         usage.count_prediction(len(choice.predicted_ids), accepted)
+
+
+async def _rounds(choice: Choice, decoder: Decoder) -> AsyncGenerator[Round]:
+    """Yield the choice's rounds. What is wrong with its grammar is wrong with the field that asked for it."""
+    decoding = decoder.decode(
+        choice.prompt_ids,
+        choice.params,
+        choice.max_tokens,
+        choice.k,
+        num_lookup_tokens=choice.num_lookup_tokens,
+        predicted_ids=choice.predicted_ids,
+    )
+    try:
+        async with aclosing(decoding) as rounds:
+            async for round_ in rounds:
+                yield round_
+    except InvalidFieldError as error:
+        if choice.params.grammar and error.field == choice.params.grammar.kind:
+            raise InvalidFieldError(choice.grammar_field, error.problem) from error
+        raise
 
 
 async def interleave(streams: Sequence[AsyncGenerator[Delta]], limit: int) -> AsyncGenerator[Delta]:

@@ -20,11 +20,8 @@ def _only(no_op: object) -> AfterValidator:
 class NoOpFields(BaseModel):
     """Each field with the one value besides null that asks for nothing. Ignoring any other would be a silent lie."""
 
-    tools: Annotated[object, _only([])] = None
-    tool_choice: Annotated[object, _only("none")] = None
     functions: Annotated[object, _only([])] = None
     function_call: Annotated[object, _only("none")] = None
-    response_format: Annotated[object, _only({"type": "text"})] = None
     modalities: Annotated[object, _only(["text"])] = None
     audio: Annotated[object, _only({})] = None
     web_search_options: Annotated[object, _only({})] = None
@@ -38,12 +35,6 @@ class NoOpFields(BaseModel):
     allowed_token_ids: Annotated[object, _only([])] = None
     skip_special_tokens: Annotated[object, _only(no_op=True)] = None
     truncate_prompt_tokens: Annotated[object, _only(no_op=None)] = None
-    structured_outputs: Annotated[object, _only({})] = None
-    guided_json: Annotated[object, _only(no_op=None)] = None
-    guided_regex: Annotated[object, _only(no_op=None)] = None
-    guided_choice: Annotated[object, _only(no_op=None)] = None
-    guided_grammar: Annotated[object, _only(no_op=None)] = None
     chat_template: Annotated[object, _only(no_op=None)] = None
-    chat_template_kwargs: Annotated[object, _only({})] = None
     add_generation_prompt: Annotated[object, _only(no_op=True)] = None
     continue_final_message: Annotated[object, _only(no_op=False)] = None

@@ -7,11 +7,13 @@ from dataclasses import replace
 from gateway.choices import Choice
 from gateway.decoder import Decoder
 from gateway.errors import ContextLengthError, ModelNotFoundError
+from gateway.reply_format import ReplyFormat
 from gateway.schemas import ChatRequest, CompletionRequest, GenerationRequest, Speculative, TokenizeRequest
 from gateway.settings import GatewaySettings
 from gateway.tokenizer import ChatTokenizer
+from gateway.tool_fields import NamedTool
 from shared.errors import InvalidFieldError
-from shared.sampling_params import SamplingParams
+from shared.sampling_params import Grammar, SamplingParams
 from shared.seeds import choice_seed
 
 COMPLETION_MAX_TOKENS = 16  # OpenAI's default; a chat's default is what is left of the context
@@ -30,10 +32,18 @@ class Planner:
     def chat(self, request: ChatRequest) -> list[Choice]:
         """Return the n choices of a chat."""
         self.check_model(request.model)
-        choices = self._choices(request, "messages", [self._tokenizer.encode_chat(request.messages)], default=None)
+        tokenizer = self._tokenizer
+        prompt = tokenizer.render_chat(request.messages, request.offered, request.chat_template_kwargs)
+        parallel = request.parallel_tool_calls and not isinstance(request.tool_choice, NamedTool)
+        form = ReplyFormat.of(tokenizer.chat_template, prompt, tools=bool(request.offered), parallel=parallel)
+        if request.offered and not form.tools:
+            raise InvalidFieldError("tools", "the model's chat template calls none, or in a way that is not known here")
+        prompts = [tokenizer.encode(prompt, add_special_tokens=False)]
+        choices = self._choices(request, "messages", prompts, default=None)
+        grammar = form.tools.grammar(request.called, parallel=parallel) if form.tools and request.called else None
         predicted = request.prediction.text if request.prediction else ""
-        predicted_ids = self._tokenizer.encode(predicted, add_special_tokens=False)
-        return [replace(choice, predicted_ids=predicted_ids) for choice in choices]
+        predicted_ids = tokenizer.encode(predicted, add_special_tokens=False)
+        return [replace(_formed(choice, form, grammar), predicted_ids=predicted_ids) for choice in choices]
 
     def completion(self, request: CompletionRequest) -> list[Choice]:
         """Return the choices of a completion: n for the first prompt, then n for the next."""
@@ -75,6 +85,7 @@ class Planner:
                 num_lookup_tokens=num_lookup_tokens,
                 stop_strings=request.stop_strings,
                 include_stop=request.include_stop_str_in_output,
+                grammar_field=request.grammar[0] if request.grammar else "",
                 echo=self._text(echoes[prompt_index]) if echoes else "",
             )
             for prompt_index, prompt_ids in enumerate(prompts)
@@ -104,6 +115,7 @@ class Planner:
             min_tokens=request.min_tokens,
             logprobs=request.wants_logprobs is not None,
             top_logprobs=request.wants_logprobs or 0,
+            grammar=request.grammar[1] if request.grammar else None,
         )
 
     def _num_tokens(self, speculative: Speculative, proposer: str, default: int) -> int:
@@ -133,3 +145,11 @@ class Planner:
             problem = f"{limit}, with a prompt of {len(prompt_ids)} tokens, is above the context of {target.max_length}"
             raise ContextLengthError(limit_field, problem)
         return limit
+
+
+def _formed(choice: Choice, form: ReplyFormat, grammar: Grammar | None) -> Choice:
+    """Return the choice as one of a chat; a call that has to be made goes before what else the reply is to be."""
+    if not grammar:
+        return replace(choice, form=form)
+    params = replace(choice.params, grammar=grammar)
+    return replace(choice, form=form, params=params, grammar_field="tools")

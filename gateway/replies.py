@@ -3,15 +3,16 @@
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 from uuid import uuid4
 
 from gateway.choices import Delta
-from gateway.decoder import FinishReason
+from gateway.reply_format import ReplyFinish
 from gateway.schemas import GenerationRequest
 from gateway.token_bytes import TokenBytes
 from gateway.token_logprobs import TokenLogprobs, chat_logprobs, completion_logprobs
+from gateway.tool_call import ToolCallDelta
 from gateway.usage import Usage
 
 Json = dict[str, Any]
@@ -21,13 +22,22 @@ Json = dict[str, Any]
 class Answer:
     """The whole of one choice, as its deltas come in."""
 
-    text: str = ""
-    finish_reason: FinishReason | None = None
+    content: str = ""
+    reasoning: str = ""
+    tool_calls: list[ToolCallDelta] = field(default_factory=list)
+    finish_reason: ReplyFinish | None = None
     logprobs: list[TokenLogprobs] = field(default_factory=list)
 
     def add(self, delta: Delta) -> None:
         """Append a delta."""
-        self.text += delta.text
+        self.content += delta.parts.content
+        self.reasoning += delta.parts.reasoning
+        for call in delta.parts.tool_calls:
+            if call.index == len(self.tool_calls):
+                self.tool_calls.append(call)
+            else:
+                begun = self.tool_calls[call.index]
+                self.tool_calls[call.index] = replace(begun, arguments=begun.arguments + call.arguments)
         self.finish_reason = delta.finish_reason
         self.logprobs += delta.logprobs
 
@@ -65,7 +75,7 @@ class Reply(ABC):
 
     def chunks(self, delta: Delta) -> list[Json]:
         """Return the chunks of a delta: none if it has nothing to tell, and one more to finish the choice."""
-        told = delta.text or delta.logprobs
+        told = delta.parts.content or delta.parts.reasoning or delta.parts.tool_calls or delta.logprobs
         pieces = [self._chunk(self._piece(delta) | self._rest(delta.index, delta.logprobs))] if told else []
         if delta.finish_reason is None:
             return pieces
@@ -82,7 +92,7 @@ class Reply(ABC):
         return {"metrics": usage.metrics()} if self._metrics else {}
 
     def _rest(
-        self, index: int, logprobs: Sequence[TokenLogprobs] = (), finish_reason: FinishReason | None = None
+        self, index: int, logprobs: Sequence[TokenLogprobs] = (), finish_reason: ReplyFinish | None = None
     ) -> Json:
         told = self._logprobs(logprobs) if self._wants_logprobs and (logprobs or not finish_reason) else None
         return {"index": index, "logprobs": told, "finish_reason": finish_reason}
@@ -105,13 +115,18 @@ class ChatReply(Reply):
     id_prefix, object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
     def _whole(self, answer: Answer) -> Json:
-        return {"message": {"role": "assistant", "content": answer.text, "refusal": None}}
+        called = {"tool_calls": [_call(call) for call in answer.tool_calls]} if answer.tool_calls else {}
+        content = {"content": answer.content or (None if called else "")}
+        return {"message": {"role": "assistant", "refusal": None} | content | called | _thought(answer.reasoning)}
 
     def _first(self) -> Json:
         return {"delta": {"role": "assistant", "content": ""}}
 
     def _piece(self, delta: Delta) -> Json:
-        return {"delta": {"content": delta.text}}
+        parts = delta.parts
+        content = {"content": parts.content} if parts.content or delta.logprobs else {}
+        calls = {"tool_calls": [{"index": call.index} | _call(call) for call in parts.tool_calls]}
+        return {"delta": _thought(parts.reasoning) | content | (calls if parts.tool_calls else {})}
 
     def _last(self) -> Json:
         return {"delta": {}}
@@ -126,16 +141,25 @@ class CompletionReply(Reply):
     id_prefix, object, chunk_object = "cmpl", "text_completion", "text_completion"
 
     def _whole(self, answer: Answer) -> Json:
-        return {"text": answer.text}
+        return {"text": answer.content}
 
     def _first(self) -> Json:
         return {"text": ""}
 
     def _piece(self, delta: Delta) -> Json:
-        return {"text": delta.text}
+        return {"text": delta.parts.content}
 
     def _last(self) -> Json:
         return {"text": ""}
 
     def _logprobs(self, tokens: Sequence[TokenLogprobs]) -> Json:
         return completion_logprobs(tokens, self._names)
+
+
+def _thought(reasoning: str) -> Json:
+    return {"reasoning_content": reasoning} if reasoning else {}
+
+
+def _call(call: ToolCallDelta) -> Json:
+    begun = {"id": call.id, "type": "function"} if call.id else {}
+    return begun | {"function": ({"name": call.name} if call.name else {}) | {"arguments": call.arguments}}

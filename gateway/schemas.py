@@ -3,10 +3,13 @@
 from abc import abstractmethod
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from gateway.grammar_fields import GrammarFields
 from gateway.no_op_fields import NoOpFields
+from gateway.schema import Schema
+from gateway.tool_fields import ToolCall, ToolFields
 from shared.sampling_params import MAX_TOP_LOGPROBS
 
 StopString = Annotated[str, Field(min_length=1)]
@@ -14,46 +17,50 @@ TokenId = Annotated[str, Field(pattern="^[0-9]{1,9}$")]  # the keys of JSON are 
 TopLogprobs = Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)]
 
 
-class _Schema(BaseModel):
-    """What every part of a request has in common: unknown fields are ignored, numbers in quotes are not numbers."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def null_is_absent(cls, data: Any) -> Any:
-        """Read null as not given, as OpenAI does."""
-        return {key: value for key, value in data.items() if value is not None} if isinstance(data, dict) else data
-
-
-class TextPart(_Schema):
+class TextPart(Schema):
     """A part of a message. Text is the only kind."""
 
     type: Literal["text"]
     text: str
 
 
-class Message(_Schema):
+class Message(Schema):
     """A message of a chat."""
 
     role: Literal["system", "user", "assistant", "tool", "developer"]
+    tool_calls: list[ToolCall] = Field([])
     content: str | list[TextPart]
     name: str | None = None
-    tool_calls: Annotated[list[Any], Field(max_length=0)] = []
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def calls_need_no_content(cls, data: Any) -> Any:
+        """Take a message that calls tools and says nothing."""
+        silent = isinstance(data, dict) and data.get("tool_calls") and data.get("content") is None
+        return data | {"content": ""} if silent else data
 
     @property
     def text(self) -> str:
         """The content as one string."""
         return self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
 
+    @property
+    def rendered(self) -> dict[str, Any]:
+        """The message as chat templates take it."""
+        rest = {name: getattr(self, name) for name in ("name", "tool_call_id", "reasoning_content")}
+        message = {"role": self.role, "content": self.text, "tool_calls": [call.rendered for call in self.tool_calls]}
+        return {name: value for name, value in (message | rest).items() if value or name == "content"}
 
-class StreamOptions(_Schema):
+
+class StreamOptions(Schema):
     """How to stream."""
 
     include_usage: bool = False
 
 
-class Speculative(_Schema):
+class Speculative(Schema):
     """How to speculate. None of it changes the tokens of the reply."""
 
     enabled: bool = True
@@ -63,7 +70,7 @@ class Speculative(_Schema):
     metrics: bool = False
 
 
-class PredictedOutput(_Schema):
+class PredictedOutput(Schema):
     """What the client expects the reply to be, more or less. It makes the reply faster and never other."""
 
     type: Literal["content"]
@@ -75,7 +82,7 @@ class PredictedOutput(_Schema):
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
-class GenerationRequest(_Schema, NoOpFields):
+class GenerationRequest(GrammarFields, NoOpFields):
     """What chats and completions have in common."""
 
     model: str
@@ -85,15 +92,15 @@ class GenerationRequest(_Schema, NoOpFields):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=-1, lt=2**31)] = 0
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: StopString | Annotated[list[StopString], Field(max_length=16)] = []
+    stop: StopString | Annotated[list[StopString], Field(max_length=16)] = Field([])
     min_p: float = 0.0
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     repetition_penalty: float = 1.0
-    logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] = {}
+    logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] = Field({})
     min_tokens: int = 0
     ignore_eos: bool = False
-    stop_token_ids: list[Annotated[int, Field(ge=0, lt=2**31)]] = []
+    stop_token_ids: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field([])
     include_stop_str_in_output: bool = False
     n: Annotated[int, Field(ge=1, le=128)] = 1
     best_of: int | None = None
@@ -127,13 +134,14 @@ class GenerationRequest(_Schema, NoOpFields):
         return "max_tokens", self.max_tokens
 
 
-class ChatRequest(GenerationRequest):
+class ChatRequest(GenerationRequest, ToolFields):
     """The body of POST /v1/chat/completions."""
 
     messages: Annotated[list[Message], Field(min_length=1)]
     prediction: PredictedOutput | None = None
     logprobs: bool = False
     top_logprobs: TopLogprobs = 0
+    chat_template_kwargs: dict[str, Any] = Field({})
 
     @field_validator("top_logprobs")
     @classmethod
@@ -181,7 +189,7 @@ class CompletionRequest(GenerationRequest):
                 return [text]
 
 
-class TokenizeRequest(_Schema):
+class TokenizeRequest(Schema):
     """The body of POST /tokenize, as vLLM has it: a text or a chat."""
 
     model: str | None = None
@@ -198,7 +206,7 @@ class TokenizeRequest(_Schema):
         return self
 
 
-class DetokenizeRequest(_Schema):
+class DetokenizeRequest(Schema):
     """The body of POST /detokenize."""
 
     model: str | None = None

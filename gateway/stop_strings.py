@@ -22,15 +22,15 @@ class StopStrings:
         found = [(start, start + len(stop)) for stop in self._stops if (start := text.find(stop)) >= 0]
         self.found = bool(found)
         if found:
-            start, stop_end = min(found)
-            end = stop_end if self._include else start
+            start, rest = min(found)
+            end = rest if self._include else start
         else:
-            end = len(text) - max((_overlap(text, stop) for stop in self._stops), default=0)
-        self._held = text[end:]
+            end = rest = len(text) - max((_overlap(text, stop) for stop in self._stops), default=0)
+        self._held = text[rest:]
         return text[:end]
 
     def flush(self) -> str:
-        """Return the held text: there is no more to come that could complete a stop string."""
+        """Return the held text: what followed the stop string, or what can no longer become one at the end."""
         held, self._held = self._held, ""
         return held
 

@@ -1,7 +1,8 @@
 """The gateway's side of the target service."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import grpc
 
@@ -31,7 +32,8 @@ class TargetSession:
         """Run one round. Raises what `TargetClient.session` raises."""
         with _status_as_error():
             request = pb.VerifyDraft(round=self._round, position=self._position, draft_token_ids=draft_ids)
-            await self._call.write(pb.VerifyRequest(verify=request))
+            with suppress(asyncio.InvalidStateError):  # the stream has ended: reading says why
+                await self._call.write(pb.VerifyRequest(verify=request))
             response = await self._call.read()
             if not isinstance(response, pb.VerifyResponse):  # the stream ended: its status says why
                 raise TargetUnavailableError(f"the target ended the stream: {await self._call.details()}")

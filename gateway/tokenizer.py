@@ -16,6 +16,8 @@ from gateway.token_bytes import TokenBytes
 from shared.errors import InvalidFieldError, ModelError
 from shared.fingerprint import fingerprint
 
+Json = dict[str, Any]
+
 
 class ChatTokenizer:
     """A model's tokenizer, its chat template and its stop tokens. Safe to use from several threads."""
@@ -56,26 +58,41 @@ class ChatTokenizer:
         """Return the text of token ids, special tokens by their names."""
         return str(self._tokenizer.decode(token_ids, skip_special_tokens=False))
 
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
-        """Return the token ids of a chat, up to where the reply begins. Raises InvalidFieldError."""
+    @property
+    def chat_template(self) -> str:
+        """The template of chats. Raises InvalidFieldError."""
         try:
-            template = self._chat.get_chat_template()
+            return str(self._chat.get_chat_template())
         except ValueError as error:
             raise InvalidFieldError("messages", f"the model is not made for chats: {error}") from error
+
+    def render_chat(self, messages: Sequence[Message], tools: Sequence[Json] = (), options: Json | None = None) -> str:
+        """Return the text of a chat, up to where the reply begins; options go to the template.
+
+        Raises InvalidFieldError.
+        """
+        template = self.chat_template
         # Most templates know only "system", and drop the messages of a role that they do not know.
         renamed = {} if "developer" in template else {"developer": "system"}
         chat: list[dict[str, Any]] = [
-            {"role": renamed.get(message.role, message.role), "content": message.text}
-            | ({"name": message.name} if message.name else {})
-            for message in messages
+            message.rendered | {"role": renamed.get(message.role, message.role)} for message in messages
         ]
         try:
             text = self._chat.apply_chat_template(
-                chat, chat_template=template, add_generation_prompt=True, tokenize=False
+                chat,
+                tools=list(tools) or None,
+                chat_template=template,
+                add_generation_prompt=True,
+                tokenize=False,
+                **(options or {}),
             )
         except jinja2.TemplateError as error:
             raise InvalidFieldError("messages", f"the model's chat template refuses them: {error}") from error
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        return str(text)
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """Return the token ids of a chat, up to where the reply begins. Raises InvalidFieldError."""
+        return self.encode(self.render_chat(messages), add_special_tokens=False)
 
     def detokenizer(self) -> "Detokenizer":
         """Begin the text of a reply."""

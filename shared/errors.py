@@ -21,7 +21,7 @@ class InvalidFieldError(OutriderError):
     def __init__(self, field: str, problem: str) -> None:
         """Name the field as the protocol names it, then say what is wrong with it."""
         super().__init__(f"{field}: {problem}")
-        self.field = field
+        self.field, self.problem = field, problem
 
 
 class OutOfOrderError(OutriderError):

@@ -3,10 +3,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from shared.errors import InvalidFieldError
 from shared.pb import specdec_pb2 as pb
 
+# Between two parts of a JSON text: enough to indent, and no more, for there are models that would never end it.
+JSON_WHITESPACE = r"[\x20\x0A\x0D\x09]{0,20}"
 MAX_TOP_LOGPROBS = 20  # vLLM's limit, and OpenAI's for chats
 RANGES: dict[str, tuple[float, float]] = {  # both ends included
     "temperature": (0, 1e9),
@@ -20,6 +23,14 @@ RANGES: dict[str, tuple[float, float]] = {  # both ends included
     "min_tokens": (0, 2**31 - 1),
     "top_logprobs": (0, MAX_TOP_LOGPROBS),
 }
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """What the output conforms to: a text, and which field of the proto file it is."""
+
+    kind: Literal["json_schema", "regex", "lark"]
+    text: str
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,7 @@ class SamplingParams:
     output_start: int | None = None
     logprobs: bool = False
     top_logprobs: int = 0
+    grammar: Grammar | None = None
 
     def __post_init__(self) -> None:
         """Check every range."""
@@ -66,6 +78,10 @@ class SamplingParams:
     def from_pb(cls, message: pb.SamplingParams) -> "SamplingParams":
         """Read the message. Raises InvalidFieldError."""
         values = {field.name: getattr(message, field.name) for field in message.DESCRIPTOR.fields}
+        kinds = [field.name for field in message.DESCRIPTOR.oneofs_by_name["grammar"].fields]
+        texts = {kind: values.pop(kind) for kind in kinds}
+        kind = message.WhichOneof("grammar")
+        values["grammar"] = Grammar(kind, texts[kind]) if kind else None
         for name in ("repetition_penalty", "output_start"):
             if not message.HasField(name):
                 del values[name]
@@ -75,4 +91,8 @@ class SamplingParams:
 
     def to_pb(self) -> pb.SamplingParams:
         """Write the message."""
-        return pb.SamplingParams(**vars(self))
+        values = {name: value for name, value in vars(self).items() if name != "grammar"}
+        message = pb.SamplingParams(**values)
+        if self.grammar:
+            setattr(message, self.grammar.kind, self.grammar.text)
+        return message

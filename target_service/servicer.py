@@ -1,11 +1,13 @@
 """The Verify stream."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import grpc
 import structlog
 
-from shared.errors import InvalidFieldError, OutOfOrderError
+from shared.errors import InvalidFieldError, OutOfOrderError, OutriderError
 from shared.model.engine import Engine
 from shared.model.session import Session
 from shared.pb import specdec_pb2 as pb
@@ -14,6 +16,8 @@ from shared.rpc import errors_as_status
 from shared.sampling_params import SamplingParams
 
 log = structlog.get_logger()
+
+LISTEN_SECONDS = 1.0  # how long a refusal waits for the first `verify`
 
 VerifyContext = grpc.aio.ServicerContext[pb.VerifyRequest, pb.VerifyResponse]
 InfoContext = grpc.aio.ServicerContext[pb.TargetServiceGetModelInfoRequest, pb.TargetServiceGetModelInfoResponse]
@@ -38,24 +42,36 @@ class TargetServicer(pb_grpc.TargetServiceServicer):
         self, request_iterator: AsyncIterator[pb.VerifyRequest], context: VerifyContext
     ) -> None:
         """Hold one session: `open`, then one `verify` a round."""
-        async with errors_as_status(context):
+        async with errors_as_status(context), AsyncExitStack() as held:
             first = await anext(request_iterator, None)
             if first is None:
                 return
             if first.WhichOneof("message") != "open":
                 raise OutOfOrderError("message: the first one of a stream is `open`")
-            opening, params = first.open, SamplingParams.from_pb(first.open.sampling)
-            self._check_max_tokens(opening)
-            self._check_logit_bias(params)
-            async with self._engine.session(opening.prompt_token_ids, params) as session:
-                rounds = Rounds(self._engine, session, opening.max_tokens)
-                async for request in request_iterator:
-                    if request.WhichOneof("message") != "verify":
-                        raise OutOfOrderError("message: after `open`, each one is `verify`")
-                    response = await rounds.verify(request.verify)
-                    await context.write(response)
-                    if response.finish_reason:
-                        return
+            try:
+                session = await held.enter_async_context(self._session(first.open))
+            except OutriderError:
+                # A client that writes when the status is on its way learns of a broken stream and not of the status.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LISTEN_SECONDS):
+                        await anext(request_iterator, None)
+                raise
+            rounds = Rounds(self._engine, session, first.open.max_tokens)
+            async for request in request_iterator:
+                if request.WhichOneof("message") != "verify":
+                    raise OutOfOrderError("message: after `open`, each one is `verify`")
+                response = await rounds.verify(request.verify)
+                await context.write(response)
+                if response.finish_reason:
+                    return
+
+    @asynccontextmanager
+    async def _session(self, opening: pb.VerifyOpen) -> AsyncIterator[Session]:
+        params = SamplingParams.from_pb(opening.sampling)
+        self._check_max_tokens(opening)
+        self._check_logit_bias(params)
+        async with self._engine.session(opening.prompt_token_ids, params) as session:
+            yield session
 
     def _check_max_tokens(self, opening: pb.VerifyOpen) -> None:
         if opening.max_tokens < 1:
@@ -106,6 +122,6 @@ class Rounds:
         )
 
     def _finish_reason(self) -> pb.FinishReason.ValueType:
-        if self._session.token_ids[-1] in self._session.params.stop_token_ids:
+        if self._session.ended:
             return pb.FINISH_REASON_STOP
         return pb.FINISH_REASON_LENGTH if len(self._session.token_ids) == self._end else pb.FINISH_REASON_UNSPECIFIED

@@ -11,6 +11,7 @@ from conftest import StartService, decoder
 from test_lossless import CASES, run_all
 
 from shared.model.model_runner import ModelRunner
+from shared.model.sampler import Sampler
 from shared.model.scheduler import Outcome, Scheduler, _Job
 from shared.model.session import Session
 from shared.pb import specdec_pb2 as pb
@@ -86,7 +87,7 @@ def test_work_ahead_waits_while_anybody_waits() -> None:
     scheduler = Scheduler(cast("ModelRunner", None), prefill_rows=64)
 
     def session(cached: int) -> Session:
-        return Session(0, 100, SamplingParams(), list(range(50)), cached)
+        return Session(0, 100, Sampler(SamplingParams()), list(range(50)), cached)
 
     deliver = list[Outcome | Exception | None]().append
     jobs = [_Job(session(49), (), 1, deliver, ahead=True), _Job(session(49), (), 1, deliver), _Job(session(0))]

@@ -15,6 +15,7 @@ from conftest import StartService, decoder
 from reference import Reference
 
 from gateway.decoder import Decoder, Round
+from shared.model.sampler import Sampler
 from shared.model.session import Session
 from shared.sampling_params import SamplingParams
 
@@ -99,16 +100,17 @@ def test_a_rewritten_history_is_a_new_one() -> None:
     """Whatever was guessed and taken back, the next row is changed as by a session that never guessed."""
     rng = random.Random(1)
     params = replace(FIELDS["all of them"], output_start=4)
-    session = Session(0, 1000, params, [5, 6, 7, 8, 70, 5])
+    tokens = [5, 6, 7, 8, 70, 5]
+    session = Session(0, 1000, Sampler(params, tokens), tokens)
     for _ in range(50):
         position = rng.randint(5, len(session.token_ids))
         session.rewrite(position, [rng.randrange(60, 80) for _ in range(rng.randint(1, 5))])
         session.commit([session.sampler.draw(torch.randn(90), len(session.token_ids)) for _ in range(3)])
-        fresh, rows = Session(0, 1000, params, list(session.token_ids)), torch.randn(2, 90)
+        fresh, rows = Sampler(params, session.token_ids), torch.randn(2, 90)
         for row in rows:
             changed = [row.clone(), row.clone()]
-            for scores, one in zip(changed, (session, fresh), strict=True):
-                for processor in one.sampler._processors:
+            for scores, one in zip(changed, (session.sampler, fresh), strict=True):
+                for processor in one._processors:
                     processor.process(scores)
             torch.testing.assert_close(*changed, rtol=0, atol=0)
             assert not torch.equal(changed[0], row)

@@ -60,6 +60,17 @@ def test_chat_is_rendered_up_to_the_reply(tokenizer: ChatTokenizer) -> None:
     assert token_ids == [*expected, start, *tokenizer.encode("assistant\n")]
 
 
+def test_options_and_tools_reach_the_template(tmp_path: Path) -> None:
+    """Claim: a template sees the request's options, its tools, and calls with their arguments as an object."""
+    folder = tiny_tokenizer.save(tmp_path)
+    template = "{{ tools }} {{ enable_thinking }} {{ messages[0].tool_calls[0].function.arguments.a }}"
+    (folder / "chat_template.jinja").write_text(template)
+    call = {"id": "1", "function": {"name": "f", "arguments": '{"a": 5}'}}
+    said = Message.model_validate({"role": "assistant", "tool_calls": [call]})
+    text = ChatTokenizer.load(str(folder)).render_chat([said], [{"type": "function"}], {"enable_thinking": False})
+    assert text == "[{'type': 'function'}] False 5"
+
+
 def test_text_parts_are_one_text(tokenizer: ChatTokenizer) -> None:
     """Claim: text parts are joined by line ends."""
     parts = [{"type": "text", "text": "the"}, {"type": "text", "text": "coach"}]

@@ -1,5 +1,6 @@
 """A model that serves sessions: what the draft service and the target service have in common."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,8 +14,10 @@ from shared.errors import InvalidFieldError
 from shared.fingerprint import fingerprint
 from shared.model.device import Runner, on_device
 from shared.model.engine_settings import EngineSettings
+from shared.model.grammar import GrammarMask, Grammars
 from shared.model.linears import resolve
 from shared.model.loader import load_runner, row_exact
+from shared.model.sampler import Sampler
 from shared.model.scheduler import Scheduler
 from shared.model.session import Session
 from shared.model.slots import Slots
@@ -27,9 +30,9 @@ log = structlog.get_logger()
 class Engine:
     """A model, its slots and its scheduler."""
 
-    def __init__(self, runner: Runner, settings: EngineSettings, info: pb.ModelInfo) -> None:
+    def __init__(self, runner: Runner, settings: EngineSettings, info: pb.ModelInfo, grammars: Grammars) -> None:
         """Put the parts together; nothing runs before `run`."""
-        self.info = info
+        self.info, self._grammars = info, grammars
         self.slots = Slots(settings.num_slots, info.max_length, settings.slot_wait_seconds, settings.max_waiting)
         self._scheduler = Scheduler(runner, settings.prefill_rows)
         self.run = self._scheduler.run
@@ -47,7 +50,8 @@ class Engine:
         runner = load_runner(folder, settings.dtype, settings.num_slots, settings.max_length, quant)
         on, device = on_device(runner, settings.device, settings.profile)
         vocab_size = runner.model.config.get_text_config().vocab_size
-        vocabulary = AutoTokenizer.from_pretrained(folder).get_vocab()
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        vocabulary = tokenizer.get_vocab()
         info = pb.ModelInfo(
             name=settings.model,
             vocab_size=vocab_size,
@@ -61,13 +65,15 @@ class Engine:
             row_exact=quant == "none" and row_exact(runner, vocab_size),
         )
         log.info("model loaded", folder=str(folder), row_exact=info.row_exact, dtype=info.dtype, device=device)
-        return cls(on, settings, info)
+        ends = runner.model.generation_config.eos_token_id
+        end_ids = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None}
+        return cls(on, settings, info, Grammars(tokenizer, vocab_size, sorted(end_ids)))
 
     @asynccontextmanager
     async def session(self, prompt_ids: Sequence[int], params: SamplingParams) -> AsyncIterator[Session]:
         """Hold a slot for the length of the block, and start to prefill the prompt.
 
-        Raises InvalidFieldError for a prompt that cannot be, NoFreeSlotError.
+        Raises InvalidFieldError for a prompt that cannot be or a wrong grammar, NoFreeSlotError.
         """
         if not prompt_ids:
             raise InvalidFieldError("prompt_token_ids", "empty")
@@ -77,12 +83,17 @@ class Engine:
         self.check_token_ids("prompt_token_ids", prompt_ids)
         if not 0 <= (params.output_start or 0) <= len(prompt_ids):
             raise InvalidFieldError("output_start", f"{params.output_start} is not within the prompt")
-        session = await self.slots.open(list(prompt_ids), params)
+        sampler = await asyncio.to_thread(self._sampler, params, prompt_ids)
+        session = await self.slots.open(list(prompt_ids), sampler)
         try:
             self._scheduler.prefill(session)
             yield session
         finally:
             self._scheduler.withdraw(session, lambda: self.slots.close(session))
+
+    def _sampler(self, params: SamplingParams, prompt_ids: Sequence[int]) -> Sampler:
+        mask = GrammarMask(self._grammars.compile(params.grammar)) if params.grammar else None
+        return Sampler(params, prompt_ids, mask)
 
     def check_token_ids(self, field: str, token_ids: Sequence[int]) -> None:
         """Raise InvalidFieldError if a token is outside the vocabulary."""

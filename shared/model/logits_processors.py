@@ -11,6 +11,11 @@ from shared.sampling_params import SamplingParams
 class LogitsProcessor:
     """Changes the logits of one row at a time. Its history is what was pushed and not popped."""
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can follow."""
+        return False
+
     def process(self, scores: torch.Tensor) -> None:
         """Change the logits of the next token in place. scores: [V] float32."""
         raise NotImplementedError
@@ -91,18 +96,15 @@ class Penalties(LogitsProcessor):
             scores[torch.tensor(list(self._output))] -= params.frequency_penalty * counts + params.presence_penalty
 
 
-def logits_processors(params: SamplingParams, token_ids: Sequence[int]) -> list[LogitsProcessor]:
-    """Return those that the request needs, in the order in which they apply, having seen these tokens."""
-    start = len(token_ids) if params.output_start is None else params.output_start
+def logits_processors(params: SamplingParams, prompt_ids: Collection[int]) -> list[LogitsProcessor]:
+    """Return those that the request needs besides its grammar's, in the order in which they apply."""
     processors: list[LogitsProcessor] = []
     if params.logit_bias:
         processors.append(Bias(params))
     if params.min_tokens and params.stop_token_ids:
         processors.append(MinTokens(params))
     if params.frequency_penalty or params.presence_penalty or params.repetition_penalty != 1:
-        processors.append(Penalties(params, token_ids[:start]))
-    for processor in processors:
-        processor.push(token_ids[start:])
+        processors.append(Penalties(params, prompt_ids))
     return processors
 
 

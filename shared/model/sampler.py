@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
-from shared.model.logits_processors import logits_processors
+from shared.model.logits_processors import LogitsProcessor, logits_processors
 from shared.model.noise import gumbel
 from shared.sampling_params import SamplingParams
 
@@ -15,10 +15,19 @@ _NUCLEUS = 1024  # nearly every nucleus lies within so many tokens, and a top-k 
 class Sampler:
     """Draws the tokens of one sequence, one after the other: each has those before it as its history."""
 
-    def __init__(self, params: SamplingParams, token_ids: Sequence[int] = ()) -> None:
-        """Begin after these tokens."""
+    def __init__(
+        self, params: SamplingParams, token_ids: Sequence[int] = (), grammar: LogitsProcessor | None = None
+    ) -> None:
+        """Begin after these tokens. Raises InvalidFieldError if those of the output do not conform to the grammar."""
         self.params = params
-        self._processors = logits_processors(params, token_ids)
+        start = len(token_ids) if params.output_start is None else params.output_start
+        self._processors = logits_processors(params, token_ids[:start]) + ([grammar] if grammar else [])
+        self.push(token_ids[start:])
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can follow."""
+        return any(processor.ended for processor in self._processors)
 
     def draw(self, logits: torch.Tensor, position: int) -> int:
         """Return the token that stands at this position, given its logits, and add it to the history.

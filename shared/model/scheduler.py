@@ -68,7 +68,7 @@ class _Job:
         """Commit what a pass of so many rows and sessions decided, and tell of it."""
         position = len(self.session.token_ids)
         self.session.commit(verdict.token_ids)
-        self.left = 0 if verdict.token_ids[-1] in self.session.params.stop_token_ids else self.left - 1
+        self.left = 0 if self.session.ended else self.left - 1
         queued = perf_counter() - self.arrived - self.forward_seconds - sample_seconds
         seconds = {"queue_us": queued, "forward_us": self.forward_seconds, "sample_us": sample_seconds}
         counts = {"num_passes": self.num_passes, "num_rows": num_rows, "num_sessions": num_sessions}

@@ -1,10 +1,9 @@
 """One sequence being decoded."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from shared.model.sampler import Sampler
-from shared.sampling_params import SamplingParams
 
 
 @dataclass(eq=False)
@@ -17,16 +16,19 @@ class Session:
 
     slot: int
     max_length: int
-    params: SamplingParams
+    sampler: Sampler
+    """Its history is the sequence."""
     token_ids: list[int]
     cached: int = 0
-    sampler: Sampler = field(init=False)
-    """Its history is the sequence."""
 
     def __post_init__(self) -> None:
         """Check the invariant."""
         self._check()
-        self.sampler = Sampler(self.params, self.token_ids)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last token is a stop token, or the end of a grammar."""
+        return self.token_ids[-1] in self.sampler.params.stop_token_ids or self.sampler.ended
 
     @property
     def room(self) -> int:

@@ -5,8 +5,8 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from shared.errors import NoFreeSlotError
+from shared.model.sampler import Sampler
 from shared.model.session import Session, common_prefix
-from shared.sampling_params import SamplingParams
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Slots:
         """How many slots are in use."""
         return len(self._busy)
 
-    async def open(self, prompt_ids: list[int], params: SamplingParams) -> Session:
+    async def open(self, prompt_ids: list[int], sampler: Sampler) -> Session:
         """Start a session, waiting for a slot in order of arrival.
 
         Raises NoFreeSlotError if too many wait already, or if none becomes free in time.
@@ -46,7 +46,7 @@ class Slots:
         slot = max(self._free, key=lambda slot: common_prefix(slot.token_ids, prompt_ids))
         self._free.remove(slot)
         cached = min(common_prefix(slot.token_ids, prompt_ids), len(prompt_ids) - 1)
-        session = Session(slot.index, self.max_length, params, list(prompt_ids), cached)
+        session = Session(slot.index, self.max_length, sampler, list(prompt_ids), cached)
         self._busy[session] = slot
         self._wake_next()
         return session

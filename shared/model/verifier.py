@@ -32,7 +32,7 @@ def verify(logits: torch.Tensor, draft_ids: Sequence[int], sampler: Sampler, pos
     token_ids: list[int] = []
     for row, draft_id in zip(logits, [*draft_ids, None], strict=True):
         token_ids.append(sampler.draw(row, position + len(token_ids)))
-        if token_ids[-1] in params.stop_token_ids or token_ids[-1] != draft_id:
+        if token_ids[-1] in params.stop_token_ids or token_ids[-1] != draft_id or sampler.ended:
             break
     accepted = sum(ours == theirs for ours, theirs in zip(token_ids, draft_ids, strict=False))
     rows = zip(logits, token_ids, strict=False) if params.logprobs else ()

@@ -71,7 +71,7 @@ class _FinishReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     FINISH_REASON_UNSPECIFIED: _FinishReason.ValueType  # 0
     """It did not end."""
     FINISH_REASON_STOP: _FinishReason.ValueType  # 1
-    """A stop token was committed."""
+    """A stop token was committed, or the grammar's end was reached."""
     FINISH_REASON_LENGTH: _FinishReason.ValueType  # 2
     """max_tokens were committed."""
 
@@ -81,7 +81,7 @@ class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
 FINISH_REASON_UNSPECIFIED: FinishReason.ValueType  # 0
 """It did not end."""
 FINISH_REASON_STOP: FinishReason.ValueType  # 1
-"""A stop token was committed."""
+"""A stop token was committed, or the grammar's end was reached."""
 FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
 """max_tokens were committed."""
 Global___FinishReason: typing_extensions.TypeAlias = FinishReason
@@ -390,7 +390,7 @@ class SamplingParams(google.protobuf.message.Message):
     not depend on the draft, on k, or on what else runs.
 
     What changes logits applies to each row in this order: logit_bias, min_tokens, the penalties (repetition first),
-    temperature, min_p, top_k, top_p. Each row has the tokens before it, accepted draft tokens included, as its history.
+    the grammar, temperature, min_p, top_k, top_p. Each row has the tokens before it, accepted draft tokens included, as its history.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -425,6 +425,9 @@ class SamplingParams(google.protobuf.message.Message):
     OUTPUT_START_FIELD_NUMBER: builtins.int
     LOGPROBS_FIELD_NUMBER: builtins.int
     TOP_LOGPROBS_FIELD_NUMBER: builtins.int
+    JSON_SCHEMA_FIELD_NUMBER: builtins.int
+    REGEX_FIELD_NUMBER: builtins.int
+    LARK_FIELD_NUMBER: builtins.int
     temperature: builtins.float
     """Divides the logits. 0 is greedy: the most likely token, without noise. At most 1e9."""
     top_p: builtins.float
@@ -451,6 +454,12 @@ class SamplingParams(google.protobuf.message.Message):
     """Whether to tell the log-probabilities of the committed tokens."""
     top_logprobs: builtins.int
     """With them, those of the so many likeliest tokens at the same place. 0 to 20."""
+    json_schema: builtins.str
+    """A JSON schema, as a JSON text."""
+    regex: builtins.str
+    """A regular expression, in the syntax of Rust's, that matches the whole output."""
+    lark: builtins.str
+    """A context-free grammar in Lark's syntax, or in GBNF."""
     @property
     def stop_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Tokens after which the sequence ends. They are committed."""
@@ -476,13 +485,18 @@ class SamplingParams(google.protobuf.message.Message):
         output_start: builtins.int | None = ...,
         logprobs: builtins.bool = ...,
         top_logprobs: builtins.int = ...,
+        json_schema: builtins.str = ...,
+        regex: builtins.str = ...,
+        lark: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_output_start", b"_output_start", "_repetition_penalty", b"_repetition_penalty", "output_start", b"output_start", "repetition_penalty", b"repetition_penalty"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_output_start", b"_output_start", "_repetition_penalty", b"_repetition_penalty", "frequency_penalty", b"frequency_penalty", "logit_bias", b"logit_bias", "logprobs", b"logprobs", "min_p", b"min_p", "min_tokens", b"min_tokens", "output_start", b"output_start", "presence_penalty", b"presence_penalty", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "stop_token_ids", b"stop_token_ids", "temperature", b"temperature", "top_k", b"top_k", "top_logprobs", b"top_logprobs", "top_p", b"top_p"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_output_start", b"_output_start", "_repetition_penalty", b"_repetition_penalty", "grammar", b"grammar", "json_schema", b"json_schema", "lark", b"lark", "output_start", b"output_start", "regex", b"regex", "repetition_penalty", b"repetition_penalty"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_output_start", b"_output_start", "_repetition_penalty", b"_repetition_penalty", "frequency_penalty", b"frequency_penalty", "grammar", b"grammar", "json_schema", b"json_schema", "lark", b"lark", "logit_bias", b"logit_bias", "logprobs", b"logprobs", "min_p", b"min_p", "min_tokens", b"min_tokens", "output_start", b"output_start", "presence_penalty", b"presence_penalty", "regex", b"regex", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "stop_token_ids", b"stop_token_ids", "temperature", b"temperature", "top_k", b"top_k", "top_logprobs", b"top_logprobs", "top_p", b"top_p"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_output_start", b"_output_start"]) -> typing.Literal["output_start"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_repetition_penalty", b"_repetition_penalty"]) -> typing.Literal["repetition_penalty"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["grammar", b"grammar"]) -> typing.Literal["json_schema", "regex", "lark"] | None: ...
 
 Global___SamplingParams: typing_extensions.TypeAlias = SamplingParams
 

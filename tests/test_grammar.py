@@ -1,0 +1,179 @@
+"""Output that conforms to a grammar, whatever the draft does."""
+
+import asyncio
+import json
+import random
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import pytest_asyncio
+import toy_gateway
+from adversary import Adversary, serve
+from conftest import StartService, decoder
+from jsonschema import Draft202012Validator
+from pydantic import BaseModel, Field
+from random_schemas import random_schema
+
+from gateway.decoder import Decoder, Round
+from gateway.tokenizer import ChatTokenizer
+from shared.errors import InvalidFieldError
+from shared.sampling_params import Grammar, SamplingParams
+
+toy_url = toy_gateway.toy_url  # assigned, for pytest looks for fixtures among a module's names
+
+NUM_SCHEMAS = 100
+PLAIN: dict[int, str] = {}
+"""What the target alone says to each schema, for all drafts to be compared with."""
+MAX_TOKENS = 1500
+PROMPT = [70, 80, 90]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(toy: tuple[Path, Path]) -> ChatTokenizer:
+    """Return the toy pair's tokenizer."""
+    return ChatTokenizer.load(str(toy[0]))
+
+
+@pytest_asyncio.fixture(scope="module", params=["good", "adversarial"])
+async def decode(
+    request: pytest.FixtureRequest, start: StartService, toy: tuple[Path, Path], tokenizer: ChatTokenizer
+) -> AsyncIterator[Decoder]:
+    """Decode with the toy target and its draft, or with a draft that means harm."""
+    target = start("target_service", model=toy[0], dtype="float32").address
+    if request.param == "good":
+        draft = start("draft_service", model=toy[1], dtype="float32").address
+        async with decoder(target, draft) as decode:
+            yield decode
+        return
+    async with decoder(target, None) as plain:
+        adversary = Adversary(plain.target, min(tokenizer.stop_token_ids))
+    async with serve(adversary) as address, decoder(target, address) as decode:
+        yield decode
+    assert adversary.num_proposals > 0
+
+
+async def run(decode: Decoder, params: SamplingParams, k: int) -> list[Round]:
+    """Return the rounds."""
+    return [done async for done in decode.decode(PROMPT, params, MAX_TOKENS, k)]
+
+
+def text_of(tokenizer: ChatTokenizer, rounds: list[Round], params: SamplingParams) -> str:
+    """Return what the rounds say, without a stop token at the end."""
+    token_ids = [token_id for done in rounds for token_id in done.token_ids]
+    return tokenizer.decode(token_ids[:-1] if token_ids[-1] in params.stop_token_ids else token_ids)
+
+
+@pytest.mark.timeout(900)
+async def test_every_output_validates(decode: Decoder, tokenizer: ChatTokenizer) -> None:
+    """Random schemas: the output parses and validates, ends by itself, and is the one without speculation."""
+    turns = asyncio.Semaphore(8)
+
+    async def one(seed: int) -> tuple[int, int]:
+        schema = random_schema(random.Random(seed))
+        params = SamplingParams(
+            temperature=(seed % 3) / 2,
+            seed=seed,
+            stop_token_ids=tokenizer.stop_token_ids,
+            grammar=Grammar("json_schema", json.dumps(schema)),
+            presence_penalty=0.5 * (seed % 2),
+        )
+        async with turns:
+            rounds = await run(decode, params, 1 + seed % 8)
+            if seed not in PLAIN:
+                PLAIN[seed] = text_of(tokenizer, await run(decode, params, 0), params)
+        text = text_of(tokenizer, rounds, params)
+        assert text == PLAIN[seed]
+        assert rounds[-1].finish_reason == "stop", (schema, text)
+        Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(json.loads(text))
+        return sum(done.num_drafted for done in rounds), sum(done.num_accepted for done in rounds)
+
+    results = await asyncio.gather(*map(one, range(NUM_SCHEMAS)))
+    drafted, accepted = (sum(column) for column in zip(*results, strict=True))
+    assert 0 < accepted < drafted
+
+
+@pytest.mark.parametrize(
+    ("grammar", "whole"),
+    [
+        (Grammar("regex", "[a-f]{3}-[0-9]{2,4}"), r"[a-f]{3}-[0-9]{2,4}"),
+        (Grammar("lark", 'start: "yes" | "no"'), "yes|no"),
+        (Grammar("lark", 'root ::= ("ab" | "cd") root2\nroot2 ::= [0-9] [0-9]'), "(ab|cd)[0-9][0-9]"),
+    ],
+)
+async def test_regex_and_grammars(decode: Decoder, tokenizer: ChatTokenizer, grammar: Grammar, whole: str) -> None:
+    """The output matches as a whole, also where no stop token was named and min_tokens asks for more than there is."""
+    for seed in range(6):
+        params = SamplingParams(seed=seed, grammar=grammar, min_tokens=20, stop_token_ids=tokenizer.stop_token_ids)
+        for asked in (params, SamplingParams(seed=seed, grammar=grammar)):
+            rounds = await run(decode, asked, 4)
+            assert rounds[-1].finish_reason == "stop"
+            text = tokenizer.decode([i for done in rounds for i in done.token_ids if i not in params.stop_token_ids])
+            assert re.fullmatch(whole, text)
+
+
+@pytest.mark.parametrize(
+    ("grammar", "problem"),
+    [
+        (Grammar("json_schema", '{"type": "objectt"}'), "objectt"),
+        (Grammar("json_schema", "{"), ""),
+        (Grammar("json_schema", '{"not": {}}'), "not"),
+        (Grammar("json_schema", "false"), "object"),
+        (Grammar("regex", "[a-z"), "regex"),
+        (Grammar("lark", "start: other"), "other"),
+    ],
+)
+async def test_a_bad_grammar_is_refused(decode: Decoder, grammar: Grammar, problem: str) -> None:
+    """It is named, before anything is decoded, and holds no slot."""
+    for _ in range(10):  # more often than there are slots
+        with pytest.raises(InvalidFieldError) as caught:
+            await run(decode, SamplingParams(grammar=grammar), 4)
+        assert caught.value.field == grammar.kind
+        assert problem in str(caught.value)
+
+
+def test_random_schemas_are_schemas() -> None:
+    """They are valid, and not all alike."""
+    schemas = [random_schema(random.Random(seed)) for seed in range(300)]
+    for schema in schemas:
+        Draft202012Validator.check_schema(schema)
+    assert len({json.dumps(schema) for schema in schemas}) > 290
+
+
+async def test_response_format_of_the_api(toy_url: str) -> None:
+    """OpenAI's client gets an object of the class it asked for; a bad schema is a 400 that names the field."""
+
+    class Step(BaseModel):
+        number: int = Field(ge=0, le=99)
+        title: str = Field(max_length=8)
+        done: bool
+
+    class Plan(BaseModel):
+        steps: list[Step] = Field(max_length=2)
+
+    async with openai.AsyncOpenAI(base_url=f"{toy_url}/v1", api_key="none", max_retries=0) as client:
+        ask: dict[str, Any] = {"model": "toy", "messages": [{"role": "user", "content": "Plan."}], "seed": 3}
+        plan = (await client.chat.completions.parse(**ask, response_format=Plan)).choices[0].message.parsed
+        assert isinstance(plan, Plan)
+        for fields, param in (
+            ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"not": {}}}}}, "response_format"),
+            ({"structured_outputs": {"regex": "[a-z"}}, "structured_outputs"),
+            ({"guided_grammar": "start: other"}, "guided_grammar"),
+            ({"guided_regex": "a", "guided_choice": ["a"]}, None),
+        ):
+            for stream in (False, True):
+                with pytest.raises(openai.BadRequestError) as caught:
+                    await client.chat.completions.create(**ask, stream=stream, extra_body=fields)
+                assert caught.value.param == param
+        asked = {"json": {"type": "array", "items": {"const": 1}, "minItems": 3, "maxItems": 3}}
+        forms: list[tuple[dict[str, Any], str]] = [
+            ({"disable_any_whitespace": True}, "[1,1,1]"),
+            ({"whitespace_pattern": " "}, "[ 1, 1, 1 ]"),
+        ]
+        for options, text in forms:
+            body = {"structured_outputs": asked | options}
+            reply = await client.chat.completions.create(**ask, extra_body=body)
+            assert reply.choices[0].message.content == text

@@ -1,0 +1,94 @@
+"""Reasoning and calls of tools, however the text is split."""
+
+import json
+from typing import Any
+
+import pytest
+
+from gateway.reply_format import HERMES, LLAMA, ReplyFormat, ReplyParser, tool_format
+
+CALL = '{"name": "f", "arguments": {"a": "x } </tool \\" {", "b": [1, {}]}}'
+ARGUMENTS = '{"a": "x } </tool \\" {", "b": [1, {}]}'
+OTHER = '{"name": "g", "arguments": {}}'
+THINKING, HERMES_TOOLS, LLAMA_TOOLS = ReplyFormat(reasoning=True), ReplyFormat(tools=HERMES), ReplyFormat(tools=LLAMA)
+ALL = ReplyFormat(reasoning=True, tools=HERMES)
+CASES: list[tuple[ReplyFormat, str, str, str, list[tuple[str, str]]]] = [
+    (ReplyFormat(), " plain <think> <tool_call> ", " plain <think> <tool_call> ", "", []),
+    (THINKING, "<think>\nWell.\n\nSo\n</think>\n\nYes.\n", "Yes.\n", "Well.\n\nSo", []),
+    (THINKING, "<think>\n\n</think>\n\nYes", "Yes", "", []),
+    (THINKING, "\nNo <think> here", "\nNo <think> here", "", []),
+    (THINKING, "<think", "<think", "", []),
+    (THINKING, "<think>cut off </thi", "", "cut off </thi", []),
+    (ReplyFormat(reasoning=True, thinking=True), "Well\n</think>\nYes", "Yes", "Well", []),
+    (HERMES_TOOLS, f"<tool_call>\n{CALL}\n</tool_call>", "", "", [("f", ARGUMENTS)]),
+    (
+        HERMES_TOOLS,
+        f"Let me see.\n\n<tool_call>\n{CALL}\n</tool_call>\n<tool_call>\n{OTHER}\n</tool_call>\n",
+        "Let me see.",
+        "",
+        [("f", ARGUMENTS), ("g", "{}")],
+    ),
+    (HERMES_TOOLS, "a < b and <tool_c \n", "a < b and <tool_c \n", "", []),
+    (HERMES_TOOLS, "<tool_call>nonsense</tool_call>", "<tool_call>nonsense</tool_call>", "", []),
+    (HERMES_TOOLS, f"<tool_call>\n{CALL}", "", "", [("f", ARGUMENTS)]),
+    (HERMES_TOOLS, '<tool_call>{"name": "f", "arguments": {"a": 1', "", "", [("f", '{"a": 1')]),
+    (HERMES_TOOLS, '<tool_call>{"arguments": {"a": 1}, "name": "f"}</tool_call>', "", "", [("f", '{"a": 1}')]),
+    (ReplyFormat(tools=HERMES, parallel=False), f"<tool_call>{OTHER}</tool_call><tool_call>{CALL}</tool_call>", "", "",
+     [("g", "{}")]),
+    (ALL, f"<think>Hm <tool_call></think>\n\n<tool_call>\n{CALL}\n</tool_call>", "", "Hm <tool_call>",
+     [("f", ARGUMENTS)]),
+    (LLAMA_TOOLS, '{"name": "f", "parameters": {"a": 1}}', "", "", [("f", '{"a": 1}')]),
+    (LLAMA_TOOLS, ' {"type": "function", "name": "f", "parameters": {"a": 1}}; {"name": "g", "parameters": {}}', "", "",
+     [("f", '{"a": 1}'), ("g", "{}")]),
+    (LLAMA_TOOLS, "It is {so}.", "It is {so}.", "", []),
+    (LLAMA_TOOLS, '{"steps": []}', '{"steps": []}', "", []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("form", "text", "content", "reasoning", "calls"), CASES, ids=[case[1][:40] for case in CASES])
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+def test_parts(  # noqa: PLR0917  # a case's own
+    form: ReplyFormat, text: str, content: str, reasoning: str, calls: list[tuple[str, str]], size: int
+) -> None:
+    """Claim: pieces of any size give the same parts, and a call's name comes with its first part and only there."""
+    parser, told, thought, called = ReplyParser(form), "", "", list[dict[str, Any]]()
+    pieces = [text[start : start + size] for start in range(0, len(text), size)]
+    for number, piece in enumerate(pieces, 1):
+        parts = parser.push(piece, last=number == len(pieces))
+        told, thought = told + parts.content, thought + parts.reasoning
+        for part in parts.tool_calls:
+            if part.index == len(called):
+                assert part.id
+                called.append({"name": part.name, "arguments": ""})
+            else:
+                assert part.name is None
+            called[part.index]["arguments"] += part.arguments
+    assert (told, thought) == (content, reasoning)
+    assert [(call["name"], call["arguments"]) for call in called] == calls
+
+
+def test_arguments_are_streamed() -> None:
+    """Claim: the name comes before the arguments are whole, and these as they come."""
+    parser = ReplyParser(HERMES_TOOLS)
+    text = f"<tool_call>\n{CALL}\n</tool_call>"
+    parts = [parser.push(piece, last=False).tool_calls for piece in text]
+    assert sum(bool(part) for part in parts) > len(ARGUMENTS) / 2
+
+
+@pytest.mark.parametrize(
+    ("template", "form"),
+    [
+        ("{{ tools }} <tool_call>", HERMES),
+        ('{{ tools }} {"name": n, "parameters": p}', LLAMA),
+        ("<tool_call><function=", None),
+        ("{{ messages }}", None),
+    ],
+)
+def test_formats_are_known_by_the_template(template: str, form: object) -> None:
+    """Claim: the chat template tells how a model calls tools."""
+    assert tool_format(template) is form
+
+
+def test_json_of_the_cases() -> None:
+    """The calls above are calls."""
+    assert json.loads(CALL)["arguments"] == json.loads(ARGUMENTS)
