@@ -6,12 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from time import perf_counter
 
 import structlog
 
 from shared.model.device import Runner
+from shared.model.gathering import Gathering
 from shared.model.model_runner import MAX_ROWS
 from shared.model.session import Session
 from shared.model.step import Segment
@@ -88,6 +89,7 @@ class Scheduler:
 
     Each pass takes every verify that is ready and, beside them, a chunk of at most `prefill_rows` of the oldest
     prefill, so that a long prompt does not stall the sessions that are decoding (Sarathi-Serve, arXiv 2403.02310).
+    Where only verifies are ready, a pass may wait for others that are about to come (`Gathering`).
     A session belongs to the worker from when a job of it is submitted to its last outcome, or to its withdrawal. The
     worker goes from pass to pass without the event loop, which would cost a draft token a millisecond.
     """
@@ -98,6 +100,7 @@ class Scheduler:
         self._prefill_rows = prefill_rows
         self._inbox: SimpleQueue[_Job | _Withdrawal | None] = SimpleQueue()
         self._jobs: dict[Session, _Job] = {}  # oldest first; the worker's own
+        self._gathering = Gathering()  # likewise
         self._worker = ThreadPoolExecutor(1, "forward")
 
     def prefill(self, session: Session) -> None:
@@ -161,19 +164,34 @@ class Scheduler:
 
     def _work(self) -> None:
         while True:
-            while not (self._jobs and self._inbox.empty()):
-                message = self._inbox.get()
-                if message is None:
-                    return
-                job = self._jobs.pop(message.session, None)
-                if isinstance(message, _Job):
-                    self._jobs[message.session] = message
-                    continue
-                if job and job.deliver:
-                    job.deliver(None)
-                if message.then:
-                    message.then()
-            self._step(self._plan())
+            try:
+                message = self._inbox.get(timeout=self._patience())
+            except Empty:
+                self._step(self._plan())
+                continue
+            if message is None:
+                return
+            job = self._jobs.pop(message.session, None)
+            if isinstance(message, _Job):
+                self._jobs[message.session] = message
+                if not message.ahead:
+                    self._gathering.come(message.session, perf_counter())
+                continue
+            if job and job.deliver:
+                job.deliver(None)
+            if job and not job.ahead:
+                self._gathering.leave(message.session, perf_counter())
+            if message.then:
+                self._gathering.end(message.session)
+                message.then()
+
+    def _patience(self) -> float | None:
+        """Return how long to wait for a message before the next pass; None is for ever."""
+        if not self._jobs:
+            return None
+        ready = [job for job in self._jobs.values() if not job.ahead]
+        decoding = ready and all(job.deliver for job in ready)  # a prefill has no reason to wait
+        return self._gathering.wait(len(ready), perf_counter()) if decoding else 0.0
 
     def _plan(self) -> list[tuple[_Job, Segment]]:
         batch: list[tuple[_Job, Segment]] = []
@@ -198,6 +216,7 @@ class Scheduler:
                 self._end(job, error)
             return
         forwarded = perf_counter()
+        self._gathering.passed(forwarded - started)
         num_rows = sum(len(segment.token_ids) for _, segment in batch)
         for (job, segment), rows in zip(batch, logits, strict=True):
             job.forward_seconds += forwarded - started
@@ -213,6 +232,8 @@ class Scheduler:
     def _apply(self, job: _Job, outcome: Outcome) -> None:
         if outcome.last:
             self._jobs.pop(job.session)
+            if not job.ahead:
+                self._gathering.leave(job.session, perf_counter())
         if job.deliver:
             job.deliver(outcome)
 
