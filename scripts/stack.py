@@ -18,18 +18,28 @@ from shared.model.pairs import resolve_model, resolve_pair
 
 ROOT = Path(__file__).parent.parent
 console = Console()
+status = Console(stderr=True).status
 
 
-def parser(description: str | None) -> ArgumentParser:
+def parser(description: str | None, *, add_help: bool = True) -> ArgumentParser:
     """Return a parser of the flags that choose the models."""
-    flags = ArgumentParser(description=description)
+    flags = ArgumentParser(description=description, add_help=add_help)
     flags.add_argument("--pair", default="qwen-coder", help="toy or qwen-coder")
     flags.add_argument("--target", default="", help="a folder, .gguf file or hub id, in the place of the pair's")
     flags.add_argument("--draft", default="", help="likewise; none looks draft tokens up")
     flags.add_argument("--draft-quant", default="auto", help="the draft's weights: none, auto, int8 or int4")
     flags.add_argument("--k", type=int, default=4, help="draft tokens of a round")
     flags.add_argument("--dtype", default="bfloat16", help="bfloat16 or float32")
+    flags.add_argument("--num-slots", type=int, default=8, help="sessions at once")
     return flags
+
+
+def folders(args: Namespace) -> tuple[Path, Path | None]:
+    """Return the folders of the target and of the draft that the flags choose, if they choose one."""
+    target = resolve_model(args.target) if args.target else resolve_pair(args.pair)[0]
+    if args.draft == "none":
+        return target, None
+    return target, resolve_model(args.draft) if args.draft else resolve_pair(args.pair)[1]
 
 
 def free_port() -> int:
@@ -42,30 +52,25 @@ def free_port() -> int:
 @contextmanager
 def stack(args: Namespace, port: int, draft_port: int, target_port: int, log_level: str) -> Iterator[str]:
     """Run the three services for the length of the block; yields the gateway's URL."""
-    target = resolve_model(args.target) if args.target else resolve_pair(args.pair)[0]
-    draft = args.draft if args.draft == "none" else _draft(args)
-    common = {"dtype": args.dtype, "log_level": log_level}
+    target, draft = folders(args)
+    common = {"dtype": args.dtype, "num_slots": args.num_slots, "log_level": log_level}
     addresses = {"target": f"127.0.0.1:{target_port}", "draft": f"127.0.0.1:{draft_port}"}
     url = f"http://127.0.0.1:{port}"
     with ExitStack() as running:
-        own = {"target": {"model": target}, "draft": {"model": draft, "quant": args.draft_quant}}
+        own = {"target": {"model": target}, "draft": {"model": draft or "none", "quant": args.draft_quant}}
         services = {
             name: running.enter_context(_process(f"{name}_service", address=addresses[name], **common, **settings))
             for name, settings in own.items()
         }
         for name, process in services.items():
-            with console.status(f"loading the {name} model"):
+            with status(f"loading the {name} model"):
                 _wait(process, lambda name=name: serves(addresses[name], 1))  # type: ignore[misc]  # mypy infers no default
         flags = {"tokenizer": target, "default_k": args.k, "port": port, "log_level": log_level, **addresses}
         name = args.target or args.pair
         gateway = running.enter_context(_process("gateway", model_name=Path(name).name, **flags))
-        with console.status("starting the gateway"):
+        with status("starting the gateway"):
             _wait(gateway, lambda: _answers(f"{url}/health"))
         yield url
-
-
-def _draft(args: Namespace) -> Path:
-    return resolve_model(args.draft) if args.draft else resolve_pair(args.pair)[1]
 
 
 @contextmanager

@@ -1,0 +1,114 @@
+"""`python -m benchmarks single|sweep|load|peers|turns|cost`, and `all`, which writes the report: `make bench`."""
+
+import asyncio
+import shlex
+import sys
+import traceback
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from itertools import groupby
+from pathlib import Path
+
+import httpx
+from rich.console import Console
+
+from benchmarks import cost, load, peers, single, sweep, turns
+from benchmarks.client import TIMEOUT, Client, models
+from benchmarks.flags import add_common_flags
+from benchmarks.machine import Machine
+from benchmarks.report import Report
+from benchmarks.section import Section
+from scripts.stack import free_port, stack
+from scripts.stack import parser as stack_parser
+
+MODES = {"single": single, "turns": turns, "sweep": sweep, "peers": peers, "load": load, "cost": cost}
+ALL_FLAGS = {"sweep": ["--limit=1"]}  # of a mode, where `all` would take too long with its own
+STACK_FLAGS = list(vars(stack_parser(None).parse_args([])))
+
+
+def parser() -> ArgumentParser:
+    """Return the parser of the command line."""
+    flags = ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    modes = flags.add_subparsers(dest="mode", required=True)
+    for name, mode in MODES.items():
+        of_mode = modes.add_parser(name, parents=[stack_parser(None, add_help=False)], help=mode.__doc__)
+        add_common_flags(of_mode)
+        mode.add_flags(of_mode)
+    of_all = modes.add_parser("all", help="every mode, into a report; flags that it does not know go to each mode")
+    of_all.add_argument("--report", type=Path, default=Path("docs/benchmarks.md"))
+    of_all.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    of_all.add_argument("--dollars-per-hour", help="price of this machine; without it nothing is said of cost")
+    of_all.add_argument("--json", action="store_true", help="print the report as JSON, too")
+    return flags
+
+
+def commands(args: Namespace, rest: Sequence[str]) -> list[list[str]]:
+    """Return what `all` stands for."""
+    own = {"sweep": [f"--plot={args.report.with_name('benchmarks-sweep.png')}"]}
+    if args.dollars_per_hour:
+        own["cost"] = [f"--dollars-per-hour={args.dollars_per_hour}"]
+    modes = [mode for mode in args.modes if mode != "cost" or args.dollars_per_hour]
+    return [[mode, *ALL_FLAGS.get(mode, []), *own.get(mode, []), *rest] for mode in modes]
+
+
+async def measure(url: str, args: Namespace) -> Section:
+    """Run a mode against the gateway."""
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT, limits=limits) as http:
+        client = Client(http, (await models(http))[0], args.max_tokens, args.temperature, args.seed)
+        section: Section = await MODES[args.mode].run(client, args)
+        return section
+
+
+def run(url: str, args: Namespace) -> Section:
+    """Run a mode against the gateway. What nobody foresaw is a problem of its section, not the end of the others."""
+    try:
+        section = asyncio.run(measure(url, args))
+    except Exception as error:  # noqa: BLE001 - shown, and in the exit code
+        traceback.print_exc()
+        section = Section(args.mode, problems=[f"the mode ended with {type(error).__name__}: {error}"])
+    section.command = args.command
+    return section
+
+
+def run_each(each: Sequence[Namespace]) -> Iterator[Section]:
+    """Run the modes; those that follow each other and want the same services share them."""
+    for _, alike in groupby(each, key=lambda args: [args.gateway, *(getattr(args, name) for name in STACK_FLAGS)]):
+        group = list(alike)
+        with ExitStack() as running:
+            try:
+                ports = free_port(), free_port(), free_port()
+                url = group[0].gateway or running.enter_context(stack(group[0], *ports, log_level="ERROR"))
+            except SystemExit as error:
+                yield from (Section(args.mode, args.command, problems=[str(error)]) for args in group)
+                continue
+            for args in group:
+                yield run(url, args)
+
+
+def main() -> None:
+    """Measure, show, and exit with 1 if anything went wrong."""
+    flags = parser()
+    args, rest = flags.parse_known_args()
+    if rest and args.mode != "all":
+        flags.error(f"unknown: {shlex.join(rest)}")
+    each = []
+    for argv in commands(args, rest) if args.mode == "all" else [sys.argv[1:]]:
+        of_mode = flags.parse_args(argv)
+        of_mode.command = shlex.join(["python", "-m", "benchmarks", *argv])
+        each.append(of_mode)
+    machine = Machine.here()
+    report = Report(machine, list(run_each(each)))
+    if args.json:
+        sys.stdout.write(f"{report.json()}\n")
+    else:
+        report.show(Console())
+    if args.mode == "all":
+        args.report.parent.mkdir(parents=True, exist_ok=True)
+        args.report.write_text(report.markdown(args.report.parent), "utf-8")
+    sys.exit(report.failed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Several ways to answer the same prompts, taking turns."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import geometric_mean, median
+
+from benchmarks.client import Ask
+from benchmarks.progress import progress
+from benchmarks.prompts import WARM_UP, Prompt
+from benchmarks.reply import Reply
+
+
+@dataclass
+class Comparison:
+    """The replies of each variant to each prompt, one a repeat."""
+
+    prompts: Sequence[Prompt]
+    variants: Sequence[str]
+    replies: dict[tuple[str, str], list[Reply]] = field(default_factory=dict)
+    """By variant and prompt id."""
+
+    @classmethod
+    async def run(
+        cls, title: str, prompts: Sequence[Prompt], variants: Mapping[str, Ask], repeats: int
+    ) -> "Comparison":
+        """Warm each variant up, then let them take turns, so that a drift of the machine's speed hits all alike.
+
+        At each turn every variant has another prompt: by the time that a prompt comes to the next variant, its text is
+        not in a cache any more if there are many more prompts than slots.
+        """
+        comparison = cls(prompts, list(variants))
+        names, count = list(variants), len(prompts)
+        with progress(title, len(names) * (1 + repeats * count)) as advance:
+            for name in names:
+                await variants[name](WARM_UP)
+                advance()
+            for turn in range(repeats * count):
+                for place, name in enumerate(names if turn // count % 2 == 0 else names[::-1]):
+                    prompt = prompts[(turn + place * count // len(names)) % count]
+                    comparison.replies.setdefault((name, prompt.id), []).append(await variants[name](prompt.text))
+                    advance()
+        return comparison
+
+    def of(self, variant: str, kinds: Sequence[str] = ()) -> list[Reply]:
+        """Return the whole answers of a variant, to prompts of these kinds or of all."""
+        return [reply for prompt in self._of_kinds(kinds) for reply in self._whole(variant, prompt)]
+
+    def ratios(self, variant: str, base: str, kinds: Sequence[str] = ()) -> list[float]:
+        """Return, for each prompt that both answered, the ratio of their median speeds."""
+        pairs = ((self._whole(variant, prompt), self._whole(base, prompt)) for prompt in self._of_kinds(kinds))
+        return [_speed(ours) / _speed(theirs) for ours, theirs in pairs if ours and theirs]
+
+    def mean_ratio(self, variant: str, base: str, kinds: Sequence[str] = ()) -> float | None:
+        """Return the geometric mean of the ratios; None if there is none."""
+        ratios = self.ratios(variant, base, kinds)
+        return geometric_mean(ratios) if ratios else None
+
+    def failures(self) -> Iterator[str]:
+        """Yield a line for each answer that did not come."""
+        for (variant, prompt_id), replies in self.replies.items():
+            yield from (f"{prompt_id}, {variant}: {reply.error}" for reply in replies if reply.error)
+
+    def num_equal(self, variant: str, other: str) -> int:
+        """Return to how many prompts both gave one and the same text."""
+        pairs = ((self._whole(variant, prompt), self._whole(other, prompt)) for prompt in self.prompts)
+        return sum(len({reply.text for reply in (*ours, *theirs)}) == 1 for ours, theirs in pairs if ours and theirs)
+
+    def unequal(self, *variants: str) -> Iterator[str]:
+        """Yield the id of each prompt to which these variants, or one of them at another time, gave other texts."""
+        for prompt in self.prompts:
+            texts = {reply.text for variant in variants for reply in self._whole(variant, prompt)}
+            if len(texts) > 1:
+                yield prompt.id
+
+    def _of_kinds(self, kinds: Sequence[str]) -> list[Prompt]:
+        return [prompt for prompt in self.prompts if not kinds or prompt.kind in kinds]
+
+    def _whole(self, variant: str, prompt: Prompt) -> list[Reply]:
+        return [reply for reply in self.replies.get((variant, prompt.id), []) if not reply.error]
+
+
+def _speed(replies: Sequence[Reply]) -> float:
+    return median(reply.tokens_per_second for reply in replies)
