@@ -4,6 +4,7 @@
 #   make test      all tests that need no download of a model
 #   make serve     stays up: the OpenAI API on 127.0.0.1:8000
 #                  PAIR=qwen-coder|toy, or TARGET= and DRAFT= (folder, .gguf file or hub id), K=, DTYPE=, DRAFT_QUANT=, PORT=
+#   make bench     measures it all and writes docs/benchmarks.md: DOLLARS_PER_HOUR=, BENCH="flags of python -m benchmarks"
 #   make check     ruff, mypy, import-linter, buf
 #
 # On a machine with PyPI alone, torch comes with CUDA, several GB: name a wheel index with CPU builds by TORCH_INDEX=URL.
@@ -17,17 +18,22 @@ K ?= 4
 DTYPE ?= bfloat16
 DRAFT_QUANT ?= auto
 PORT ?= 8000
+DOLLARS_PER_HOUR ?=
+BENCH ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo serve test test-real check proto compose-test clean
+.PHONY: demo serve bench test test-real check proto compose-test clean
 
 demo: $(READY)
 	$(BIN)/python -m scripts.demo --pair=$(PAIR) --target=$(TARGET) --draft=$(DRAFT) --k=$(K) --dtype=$(DTYPE) --draft-quant=$(DRAFT_QUANT)
 
 serve: $(READY)
 	$(BIN)/python -m scripts.serve --pair=$(PAIR) --target=$(TARGET) --draft=$(DRAFT) --k=$(K) --dtype=$(DTYPE) --draft-quant=$(DRAFT_QUANT) --port=$(PORT)
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks all --report=docs/benchmarks.md --dollars-per-hour=$(DOLLARS_PER_HOUR) $(BENCH) --pair=$(PAIR) --target=$(TARGET) --draft=$(DRAFT) --k=$(K) --dtype=$(DTYPE) --draft-quant=$(DRAFT_QUANT)
 
 test: $(READY)
 	$(BIN)/python -m pytest

@@ -14,7 +14,7 @@ from benchmarks import __main__ as command
 from benchmarks.cost import dollars_per_million
 from benchmarks.section import Section
 
-TINY = ["--pair=toy", "--dtype=float32", "--no-draft-int4", "--limit=1", "--max-tokens=12"]
+TINY = ["--pair=toy", "--dtype=float32", "--draft-quant=none", "--limit=1", "--max-tokens=12"]
 KINDS = ["code", "edit", "json", "structured", "open"]
 
 
