@@ -14,7 +14,7 @@ import httpx
 from rich.console import Console
 
 from benchmarks import cost, load, peers, single, sweep, turns
-from benchmarks.client import TIMEOUT, Client, models
+from benchmarks.client import TIMEOUT, Client, models, served
 from benchmarks.flags import add_common_flags
 from benchmarks.machine import Machine
 from benchmarks.report import Report
@@ -58,6 +58,7 @@ async def measure(url: str, args: Namespace) -> Section:
     async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT, limits=limits) as http:
         client = Client(http, (await models(http))[0], args.max_tokens, args.temperature, args.seed)
         section: Section = await MODES[args.mode].run(client, args)
+        section.notes.insert(0, f"Target: {await served(http)}.")
         return section
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -84,6 +85,13 @@ def _add(reply: Reply, pieces: list[str], chunk: dict[str, Any], seconds: float)
     if metrics := chunk.get("metrics"):
         reply = replace(reply, metrics=metrics["speculative_decoding"] or {})
     return reply
+
+
+async def served(http: httpx.AsyncClient) -> str:
+    """Return what a gateway's target is and where it runs: `simulated`, if it is. Raises httpx.HTTPError."""
+    response = await http.get("/version")
+    version = response.raise_for_status().json()
+    return f"{Path(version['model']).name} in {version['dtype']} on {version['device']}"
 
 
 async def models(http: httpx.AsyncClient) -> list[str]:

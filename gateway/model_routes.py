@@ -37,7 +37,7 @@ def model_routes(planner: Planner, tokenizer: ChatTokenizer, target: pb.ModelInf
 
     @routes.get("/version")
     async def version() -> dict[str, str]:
-        return {"version": VERSION}
+        return {"version": VERSION, "model": target.name, "dtype": target.dtype, "device": target.device}
 
     @routes.get("/v1/models")
     async def models() -> dict[str, Any]:

@@ -24,6 +24,7 @@ def run(url: str, *argv: str) -> Section:
     args.command = "the command"
     (section,) = command.run_each([args])
     assert (section.problems, section.command) == ([], "the command")
+    assert section.notes.pop(0) == "Target: target in float32 on cpu."
     return section
 
 
