@@ -20,6 +20,8 @@ from gateway.model_routes import model_routes, system_fingerprint
 from gateway.planner import Planner
 from gateway.replies import Answer, ChatReply, CompletionReply, Reply
 from gateway.request_scope import RequestScope
+from gateway.responses_reply import ResponsesReply
+from gateway.responses_request import ResponsesRequest
 from gateway.schemas import ChatRequest, CompletionRequest, GenerationRequest
 from gateway.settings import GatewaySettings
 from gateway.sse import EventStream, unless_disconnected
@@ -53,6 +55,18 @@ def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySett
         choices = await asyncio.to_thread(planner.completion, body)
         return await answer(request, body, choices, CompletionReply)
 
+    @app.post("/v1/responses")
+    async def response(body: ResponsesRequest, request: Request) -> Response:
+        choice = await asyncio.to_thread(planner.response, body)
+        usage = Usage(prompt_tokens=len(choice.prompt_ids), meter=meter)
+        reply = ResponsesReply(body, choice.params.seed, fingerprint, tokenizer.token_bytes, usage)
+        events = _events(decode_choice(choice, decoder, tokenizer, usage), reply)
+        if body.stream:
+            return EventStream(await unless_disconnected(request, anext(events)), events, named=True)
+        async with aclosing(events):
+            await unless_disconnected(request, _exhaust(events))
+        return JSONResponse(reply.body)
+
     async def answer(
         request: Request, body: GenerationRequest, choices: Sequence[Choice], form: type[Reply]
     ) -> Response:
@@ -74,6 +88,23 @@ async def _whole(deltas: AsyncGenerator[Delta], reply: Reply, usage: Usage, num_
         async for delta in deltas:
             answers[delta.index].add(delta)
     return reply.body(answers, usage)
+
+
+async def _events(deltas: AsyncGenerator[Delta], reply: ResponsesReply) -> AsyncGenerator[dict[str, Any]]:
+    """Yield the events of a response; an error before the first token comes before the first event."""
+    opened = False
+    async with aclosing(deltas):
+        async for delta in deltas:
+            for event in () if opened else reply.opening():
+                yield event
+            opened = True
+            for event in reply.events(delta):
+                yield event
+
+
+async def _exhaust(events: AsyncGenerator[dict[str, Any]]) -> None:
+    async for _ in events:
+        pass
 
 
 async def _chunks(

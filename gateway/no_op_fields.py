@@ -38,3 +38,13 @@ class NoOpFields(BaseModel):
     chat_template: Annotated[object, _only(no_op=None)] = None
     add_generation_prompt: Annotated[object, _only(no_op=True)] = None
     continue_final_message: Annotated[object, _only(no_op=False)] = None
+
+
+class NoOpResponsesFields(BaseModel):
+    """Likewise for the Responses API, where nothing is stored."""
+
+    previous_response_id: Annotated[object, _only(no_op=None)] = None
+    conversation: Annotated[object, _only(no_op=None)] = None
+    prompt: Annotated[object, _only(no_op=None)] = None
+    background: Annotated[object, _only(no_op=False)] = None
+    truncation: Annotated[object, _only("disabled")] = None

@@ -8,7 +8,9 @@ from gateway.choices import Choice
 from gateway.decoder import Decoder
 from gateway.errors import ContextLengthError, ModelNotFoundError
 from gateway.reply_format import ReplyFormat
-from gateway.schemas import ChatRequest, CompletionRequest, GenerationRequest, Speculative, TokenizeRequest
+from gateway.responses_request import CHAT_FIELDS, ResponsesRequest
+from gateway.sampling_fields import Speculative
+from gateway.schemas import ChatRequest, CompletionRequest, GenerationRequest, TokenizeRequest
 from gateway.settings import GatewaySettings
 from gateway.tokenizer import ChatTokenizer
 from gateway.tool_fields import NamedTool
@@ -44,6 +46,15 @@ class Planner:
         predicted = request.prediction.text if request.prediction else ""
         predicted_ids = tokenizer.encode(predicted, add_special_tokens=False)
         return [replace(_formed(choice, form, grammar), predicted_ids=predicted_ids) for choice in choices]
+
+    def response(self, request: ResponsesRequest) -> Choice:
+        """Return the one choice of a response."""
+        try:
+            [choice] = self.chat(request.chat)
+        except InvalidFieldError as error:
+            field = CHAT_FIELDS.get(error.field, error.field)
+            raise type(error)(field, error.problem) from error
+        return replace(choice, grammar_field=CHAT_FIELDS.get(choice.grammar_field, choice.grammar_field))
 
     def completion(self, request: CompletionRequest) -> list[Choice]:
         """Return the choices of a completion: n for the first prompt, then n for the next."""

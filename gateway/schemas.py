@@ -8,13 +8,9 @@ from pydantic_core import PydanticCustomError
 
 from gateway.grammar_fields import GrammarFields
 from gateway.no_op_fields import NoOpFields
+from gateway.sampling_fields import SamplingFields, TopLogprobs
 from gateway.schema import Schema
 from gateway.tool_fields import ToolCall, ToolFields
-from shared.sampling_params import MAX_TOP_LOGPROBS
-
-StopString = Annotated[str, Field(min_length=1)]
-TokenId = Annotated[str, Field(pattern="^[0-9]{1,9}$")]  # the keys of JSON are strings
-TopLogprobs = Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)]
 
 
 class TextPart(Schema):
@@ -60,16 +56,6 @@ class StreamOptions(Schema):
     include_usage: bool = False
 
 
-class Speculative(Schema):
-    """How to speculate. None of it changes the tokens of the reply."""
-
-    enabled: bool = True
-    proposer: Literal["auto", "model", "lookup"] = "auto"
-    """`lookup` takes draft tokens from the text and the prediction alone, `model` from the draft model alone."""
-    k: Annotated[int, Field(ge=1)] | None = None
-    metrics: bool = False
-
-
 class PredictedOutput(Schema):
     """What the client expects the reply to be, more or less. It makes the reply faster and never other."""
 
@@ -82,31 +68,16 @@ class PredictedOutput(Schema):
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
-class GenerationRequest(GrammarFields, NoOpFields):
+class GenerationRequest(SamplingFields, GrammarFields, NoOpFields):
     """What chats and completions have in common."""
 
     model: str
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    top_k: Annotated[int, Field(ge=-1, lt=2**31)] = 0
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: StopString | Annotated[list[StopString], Field(max_length=16)] = Field([])
-    min_p: float = 0.0
-    frequency_penalty: float = 0.0
-    presence_penalty: float = 0.0
-    repetition_penalty: float = 1.0
-    logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] = Field({})
-    min_tokens: int = 0
-    ignore_eos: bool = False
-    stop_token_ids: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field([])
-    include_stop_str_in_output: bool = False
     n: Annotated[int, Field(ge=1, le=128)] = 1
     best_of: int | None = None
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
-    speculative: Speculative = Speculative()
 
     @field_validator("best_of")
     @classmethod
@@ -115,11 +86,6 @@ class GenerationRequest(GrammarFields, NoOpFields):
         if value != info.data.get("n"):
             raise PydanticCustomError("unsupported", "is not supported unless it equals n; leave it out")
         return value
-
-    @property
-    def stop_strings(self) -> tuple[str, ...]:
-        """The stop strings, none to 16."""
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
     @property
     @abstractmethod

@@ -17,22 +17,25 @@ T = TypeVar("T")
 DONE = "data: [DONE]\n\n"
 
 
-def event(data: dict[str, Any]) -> str:
-    """Return one event."""
-    return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
+def event(data: dict[str, Any], *, named: bool = False) -> str:
+    """Return one event, of the name that is its `type`, or of none."""
+    name = f"event: {data['type']}\n" if named else ""
+    return f"{name}data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
 
 
 class EventStream(StreamingResponse):
-    """Sends `first`, then `rest`, then `[DONE]`. An error in `rest` becomes the last event.
+    """Sends `first`, then `rest`, then `[DONE]` unless events are named. An error in `rest` becomes the last event.
 
     `rest` is closed whatever happens: the client's going away ends the decoding.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, first: dict[str, Any], rest: AsyncGenerator[dict[str, Any]]) -> None:
+    def __init__(self, first: dict[str, Any], rest: AsyncGenerator[dict[str, Any]], *, named: bool = False) -> None:
         """Continue a generator whose first item was taken while an error could still become an HTTP status."""
-        super().__init__(_events(first, rest), headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        super().__init__(
+            _events(first, rest, named=named), headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        )
         self._rest = rest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -41,15 +44,20 @@ class EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-async def _events(first: dict[str, Any], rest: AsyncGenerator[dict[str, Any]]) -> AsyncIterator[str]:
-    yield event(first)
+async def _events(first: dict[str, Any], rest: AsyncGenerator[dict[str, Any]], *, named: bool) -> AsyncIterator[str]:
+    yield event(first, named=named)
+    number = first.get("sequence_number", 0)
     try:
         async for item in rest:
-            yield event(item)
+            number += 1
+            yield event(item, named=named)
     except Exception as error:  # noqa: BLE001  # api_error logs what nobody foresaw
-        yield event(api_error(error).body)
+        body = api_error(error).body
+        told = body["error"] | {"type": "error", "sequence_number": number + 1}
+        yield event(told, named=True) if named else event(body)
     else:
-        yield DONE
+        if not named:
+            yield DONE
 
 
 async def unless_disconnected(request: Request, work: Awaitable[T]) -> T:

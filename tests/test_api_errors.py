@@ -14,7 +14,7 @@ from scripted_gateway import CHAT, CONTEXT, MODEL, ROUND_TIME, Gateway, error_of
 from starlette.types import Message
 
 from gateway.decoder import Round
-from gateway.no_op_fields import NoOpFields
+from gateway.no_op_fields import NoOpFields, NoOpResponsesFields
 from gateway.sse import EventStream
 from gateway.target_client import TargetUnavailableError
 from shared.errors import DrainingError, InvalidFieldError, NoFreeSlotError
@@ -112,10 +112,24 @@ NO_OPS: dict[str, Any] = {
 }
 
 
+NO_OPS_OF_RESPONSES: dict[str, Any] = {
+    "previous_response_id": None,
+    "conversation": None,
+    "prompt": None,
+    "background": False,
+    "truncation": "disabled",
+}
+
+
 async def test_no_ops_are_taken(scripted: Gateway) -> None:
     """Claim: a field that is not supported may be sent with the value that asks for nothing, and with no other."""
     assert NO_OPS.keys() == NoOpFields.model_fields.keys()
     assert (await scripted.post(**NO_OPS)).status_code == 200
+    assert NO_OPS_OF_RESPONSES.keys() == NoOpResponsesFields.model_fields.keys()
+    assert (await scripted.post("/v1/responses", input="hi", **NO_OPS_OF_RESPONSES)).status_code == 200
+    for field in NO_OPS_OF_RESPONSES:
+        response = await scripted.post("/v1/responses", **({"prompt": None, "input": "hi"} | {field: "anything"}))
+        assert (response.status_code, error_of(response)["param"]) == (400, field)
     for field in NO_OPS:
         response = await scripted.post(**{field: "anything"})
         assert (response.status_code, error_of(response)["param"]) == (400, field)

@@ -1,43 +1,43 @@
 """The table in docs/api.md is what the code and its tests say: `python tests/test_api_table.py` writes it anew."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from pydantic import BaseModel
-from test_surface import CASES, CHAT, COMPLETIONS
+from test_surface import CASES, CHAT, COMPLETIONS, NAMES, RESPONSES, SCHEMAS
 
-from gateway.no_op_fields import NoOpFields
-from gateway.schemas import ChatRequest, CompletionRequest
+from gateway.no_op_fields import NoOpFields, NoOpResponsesFields
 
 PAGE = Path(__file__).parent.parent / "docs" / "api.md"
 BEGIN, END = "<!-- made by tests/test_api_table.py -->\n", "<!-- to here -->\n"
-SCHEMAS: dict[str, type[BaseModel]] = {CHAT: ChatRequest, COMPLETIONS: CompletionRequest}
-NO_OPS = set(NoOpFields.model_fields)
-NAMES = {CHAT: "chat", COMPLETIONS: "completions"}
+NO_OPS: dict[str, type[BaseModel]] = {CHAT: NoOpFields, COMPLETIONS: NoOpFields, RESPONSES: NoOpResponsesFields}
 REFUSED = "its no-op alone, else a 400 | | `test_no_ops_are_taken`"
 
 
-def row(field: str) -> str:
-    """Return the row of a field; a field that no test shows is an error."""
+def rows(field: str) -> Iterator[str]:
+    """Yield the rows of a field; a field that no test shows is an error."""
     having = [path for path, schema in SCHEMAS.items() if field in schema.model_fields]
-    where = ", ".join(NAMES[path] for path in having)
-    if field in NO_OPS:
-        return f"| `{field}` | {where} | {REFUSED} |"
-    shown = {path for path, case, _ in CASES if case == field}
-    missing = [NAMES[path] for path in having if path not in shown]
+    refused = [path for path in having if field in NO_OPS[path].model_fields]
+    works = [path for path in having if path not in refused]
+    missing = [NAMES[path] for path in works if not any(case[:2] == (path, field) for case in CASES)]
     if missing:
         raise AssertionError(f"no case in tests/test_surface.py shows {field} in {missing}")
-    return f"| `{field}` | {where} | yes | yes | `test_on_equals_off[{NAMES[having[0]]} {field}]` |"
+    if works:
+        shown = f"yes | yes | `test_on_equals_off[{NAMES[works[0]]} {field}]`"
+        yield f"| `{field}` | {', '.join(map(NAMES.__getitem__, works))} | {shown} |"
+    if refused:
+        yield f"| `{field}` | {', '.join(map(NAMES.__getitem__, refused))} | {REFUSED} |"
 
 
 def table() -> str:
     """Return the table of every field of every request."""
-    fields = {field: None for schema in SCHEMAS.values() for field in schema.model_fields}
-    taken = sorted(fields, key=lambda field: (field in NO_OPS, field))
-    lines = ["| field | where | works | with speculation on | test that shows it |", "| --- | --- | --- | --- | --- |"]
-    return "\n".join([*lines, *map(row, taken)]) + "\n"
+    fields = {field for schema in SCHEMAS.values() for field in schema.model_fields}
+    lines = sorted((row for field in fields for row in rows(field)), key=lambda row: (REFUSED in row, row))
+    head = ["| field | where | works | with speculation on | test that shows it |", "| --- | --- | --- | --- | --- |"]
+    return "\n".join(head + lines) + "\n"
 
 
 def page(old: str) -> str:

@@ -5,15 +5,22 @@ from typing import Any
 import httpx
 import pytest
 import toy_gateway
+from pydantic import BaseModel
 from scripted_gateway import events
 from toy_gateway import post
 
+from gateway.responses_request import ResponsesRequest
+from gateway.schemas import ChatRequest, CompletionRequest
+
 toy_url = toy_gateway.toy_url  # assigned, for pytest looks for fixtures among a module's names
 
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
+NAMES = {CHAT: "chat", COMPLETIONS: "completions", RESPONSES: "responses"}
+SCHEMAS: dict[str, type[BaseModel]] = {CHAT: ChatRequest, COMPLETIONS: CompletionRequest, RESPONSES: ResponsesRequest}
 BASE: dict[str, dict[str, Any]] = {
     CHAT: {"messages": [{"role": "user", "content": "What is a token?"}], "max_tokens": 40, "seed": 4},
     COMPLETIONS: {"prompt": "The draft model", "max_tokens": 40, "seed": 4},
+    RESPONSES: {"input": "What is a token?", "max_output_tokens": 40, "seed": 4},
 }
 SHAPED: dict[str, Any] = {
     "temperature": 0,
@@ -67,6 +74,7 @@ TOOLS: list[dict[str, Any]] = [
     },
     {"type": "function", "function": {"name": "halt", "parameters": {"type": "object", "additionalProperties": False}}},
 ]
+RESPONSES_TOOLS = [{"type": "function"} | tool["function"] for tool in TOOLS]
 OWN: dict[str, dict[str, Any]] = {
     CHAT: {
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is a seed?"}],
@@ -79,13 +87,30 @@ OWN: dict[str, dict[str, Any]] = {
         "top_logprobs": {"logprobs": True, "top_logprobs": 3},
     },
     COMPLETIONS: {"prompt": [[70, 80, 90], [99]], "echo": True, "logprobs": 2},
+    RESPONSES: {
+        "input": [{"role": "user", "content": [{"type": "input_text", "text": "What is a seed?"}]}],
+        "instructions": "Be brief.",
+        "max_output_tokens": 7,
+        "text": {"text": {"format": {"type": "json_object"}}},
+        "tools": {"tools": RESPONSES_TOOLS, "tool_choice": "required"},
+        "tool_choice": {"tools": RESPONSES_TOOLS, "tool_choice": {"type": "function", "name": "halt"}},
+        "parallel_tool_calls": {"tools": RESPONSES_TOOLS, "tool_choice": "required", "parallel_tool_calls": False},
+        "include": ["message.output_text.logprobs"],
+        "top_logprobs": 2,
+    },
 }
-CASES = [(path, field, value) for path in BASE for field, value in (SHAPED | QUIET | OWN[path]).items()]
+CASES = [
+    (path, field, value)
+    for path in BASE
+    for field, value in (SHAPED | QUIET | OWN[path]).items()
+    if field in {*SCHEMAS[path].model_fields, "user", "metadata"}
+]
 
 
 def without_measurements(body: dict[str, Any]) -> dict[str, Any]:
     """Return what the same request gives again."""
-    return {key: body[key] for key in ("choices", "usage", "model", "system_fingerprint", "object", "seed")}
+    keys = {"choices", "output", "status", "usage", "model", "system_fingerprint", "object", "seed"}
+    return {key: value for key, value in body.items() if key in keys}
 
 
 def body_of(path: str, field: str, value: Any) -> dict[str, Any]:
@@ -93,7 +118,7 @@ def body_of(path: str, field: str, value: Any) -> dict[str, Any]:
     return BASE[path] | (value if isinstance(value, dict) and (field in value or not value) else {field: value})
 
 
-@pytest.mark.parametrize(("path", "field", "value"), CASES, ids=[f"{path[4:8]} {field}" for path, field, _ in CASES])
+@pytest.mark.parametrize(("path", "field", "value"), CASES, ids=[f"{NAMES[path]} {field}" for path, field, _ in CASES])
 async def test_on_equals_off(toy_url: str, path: str, field: str, value: Any) -> None:
     """Speculation on, off and of another k give one answer; what is to change it does."""
     body = body_of(path, field, value)
@@ -104,10 +129,12 @@ async def test_on_equals_off(toy_url: str, path: str, field: str, value: Any) ->
     assert approximately(answers[1]) == approximately(answers[0])
     assert approximately(answers[2]) == approximately(answers[0])
     plain = await post(toy_url, path, **BASE[path])
-    assert (answers[0]["choices"] == plain["choices"]) == (field in {*QUIET, "prediction", "chat_template_kwargs"})
+    key = "output" if path == RESPONSES else "choices"
+    unchanged = field in {*QUIET, "prediction", "chat_template_kwargs"}
+    assert (approximately(plain[key]) == approximately(answers[0][key])) == unchanged
 
 
-@pytest.mark.parametrize("path", BASE)
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
 async def test_streamed_on_equals_off(toy_url: str, path: str) -> None:
     """A stream's pieces make up the whole answer, with speculation on and off."""
     whole = (await post(toy_url, path, **BASE[path]))["choices"][0]
@@ -127,7 +154,7 @@ def approximately(value: Any) -> Any:
     match value:
         case dict():
             named = isinstance(value.get("id"), str)  # the id of a call, which is a new one each time
-            return {key: approximately(item) for key, item in value.items() if not (named and key == "id")}
+            return {key: approximately(item) for key, item in value.items() if not (named and "id" in key)}
         case list():
             return [approximately(item) for item in value]
         case float():
