@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from draft_service.proposer import Ask
 from shared.errors import InvalidFieldError
-from shared.model.session import Session
 from shared.pb import specdec_pb2 as pb
 from shared.sampling_params import SamplingParams
 
 if TYPE_CHECKING:  # a draft service without a model does without torch
     from shared.model.engine import Engine
+    from shared.model.session import Session
 
 
 class DraftModel:
@@ -43,7 +43,7 @@ class DraftModel:
         self._prefilling = False  # perhaps: then the session is not ours to write to
         self._ahead: asyncio.Task[None] | None = None  # likewise while it runs
 
-    async def open(self) -> Session:
+    async def open(self) -> "Session":
         """Take a slot, unless it has one, and start to prefill. Raises what `Engine.session` raises."""
         if not self._session:
             self._session = await self._slot.enter_async_context(self._engine.session(self._news, self._params))
@@ -90,7 +90,7 @@ class DraftModel:
         if self._session and not self._prefilling:  # a prefill is of use to the next one too
             self._engine.withdraw(self._session)
 
-    def _take_over_news(self, session: Session) -> list[int]:
+    def _take_over_news(self, session: "Session") -> list[int]:
         """Make the session begin with what is committed, and return what it has guessed beyond."""
         guessed, num_news = session.token_ids[self._committed :], len(self._news)
         if guessed[:num_news] != self._news:
@@ -99,11 +99,11 @@ class DraftModel:
         self._committed, self._news = self._committed + num_news, []
         return guessed[num_news:]
 
-    def _ended(self, session: Session) -> bool:
+    def _ended(self, session: "Session") -> bool:
         """Whether what was guessed ends the sequence."""
         return len(session.token_ids) > self._committed and session.ended
 
-    async def _settle(self, session: Session) -> None:
+    async def _settle(self, session: "Session") -> None:
         """Wait until nothing runs that writes to the session."""
         if self._ahead:
             self.stop()
@@ -113,7 +113,7 @@ class DraftModel:
             await self._engine.settle(session)
         self._prefilling = False
 
-    async def _work_ahead(self, session: Session, num_tokens: int) -> None:
+    async def _work_ahead(self, session: "Session", num_tokens: int) -> None:
         if num_tokens > 0:
             async with aclosing(self._engine.decode(session, num_tokens, ahead=True)) as outcomes:
                 async for _ in outcomes:

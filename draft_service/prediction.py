@@ -12,8 +12,8 @@ WINDOW = 32  # how far behind the place where the reply left the prediction a sh
 class Prediction(Lookup):
     """Follows the reply through the predicted output, and proposes what comes next there.
 
-    Where the reply departs from the prediction, its last tokens are searched for: one token is enough just behind the
-    place of departure, as after a word put in another's place; elsewhere it takes `min_match`.
+    Where the reply departs from the prediction, one token is first taken to stand in another's place. Then the reply's
+    last tokens are searched for: one is enough just behind the place of departure, elsewhere it takes `min_match`.
     """
 
     kind = pb.PROPOSER_PREDICTION
@@ -24,16 +24,20 @@ class Prediction(Lookup):
         self._min_match = min_match
         self._recent: list[int] = []  # the reply's last tokens
         self._place = 0  # how much of the prediction the reply has followed, as far as is known
+        self._follows = True  # whether the reply's last token is the one before that place
         self._next: int | None = 0  # where in the prediction the next guess begins
 
     def commit(self, token_ids: Sequence[int]) -> None:
         """Take over tokens that joined the sequence."""
-        text, follows = self._index.text, False
+        text, followed = self._index.text, self._follows
         for token_id in token_ids:
-            follows = self._place < len(text) and text[self._place] == token_id
-            self._place += follows
+            self._follows = self._place < len(text) and text[self._place] == token_id
+            self._place += self._follows
         self._recent = [*self._recent, *token_ids][-MAX_MATCH:]
-        self._next = self._place if follows else self._search()
+        if self._follows:
+            self._next = self._place
+        else:
+            self._next = self._search() or (self._place + 1 if followed else None)
 
     def guess(self, num_tokens: int) -> list[int]:
         """Return at most so many draft tokens."""

@@ -72,7 +72,7 @@ def follow(prediction: Lookup, reply: list[int], num_tokens: int) -> int:
     ("reply", "most"),
     [
         (ORIGINAL, 7),  # 60 tokens, 9 a round
-        ([*ORIGINAL[:20], 1, *ORIGINAL[21:]], 9),  # another word in the place of one
+        ([*ORIGINAL[:20], 1, *ORIGINAL[21:]], 8),  # another word in the place of one
         ([*ORIGINAL[:20], 1, 2, 3, *ORIGINAL[20:]], 11),  # three words put in: one round each
         ([*ORIGINAL[:20], *ORIGINAL[30:]], 7),  # words left out
         ([*ORIGINAL[30:], *ORIGINAL[:30]], 12),  # halves exchanged: three tokens tell where it goes on

@@ -2,13 +2,15 @@
 
 import asyncio
 import random
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import grpc
 import pytest
-from conftest import StartService, decoder
+from conftest import ROOT, StartService, decoder
 from test_lossless import MAX_TOKENS, STOP, Case, make_cases
 
 from gateway.decoder import Decoder, Round
@@ -111,3 +113,9 @@ async def test_a_prediction_is_taken_up_where_the_reply_has_got_to(start: StartS
         part = await call.read()
     assert isinstance(part, pb.DraftResponse)
     assert (list(part.token_ids), part.last, part.proposer) == (predicted[10:14], True, pb.PROPOSER_PREDICTION)
+
+
+def test_lookups_need_no_torch() -> None:
+    """A draft service without a model runs where torch is not installed."""
+    code = "import sys, draft_service.__main__; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

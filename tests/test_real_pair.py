@@ -1,10 +1,12 @@
 """The real pair, where it is on this machine: `make test-real`."""
 
 from pathlib import Path
+from time import perf_counter
 
 import pytest
 from conftest import StartService, decoder
 
+from gateway.schemas import Message
 from gateway.tokenizer import ChatTokenizer
 from shared.model.pairs import resolve_pair
 from shared.sampling_params import SamplingParams
@@ -33,3 +35,67 @@ async def test_bfloat16_on_equals_off(start: StartService, pair: tuple[Path, Pat
         for draft, k in ((drafts[0], 1), (drafts[1], 4), (drafts[1], 8)):
             async with decoder(target, draft) as decode:
                 assert [i async for done in decode.decode(prompt, params, 48, k) for i in done.token_ids] == expected
+
+
+ORIGINAL = '''\
+def parse_table(text):
+    """Read a table of names and numbers."""
+    rows = []
+    for line in text.splitlines():
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        name, _, number = line.partition("=")
+        rows.append((name.strip(), float(number)))
+    return rows
+
+
+def total(rows):
+    """Add up the numbers."""
+    result = 0.0
+    for name, number in rows:
+        result += number
+    return result
+
+
+def largest(rows):
+    """Return the name of the largest number."""
+    best_name, best_number = None, float("-inf")
+    for name, number in rows:
+        if number > best_number:
+            best_name, best_number = name, number
+    return best_name
+'''
+EDIT = f"""\
+Rename the function `total` to `sum_of_numbers`. Reply with the whole file and nothing else.
+
+```python
+{ORIGINAL}```"""
+
+
+@pytest.mark.real
+async def test_an_edit_with_its_original_as_prediction(start: StartService, pair: tuple[Path, Path]) -> None:
+    """With no draft model at all, an edit is decoded at least twice as fast as plainly; the tokens are the same."""
+    target = start("target_service", model=pair[0], num_slots=2).address
+    draft = start("draft_service", model="none").address
+    tokenizer = ChatTokenizer.load(str(pair[0]))
+    prompt = tokenizer.encode_chat([Message.model_validate({"role": "user", "content": EDIT})])
+    params = SamplingParams(temperature=0, stop_token_ids=tokenizer.stop_token_ids)
+    predicted = tokenizer.encode(ORIGINAL, add_special_tokens=False)
+    async with decoder(target, draft) as decode:
+
+        async def measure(num_lookup_tokens: int) -> tuple[list[int], float]:
+            """Return the tokens, and how many there were a second after the first round."""
+            token_ids, started, first = [], 0.0, 0
+            rounds = decode.decode(prompt, params, 300, 0, num_lookup_tokens=num_lookup_tokens, predicted_ids=predicted)
+            async for done in rounds:
+                token_ids += done.token_ids
+                if not started:
+                    started, first = perf_counter(), len(token_ids)
+            return token_ids, (len(token_ids) - first) / (perf_counter() - started)
+
+        expected, plain = await measure(0)
+        token_ids, speed = await measure(8)
+    assert token_ids == expected
+    assert "def sum_of_numbers" in tokenizer.decode(token_ids)
+    assert speed > 2 * plain
