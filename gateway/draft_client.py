@@ -1,7 +1,6 @@
 """The gateway's side of the draft service: whether it is there, and whether it fits."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import grpc
 import structlog
@@ -51,9 +50,9 @@ class DraftClient:
                     continue
             await self._channel.wait_for_state_change(state)
 
-    def draft(self, requests: AsyncIterator[pb.DraftRequest]) -> DraftCall:
+    def draft(self) -> DraftCall:
         """Start a stream."""
-        return self._stub.Draft(requests)
+        return self._stub.Draft()
 
     async def close(self) -> None:
         """Close the connection."""

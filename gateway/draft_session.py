@@ -1,11 +1,11 @@
 """One session at the draft service, which may be slow, full, or gone: nothing here ever fails a request."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import Self
+from typing import Any, Self
 
 import grpc
 import structlog
@@ -56,8 +56,8 @@ class DraftSession:
         self._round = -1
         self._proposal = Proposal(self._round, complete=True)
         self._progress = asyncio.Event()
-        self._outbox: asyncio.Queue[pb.DraftRequest] = asyncio.Queue()
-        self._stream: asyncio.Task[None] | None = None
+        self._call: DraftCall | None = None  # while the stream is up
+        self._tasks: set[asyncio.Task[None]] = set()
         self._not_before = 0.0
 
     @classmethod
@@ -75,8 +75,8 @@ class DraftSession:
         try:
             yield session
         finally:
-            if session._stream:
-                session._stream.cancel()
+            for task in session._tasks:
+                task.cancel()
 
     def request(self, k: int, num_lookup_tokens: int) -> None:
         """Ask for draft tokens for the next round, if the draft is there and not still at an earlier one.
@@ -87,7 +87,7 @@ class DraftSession:
         info = self._client.info
         if not info or not self._proposal.complete or perf_counter() < self._not_before:
             return
-        if not self._stream:
+        if not self._call:
             self._told = 0
         news = self._committed[self._told :]
         most = info.max_draft_tokens
@@ -99,9 +99,9 @@ class DraftSession:
         if max(numbers.values()) < 1:
             return
         self._proposal = Proposal(self._round)
-        if self._stream:
+        if self._call:
             advance = pb.DraftAdvance(round=self._round, position=self._told, token_ids=news, **numbers)
-            self._outbox.put_nowait(pb.DraftRequest(advance=advance))
+            self._start(self._write(self._call, pb.DraftRequest(advance=advance)))
         else:
             opening = pb.DraftOpen(
                 prompt_token_ids=news,
@@ -110,9 +110,9 @@ class DraftSession:
                 round=self._round,
                 **numbers,
             )
-            self._outbox = asyncio.Queue()
-            self._outbox.put_nowait(pb.DraftRequest(open=opening))
-            self._stream = asyncio.create_task(self._read(self._client.draft(self._requests(self._outbox))))
+            self._call = self._client.draft()
+            self._start(self._write(self._call, pb.DraftRequest(open=opening)))
+            self._start(self._read(self._call))
         self._told = len(self._committed)
 
     async def proposal(self) -> Proposal:
@@ -133,10 +133,15 @@ class DraftSession:
         """Append what the target committed."""
         self._committed.extend(token_ids)
 
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     @staticmethod
-    async def _requests(outbox: asyncio.Queue[pb.DraftRequest]) -> AsyncIterator[pb.DraftRequest]:
-        while True:
-            yield await outbox.get()
+    async def _write(call: DraftCall, request: pb.DraftRequest) -> None:
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # of a stream that ended: the reader says why
+            await call.write(request)
 
     async def _read(self, call: DraftCall) -> None:
         try:
@@ -153,6 +158,6 @@ class DraftSession:
                 self._not_before = perf_counter() + _PAUSE_SECONDS
         finally:
             call.cancel()
-            self._stream = None
+            self._call = None
             self._proposal.complete = True
             self._progress.set()
