@@ -61,7 +61,7 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
                 async for request in request_iterator:
                     if request.WhichOneof("message") != "advance":
                         raise OutOfOrderError("message: after `open`, each one is `advance`")
-                    if model:
+                    if model and not proposal.done():
                         model.stop()  # what is still being made is superseded
                     await proposal
                     proposals.advance(request.advance)

@@ -72,3 +72,14 @@ def test_speculative_samples_follow_the_softmax(params: SamplingParams, samples:
     assert counts[kept].sum() == counts.sum()
     assert stats.chisquare(counts[kept], expected).pvalue > 0.001
     assert 0.4 < accepted / drafted < 0.95
+
+
+@pytest.mark.parametrize("spread", [0.01, 3.0, 9.0])
+def test_tokens_spared_their_noise_could_not_have_won(spread: float) -> None:
+    """Without top-k and top-p the token drawn is the one of the greatest logit plus noise among them all."""
+    torch.manual_seed(1)
+    token_ids = torch.arange(20_000, dtype=torch.int32)
+    for position in range(60):
+        logits = torch.randn(20_000) * spread
+        winner = int((logits + gumbel(token_ids, 5, position)).argmax())
+        assert draw(logits, SamplingParams(temperature=1.0, seed=5), position) == winner

@@ -9,6 +9,8 @@ import struct
 
 import torch
 
+MAX_GUMBEL = 22.2  # no noise is greater
+
 
 def row_key(seed: int, position: int) -> tuple[int, int]:
     """Return the two 32-bit words that key the noise of one row: the BLAKE2b hash of its seed and position."""
@@ -26,7 +28,7 @@ def _mix(x: torch.Tensor) -> torch.Tensor:
 def gumbel(token_ids: torch.Tensor, seed: int, position: int) -> torch.Tensor:
     """Return standard Gumbel noise for these tokens at this position of a sequence with this seed.
 
-    token_ids: [N] int32. Returns [N] float32, between -2.9 and 22.2.
+    token_ids: [N] int32. Returns [N] float32, between -2.9 and MAX_GUMBEL.
     """
     low, high = row_key(seed, position)
     words = _mix(_mix(token_ids ^ low) ^ high)  # [N] int32

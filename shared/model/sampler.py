@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import torch
 
 from shared.model.logits_processors import LogitsProcessor, logits_processors
-from shared.model.noise import gumbel
+from shared.model.noise import MAX_GUMBEL, gumbel
 from shared.sampling_params import SamplingParams
 
+_LIKELY = 8.0  # how far below the greatest logit a token may stand to be tried first
 _NUCLEUS = 1024  # nearly every nucleus lies within so many tokens, and a top-k costs far less than a sort
 
 
@@ -69,6 +70,10 @@ def draw(logits: torch.Tensor, params: SamplingParams, position: int) -> int:
         scores = scores.masked_fill(scores < torch.topk(scores, params.top_k).values[-1], -torch.inf)
     if params.top_p < 1:
         scores = scores.masked_fill(scores < _nucleus_border(scores, params.top_p), -torch.inf)
+    if params.top_k == 0 and params.top_p == 1:  # spare the noise of those that cannot win by any
+        likely = (scores > scores.max() - _LIKELY).nonzero().flatten()  # [N]
+        best = (scores[likely] + gumbel(likely.int(), params.seed, position)).max()
+        scores = scores.masked_fill(scores < best - MAX_GUMBEL, -torch.inf)
     candidates = (scores > -torch.inf).nonzero().flatten()  # [C]
     noise = gumbel(candidates.int(), params.seed, position)
     return int(candidates[(scores[candidates] + noise).argmax()])
