@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from typing import Any
 
 import grpc
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, GenerationConfig
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from shared.pb import specdec_pb2 as pb
@@ -69,7 +69,8 @@ if __name__ == "__main__":
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
     draft = pb_grpc.DraftServiceStub(grpc.insecure_channel(args.draft))
     target = pb_grpc.TargetServiceStub(grpc.insecure_channel(args.target))
-    sampling = pb.SamplingParams(temperature=0, top_p=1, stop_token_ids=[tokenizer.eos_token_id])
+    ends = GenerationConfig.from_pretrained(args.tokenizer).eos_token_id  # one or several
+    sampling = pb.SamplingParams(temperature=0, top_p=1, stop_token_ids=ends if isinstance(ends, list) else [ends])
     tokens: list[int] = []
     for committed in decode(draft, target, tokenizer.encode(args.prompt), sampling=sampling, k=args.k, n=args.n):
         tokens += committed

@@ -1,6 +1,9 @@
-"""`make compose-test`: builds the images, brings compose.yaml up, kills the draft in mid-stream, takes it down.
+"""`make compose-test`: builds the images, brings compose.yaml up, kills the draft in mid-stream, takes it all down.
 
-The engine is `docker`, or `podman` with `podman-compose`; ENGINE chooses; BASE_IMAGE and BUILD_FLAGS go to the build.
+ENGINE is `podman`, with buildah and podman-compose, where they are, else `docker`. BASE_IMAGE and TORCH_INDEX are the
+Dockerfile's. BUILD_FLAGS go to the build as they are. A host that has packages, such as torch's build for the CPU, in
+folders of its own gives them to buildah by `--volume`: each folder, pip's configuration that names them, and the
+certificates that pip trusts.
 """
 
 import os
@@ -9,97 +12,130 @@ import shutil
 import subprocess
 import sys
 import time
+from typing import Any
 
-import httpx
 from openai import OpenAI
 
+SERVICES = ("target", "draft", "gateway")  # in the order of their start
+PROJECT = "outrider-compose-test"
 PORT = "18000"
 MAX_GATEWAY_MB = 400
-ENGINE = os.environ.get("ENGINE") or ("docker" if shutil.which("docker") else "podman")
-COMPOSE = ["docker", "compose"] if ENGINE == "docker" else [shutil.which("podman-compose") or "podman-compose"]
-ENVIRONMENT = os.environ | {"PORT": PORT, "IMAGE_PREFIX": "" if ENGINE == "docker" else "localhost/"}
+START_SECONDS = 180
+HEALTHY, UNHEALTHY = 0, 1  # what `podman healthcheck run` exits with
+ENGINE = os.environ.get("ENGINE") or ("podman" if shutil.which("podman-compose") else "docker")
+COMPOSE = ["docker", "compose"] if ENGINE == "docker" else ["podman-compose"]
+# Layers, so that what the images share is made once; docker's format, since the other has no health checks.
+BUILDAH = ["buildah", "bud", "--isolation=chroot", "--format=docker", "--layers"]
+PREFIX = "" if ENGINE == "docker" else "localhost/"
+ENVIRONMENT = os.environ | {"PORT": PORT, "IMAGE_PREFIX": PREFIX, "COMPOSE_PROJECT_NAME": PROJECT}
 
 
-def run(*command: str) -> str:
-    """Run a command and return what it prints; ends the process if it fails."""
+def run(*command: str) -> None:
+    """Run a command, show it and its output; ends the process if it fails."""
     print("$", shlex.join(command), flush=True)
-    done = subprocess.run(command, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, check=False)  # noqa: S603 - our own
-    if done.returncode:
-        sys.exit(f"failed with code {done.returncode}\n{done.stdout[-3000:]}")
-    return done.stdout.strip()
+    if code := subprocess.run(command, env=ENVIRONMENT, check=False).returncode:  # noqa: S603 - our own
+        sys.exit(f"failed with code {code}")
 
 
-def build() -> float:
-    """Build the three images and print their sizes; returns the gateway's, the last one's, in megabytes."""
-    tool = ["docker", "build"] if ENGINE == "docker" else ["buildah", "bud", "--isolation=chroot", "--format=docker"]
+def read(*command: str) -> str:
+    """Return what a command prints. Raises CalledProcessError."""
+    return subprocess.run(command, text=True, stdout=subprocess.PIPE, check=True).stdout.strip()  # noqa: S603 - our own
+
+
+def build() -> dict[str, float]:
+    """Build the three images and return their sizes in megabytes."""
+    tool = ["docker", "build"] if ENGINE == "docker" else BUILDAH
     arguments = [
         f"--build-arg={name}={os.environ[name]}" for name in ("BASE_IMAGE", "TORCH_INDEX") if name in os.environ
     ]
     flags = shlex.split(os.environ.get("BUILD_FLAGS", ""))
-    for name in ("target", "draft", "gateway"):
-        image = f"{ENVIRONMENT['IMAGE_PREFIX']}outrider-{name}"
+    sizes = {}
+    for name in SERVICES:
+        image = f"{PREFIX}outrider-{name}"
         run(*tool, *flags, *arguments, "--target", name, "-t", image, ".")
-        megabytes = int(run(ENGINE, "image", "inspect", "--format", "{{.Size}}", image)) / 1e6
-        print(f"{image}: {megabytes:.0f} MB", flush=True)
-    return megabytes
+        sizes[name] = int(read(ENGINE, "image", "inspect", "--format", "{{.Size}}", image)) / 1e6
+    return sizes
 
 
-def container(service: str) -> str:
-    """Return the id of a service's container; ends the process if it is not running."""
-    of_service = ("--quiet", "--filter", f"label=com.docker.compose.service={service}")
-    if running := run(ENGINE, "ps", *of_service).split():
-        return running[0]
-    for ended in run(ENGINE, "ps", "--all", *of_service).split():
-        run(ENGINE, "logs", "--tail", "20", ended)
-    sys.exit(f"the container of {service} is not running")
+def containers(*filters: str) -> list[str]:
+    """Return the ids of the project's containers, running or not."""
+    labels = [f"--filter=label=com.docker.compose.{label}" for label in (f"project={PROJECT}", *filters)]
+    return read(ENGINE, "ps", "--all", "--quiet", *labels).split()
 
 
-def ask(client: OpenAI, *, speculate: bool, kill_draft: bool = False) -> str:
-    """Stream an answer; kill the draft's container at the fifth piece if asked to."""
+def bring_up() -> None:
+    """Start the services, each when those before it are healthy. Ends the process if one does not become so."""
+    if ENGINE == "docker":
+        run(*COMPOSE, "up", "--detach", "--no-build", "--wait", f"--wait-timeout={START_SECONDS}")
+        return
+    # podman leaves health checks to systemd, which need not be there, and so podman-compose cannot wait for them.
+    for service in SERVICES:
+        run(*COMPOSE, "up", "-d", "--no-build", "--no-deps", service)
+        (container,) = containers(f"service={service}")
+        started = time.monotonic()
+        while (status := health(container)) == UNHEALTHY and time.monotonic() < started + START_SECONDS:
+            time.sleep(1)
+        if status != HEALTHY:
+            run(ENGINE, "logs", "--tail", "20", container)
+            sys.exit(f"{service} did not become healthy")
+        print(f"{service}: healthy after {time.monotonic() - started:.0f} s", flush=True)
+
+
+def health(container: str) -> int:
+    """Run the container's health check and return podman's verdict: HEALTHY, UNHEALTHY, or that it does not run."""
+    command = ["podman", "healthcheck", "run", container]
+    return subprocess.run(command, capture_output=True, check=False).returncode  # noqa: S603 - our own
+
+
+def ask(client: OpenAI, *, speculate: bool, kill: str = "") -> tuple[str, dict[str, Any]]:
+    """Stream an answer, killing this container at its fifth piece; return its text and its metrics."""
     text = ""
+    metrics: dict[str, Any] = {}
     chunks = client.chat.completions.create(
         model="outrider",
         messages=[{"role": "user", "content": "What is a token?"}],
-        max_tokens=200,
+        max_tokens=400,
         seed=4,
         stream=True,
-        extra_body={"speculative": {"enabled": speculate}},
+        extra_body={"ignore_eos": True, "speculative": {"enabled": speculate, "metrics": True}},
     )
-    for pieces, chunk in enumerate(chunks):
+    for number, chunk in enumerate(chunks):
         text += (chunk.choices[0].delta.content or "") if chunk.choices else ""
-        if kill_draft and pieces == 5:
-            run(ENGINE, "kill", container("draft"))
-    return text
+        metrics = (chunk.model_extra or {}).get("metrics") or metrics
+        if kill and number == 5:
+            run(ENGINE, "kill", kill)
+    return text, metrics["speculative_decoding"]
+
+
+def check_answers() -> None:
+    """Compare three answers: plain, speculative, and with the draft killed in mid-stream."""
+    client = OpenAI(base_url=f"http://127.0.0.1:{PORT}/v1", api_key="none", max_retries=0)
+    plain, _ = ask(client, speculate=False)
+    speculative, whole = ask(client, speculate=True)
+    lost, part = ask(client, speculate=True, kill=containers("service=draft")[0])
+    print(f"characters: plain {len(plain)}, speculative {len(speculative)}, draft lost in mid-stream {len(lost)}")
+    print(f"drafts: speculative {whole['num_drafts']}, draft lost in mid-stream {part['num_drafts']}", flush=True)
+    if not plain == speculative == lost:
+        sys.exit("the texts differ")
+    if not 0 < part["num_drafts"] < whole["num_drafts"]:
+        sys.exit("the draft was not lost in mid-stream")
 
 
 def main() -> None:
     """Build, bring up, ask, take down."""
-    gateway_megabytes = build()
+    sizes = build()
     try:
-        run(*COMPOSE, "up", "--detach", "--no-build") if ENGINE == "docker" else run(*COMPOSE, "up", "-d", "--no-deps")
-        deadline = time.monotonic() + 180
-        while True:
-            if ENGINE == "podman":  # no systemd here that would run the health checks
-                for service in ("target", "draft"):
-                    subprocess.run(["podman", "healthcheck", "run", container(service)], check=False)  # noqa: S603, S607
-            try:
-                if httpx.get(f"http://127.0.0.1:{PORT}/health", timeout=2).status_code == httpx.codes.OK:
-                    break
-            except httpx.TransportError:
-                if time.monotonic() > deadline:
-                    sys.exit("the gateway did not come up")
-                time.sleep(1)
-        client = OpenAI(base_url=f"http://127.0.0.1:{PORT}/v1", api_key="none", max_retries=0)
-        plain = ask(client, speculate=False)
-        lost = ask(client, speculate=True, kill_draft=True)
-        print(f"{len(plain)} characters; the same with the draft killed in mid-stream: {lost == plain}", flush=True)
-        if lost != plain:
-            sys.exit("the texts differ")
+        bring_up()
+        check_answers()
     finally:
         run(*COMPOSE, "down", "--volumes")
-    if gateway_megabytes >= MAX_GATEWAY_MB:
+    if left := containers():
+        sys.exit(f"left behind: {left}")
+    for name, megabytes in sizes.items():
+        print(f"outrider-{name}: {megabytes:.0f} MB")
+    if sizes["gateway"] >= MAX_GATEWAY_MB:
         sys.exit(f"the gateway's image is not under {MAX_GATEWAY_MB} MB")
-    print("compose test passed")
+    print("the texts are equal; passed")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from gateway.tokenizer import ChatTokenizer
 from shared.errors import ModelError
 from shared.model.gguf_folder import convert_gguf
 from shared.model.pairs import DRAFT, resolve_model
@@ -25,8 +26,8 @@ GGUF_LAYER = {  # the layer's tensors under the names that llama.cpp gives them
 }
 
 
-def _write_gguf(folder: Path, path: Path, *, without: str = "") -> None:
-    """Write a Qwen2 folder as a GGUF file as llama.cpp does, less the tensor `without`."""
+def _write_gguf(folder: Path, path: Path, *, without: str = "", end_token_ids: dict[str, int] | None = None) -> None:
+    """Write a Qwen2 folder as a GGUF file as llama.cpp does, less the tensor `without`, with further end tokens."""
     config, tokenizer = AutoConfig.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     names = {f"blk.{i}.{name}": f"model.layers.{i}.{ours}" for i in range(2) for name, ours in GGUF_LAYER.items()}
     names |= {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
@@ -47,6 +48,8 @@ def _write_gguf(folder: Path, path: Path, *, without: str = "") -> None:
     writer.add_token_list([*tokenizer.convert_ids_to_tokens(range(len(tokenizer))), *padding])
     writer.add_token_merges([" ".join(merge) for merge in json.loads(model)["model"]["merges"]])
     writer.add_eos_token_id(tokenizer.eos_token_id)
+    for key, token_id in (end_token_ids or {}).items():
+        writer.add_uint32(key, token_id)
     for name, weight in AutoModelForCausalLM.from_pretrained(folder).state_dict().items():
         ours, kind = name.rsplit(".", 1)
         theirs = f"{next(key for key, value in names.items() if value == ours)}.{kind}"
@@ -84,6 +87,18 @@ def test_gguf_becomes_the_folder_of_its_values(
     changed = (folder / "model.safetensors").stat().st_mtime_ns
     assert resolve_model(str(path)) == folder
     assert (folder / "model.safetensors").stat().st_mtime_ns == changed
+
+
+def test_all_end_tokens_are_listed(toy: tuple[Path, Path], tmp_path: Path) -> None:
+    """A reply ends at each end token that the GGUF names, and at <|endoftext|>, which Qwen's files do not name."""
+    ends = {gguf.Keys.Tokenizer.EOT_ID: 70, gguf.Keys.Tokenizer.EOM_ID: 80}
+    for name, further in (("qwen", {}), ("three", ends)):
+        _write_gguf(toy[DRAFT], tmp_path / f"{name}.gguf", end_token_ids=further)
+        convert_gguf(tmp_path / f"{name}.gguf", tmp_path / name)
+        tokenizer = ChatTokenizer.load(str(tmp_path / name))
+        specials = {tokenizer.encode(text)[0] for text in ("<|endoftext|>", "<|im_end|>")}
+        assert len(specials) == 2
+        assert tokenizer.stop_token_ids == specials | set(further.values())
 
 
 def test_bad_gguf_is_refused_by_name(toy: tuple[Path, Path], tmp_path: Path) -> None:

@@ -6,9 +6,14 @@ transformers can open a GGUF itself, but takes a minute for it, anew at every st
 from pathlib import Path
 
 import torch
+from gguf import GGUFReader, Keys
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from shared.errors import ModelError
+
+END_KEYS = (Keys.Tokenizer.EOS_ID, Keys.Tokenizer.EOT_ID, Keys.Tokenizer.EOM_ID)  # end of sequence, turn, message
+# Files often name the end of a turn alone. What else ends a text is told by its name, as llama.cpp does it.
+END_NAMES = {"<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>"}
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
@@ -33,5 +38,13 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         raise ModelError(f"{gguf}: holds no weights for {', '.join(missing[:4])}")
     # Otherwise the folder would be opened as a quantized model.
     model.config.__dict__.pop("quantization_config", None)
+    model.generation_config.eos_token_id = _end_token_ids(gguf, tokenizer.get_vocab())
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _end_token_ids(gguf: Path, vocabulary: dict[str, int]) -> list[int]:
+    """Return every token that ends a text or a turn, in order of ids."""
+    fields = GGUFReader(gguf).fields
+    listed = {int(fields[key].contents()) for key in END_KEYS if key in fields}
+    return sorted(listed | {vocabulary[name] for name in END_NAMES & vocabulary.keys()})

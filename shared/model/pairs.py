@@ -61,16 +61,19 @@ def _models() -> Path:
     return Path(os.environ.get("OUTRIDER_CACHE") or "~/.cache/outrider").expanduser() / "models"
 
 
-def _toy() -> Path:
-    # Named after the code that makes it, so that a change there makes a new one.
-    code = Path(__file__).with_name("toy_pair.py").read_bytes()
+def _versioned(name: str, code: str, source: str = "") -> Path:
+    """Return where to make a model of this source: another place after a change of the code that makes it."""
+    content = Path(__file__).with_name(code).read_bytes() + source.encode()
+    return _models() / f"{name}-{hashlib.sha256(content).hexdigest()[:8]}"
 
+
+def _toy() -> Path:
     def make(folder: Path) -> None:
         from shared.model.toy_pair import make_toy_pair
 
         make_toy_pair(folder)
 
-    return _made_once(_models() / f"toy-{_digest(code)}", make)
+    return _made_once(_versioned("toy", "toy_pair.py"), make)
 
 
 def _of_file(gguf: Path) -> Path:
@@ -84,7 +87,7 @@ def _of_file(gguf: Path) -> Path:
 
         convert_gguf(gguf, folder)
 
-    return _made_once(_models() / f"{gguf.stem}-{_digest(version.encode())}", make)
+    return _made_once(_versioned(gguf.stem, "gguf_folder.py", version), make)
 
 
 def _of_published(name: str) -> Path:
@@ -98,7 +101,7 @@ def _of_published(name: str) -> Path:
         convert_gguf(gguf, folder)
         gguf.unlink()  # a gigabyte that nothing reads again
 
-    return _made_once(_models() / name, make)
+    return _made_once(_versioned(name, "gguf_folder.py"), make)
 
 
 def _of_hub(name: str) -> Path:
@@ -132,10 +135,6 @@ def _made_once(folder: Path, make: Callable[[Path], None]) -> Path:
             make(unfinished)
             unfinished.rename(folder)
     return folder
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:8]
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ DRAFT_LAYERS, TARGET_LAYERS = 2, 4
 EFFECT = 0.3  # of the target's further layers: the acceptance rate is tuned here
 SHARPNESS = 2.0  # of attention: high enough that greedy decoding wanders instead of repeating itself
 SPREAD = 3.0  # standard deviation of the logits
-BLOCKED = -64.0  # how far below the others a token stands that is never to be sampled: further than any noise reaches
+BLOCKED = -256.0  # how far below the others a token stands that is never sampled: further than noise at temperature 2
 END_BIAS = 2.0  # makes most answers 20 to 300 tokens long at temperature 1
 
 END_OF_TEXT, START_OF_TURN, END_OF_TURN = SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
