@@ -9,6 +9,7 @@ import grpc
 import pytest
 from conftest import StartService, decoder
 from test_lossless import CASES, run_all
+from test_simulated import write_profile
 
 from shared.model.model_runner import ModelRunner
 from shared.model.sampler import Sampler
@@ -97,3 +98,29 @@ def test_work_ahead_waits_while_anybody_waits() -> None:
     for one in jobs[1:]:
         del scheduler._jobs[one.session]
     assert [planned for planned, _ in scheduler._plan()] == jobs[:1]
+
+
+async def test_work_ahead_overlaps_the_verify(
+    start: StartService, toy: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Where draft and target have a (simulated) device each, rounds take the verify alone, not draft and verify."""
+    folder = tmp_path_factory.mktemp("profiles")
+    target = start(
+        "target_service", model=toy[0], device="simulated", profile=write_profile(folder / "target.toml", 100)
+    ).address
+    medians = {}
+    for ahead in ("on", "off"):
+        draft = start(
+            "draft_service",
+            model=toy[0],
+            device="simulated",
+            profile=write_profile(folder / "draft.toml", 16),
+            ahead=ahead,
+        ).address
+        async with decoder(target, draft) as decode:
+            params = SamplingParams(temperature=1, seed=3)
+            rounds = [done async for done in decode.decode(PROMPT, params, 45, K)]
+        medians[ahead] = sorted(done.time.seconds for done in rounds[1:])[len(rounds) // 2]
+        assert all(done.num_accepted == done.num_drafted for done in rounds)
+    assert medians["off"] > 0.100 + K * 0.016
+    assert medians["on"] < 0.100 + 2 * 0.016
