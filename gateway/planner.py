@@ -1,7 +1,7 @@
 """Makes the choices to decode of a request."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from gateway.choices import Choice
@@ -42,10 +42,11 @@ class Planner:
             raise InvalidFieldError("tools", "the model's chat template calls none, or in a way that is not known here")
         prompts = [tokenizer.encode(prompt, add_special_tokens=False)]
         choices = self._choices(request, "messages", prompts, default=None)
-        grammar = form.tools.grammar(request.called, parallel=parallel) if form.tools and request.called else None
+        tags = tokenizer.token_bytes.added
+        calls = form.calls(request.called, tags)
         predicted = request.prediction.text if request.prediction else ""
         predicted_ids = tokenizer.encode(predicted, add_special_tokens=False)
-        return [replace(_formed(choice, form, grammar), predicted_ids=predicted_ids) for choice in choices]
+        return [replace(_formed(choice, form, calls, tags), predicted_ids=predicted_ids) for choice in choices]
 
     def response(self, request: ResponsesRequest) -> Choice:
         """Return the one choice of a response."""
@@ -158,9 +159,9 @@ class Planner:
         return limit
 
 
-def _formed(choice: Choice, form: ReplyFormat, grammar: Grammar | None) -> Choice:
+def _formed(choice: Choice, form: ReplyFormat, calls: Grammar | None, tags: Collection[str]) -> Choice:
     """Return the choice as one of a chat; a call that has to be made goes before what else the reply is to be."""
-    if not grammar:
-        return replace(choice, form=form)
-    params = replace(choice.params, grammar=grammar)
-    return replace(choice, form=form, params=params, grammar_field="tools")
+    if calls:
+        return replace(choice, form=form, params=replace(choice.params, grammar=calls), grammar_field="tools")
+    grammar = choice.params.grammar and form.thoughtful(choice.params.grammar, tags)
+    return replace(choice, form=form, params=replace(choice.params, grammar=grammar))

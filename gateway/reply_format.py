@@ -1,7 +1,8 @@
 """How a model writes what is not plain text: reasoning between tags, and calls of tools."""
 
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,28 +22,29 @@ class ToolFormat:
     """How a family of models writes a call: what stands around it, and the name of its arguments."""
 
     parser: Callable[[], ToolParser]
-    before: str
-    after: str
+    opening: str
+    closing: str
+    space: str
     arguments: str
     between: str
 
-    def grammar(self, functions: Sequence[Function], *, parallel: bool) -> Grammar:
-        """Return the grammar of one call of these functions, or of several."""
+    def rules(self, functions: Sequence[Function], tags: Collection[str], *, parallel: bool) -> str:
+        """Return, in Lark, the rule `answer`: one call of these functions, or several. `tags` are single tokens."""
         calls = [
-            f"{json.dumps(self.before + self._head(function))} %json {json.dumps(JSON_OPTIONS | function.parameters)} "
-            f"{json.dumps('}' + self.after)}"
+            f"{self._head(function)} %json {json.dumps(JSON_OPTIONS | function.parameters)} "
+            f"{json.dumps('}' + self.space)} {_tag(self.closing, tags)}"
             for function in functions
         ]
         more = f" ({json.dumps(self.between)} call)*" if parallel else ""
-        return Grammar("lark", f"start: call{more}\ncall: {' | '.join(calls)}\n")
+        return f"answer: call{more}\ncall: {_tag(self.opening, tags)} ({' | '.join(calls)})\n"
 
     def _head(self, function: Function) -> str:
-        return f'{{"name": {json.dumps(function.name)}, "{self.arguments}": '
+        return json.dumps(f'{self.space}{{"name": {json.dumps(function.name)}, "{self.arguments}": ')
 
 
 # Qwen 2.5 and 3, Hermes and their kin; Llama 3.1 to 3.3.
-HERMES = ToolFormat(HermesParser, "<tool_call>\n", "\n</tool_call>", "arguments", "\n")
-LLAMA = ToolFormat(LlamaParser, "", "", "parameters", "; ")
+HERMES = ToolFormat(HermesParser, HermesParser.OPEN, HermesParser.CLOSE, "\n", "arguments", "\n")
+LLAMA = ToolFormat(LlamaParser, "", "", "", "parameters", "; ")
 
 
 def tool_format(template: str) -> ToolFormat | None:
@@ -71,8 +73,36 @@ class ReplyFormat:
         thinking = prompt.rstrip().endswith(THINK)
         return cls(THOUGHT in template or thinking, thinking, tool_format(template) if tools else None, parallel)
 
+    def calls(self, functions: Sequence[Function], tags: Collection[str]) -> Grammar | None:
+        """Return the grammar of a reply that has to call one of these functions, if there are any."""
+        if not (self.tools and functions):
+            return None
+        return self._thoughtful(self.tools.rules(functions, tags, parallel=self.parallel), tags)
+
+    def thoughtful(self, grammar: Grammar, tags: Collection[str]) -> Grammar:
+        """Return the grammar of a reply that may think before it conforms to this one."""
+        if not self.reasoning or grammar.kind == "lark":
+            return grammar
+        if grammar.kind == "regex":
+            escaped = re.sub(r"(?<!\\)/", r"\/", grammar.text)
+            return self._thoughtful(f"answer: /{escaped}/\n", tags)
+        return self._thoughtful(f"answer: %json {json.dumps(JSON_OPTIONS | json.loads(grammar.text))}\n", tags)
+
+    def _thoughtful(self, answer: str, tags: Collection[str]) -> Grammar:
+        if not self.reasoning:
+            return Grammar("lark", f"start: answer\n{answer}")
+        opening, closing = _tag(THINK, tags), _tag(THOUGHT, tags)
+        thought = f"thought: /(?s:.*)/ {closing}" if THOUGHT in tags else f"thought[suffix={closing}]: /(?s:.*)/"
+        start = "thought space answer" if self.thinking else f"({opening} thought space)? answer"
+        return Grammar("lark", f"start: {start}\n{thought}\nspace: /\\s*/\n{answer}")
+
 
 PLAIN = ReplyFormat()
+
+
+def _tag(text: str, tags: Collection[str]) -> str:
+    """Return, in Lark, a tag that is a single token, or one that is spelled like any text."""
+    return text if text in tags else json.dumps(text) if text else ""
 
 
 @dataclass

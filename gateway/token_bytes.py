@@ -18,7 +18,10 @@ class TokenBytes:
     def __init__(self, tokenizer: Tokenizer) -> None:
         """Find out how the vocabulary is written."""
         self._tokenizer = tokenizer
-        self._special = frozenset(tokenizer.get_added_tokens_decoder())
+        added = tokenizer.get_added_tokens_decoder()
+        self._special = frozenset(added)
+        self.added = frozenset(token.content for token in added.values())
+        """The texts that are always a single token, special ones and others."""
         self._byte_level = '"ByteLevel"' in json.dumps(json.loads(tokenizer.to_str())["decoder"])
 
     def __getitem__(self, token_id: int) -> bytes:

@@ -1,6 +1,7 @@
 """Output that conforms to a grammar, whatever the draft does."""
 
 import asyncio
+import contextlib
 import json
 import random
 import re
@@ -11,16 +12,22 @@ from typing import Any
 import openai
 import pytest
 import pytest_asyncio
+import torch
 import toy_gateway
 from adversary import Adversary, serve
 from conftest import StartService, decoder
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel, Field
 from random_schemas import random_schema
+from transformers import PreTrainedTokenizerFast
 
 from gateway.decoder import Decoder, Round
+from gateway.reply_format import HERMES, ReplyFormat, ReplyParser
+from gateway.token_bytes import TokenBytes
 from gateway.tokenizer import ChatTokenizer
+from gateway.tool_fields import Function
 from shared.errors import InvalidFieldError
+from shared.model.grammar import GrammarMask, Grammars
 from shared.sampling_params import Grammar, SamplingParams
 
 toy_url = toy_gateway.toy_url  # assigned, for pytest looks for fixtures among a module's names
@@ -177,3 +184,57 @@ async def test_response_format_of_the_api(toy_url: str) -> None:
             body = {"structured_outputs": asked | options}
             reply = await client.chat.completions.create(**ask, extra_body=body)
             assert reply.choices[0].message.content == text
+
+
+def walk(grammar: Grammar, tokenizer: PreTrainedTokenizerFast, seed: int) -> tuple[str, bool]:
+    """Return a random text that conforms to the grammar, and whether it ended within 400 tokens."""
+    torch.manual_seed(seed)
+    mask = GrammarMask(grammar.kind, Grammars(tokenizer, len(tokenizer), [tokenizer.eos_token_id]).compile(grammar))
+    token_ids: list[int] = []
+    while not mask.ended and len(token_ids) < 400:
+        scores = torch.randn(len(tokenizer))
+        mask.process(scores)
+        token_ids.append(int(scores.argmax()))
+        mask.push(token_ids[-1:])
+    return str(tokenizer.backend_tokenizer.decode(token_ids, skip_special_tokens=True)), mask.ended
+
+
+@pytest.mark.parametrize("added", [True, False], ids=["tags are tokens", "tags are spelled"])
+def test_thought_and_calls(toy: tuple[Path, Path], added: bool) -> None:  # noqa: FBT001
+    """Thinking first is allowed, the tags being tokens of their own or not; what comes after conforms."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(toy[0])
+    if added:
+        tokenizer.add_tokens(["<think>", "</think>", "<tool_call>", "</tool_call>"])
+    tags = TokenBytes(tokenizer.backend_tokenizer).added
+    function = Function.model_validate({"name": "f", "parameters": {"type": "object", "additionalProperties": False}})
+    ended = thought = 0
+    for seed in range(12):
+        form = ReplyFormat(reasoning=True, thinking=seed % 2 == 0, tools=HERMES, parallel=False)
+        for grammar in (form.calls([function], tags), form.thoughtful(Grammar("json_schema", '{"const": 5}'), tags)):
+            assert grammar
+            text, whole = walk(grammar, tokenizer, seed)
+            if not whole:
+                continue  # it thinks on
+            parts = ReplyParser(form).push(text, last=True)
+            ended, thought = ended + 1, thought + bool(parts.reasoning)
+            if parts.tool_calls:
+                [call] = parts.tool_calls
+                assert (call.name, json.loads(call.arguments), parts.content) == ("f", {}, "")
+            else:
+                assert json.loads(parts.content) == 5
+    assert ended > 0
+    if not added:  # then a random text hardly ever spells the end of its thought
+        return
+    assert thought > 0
+    plain = Grammar("json_schema", '{"const": "<tool_call>"}')  # llguidance wants tokens here that it then refuses
+    with pytest.raises(InvalidFieldError, match="json_schema"):
+        walk(plain, tokenizer, 0)
+
+
+async def test_a_grammar_that_fails_ends_its_own_session(decode: Decoder) -> None:
+    """One that grows too complex while it is followed is the request's error, and the service goes on."""
+    grammar = Grammar("lark", 'start: a\na: a a | "x" | ""\n')
+    params = SamplingParams(grammar=grammar, temperature=0)
+    with contextlib.suppress(InvalidFieldError):
+        await run(decode, params, 4)
+    assert await run(decode, SamplingParams(temperature=0, stop_token_ids=frozenset(range(500))), 4)

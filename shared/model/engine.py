@@ -92,7 +92,7 @@ class Engine:
             self._scheduler.withdraw(session, lambda: self.slots.close(session))
 
     def _sampler(self, params: SamplingParams, prompt_ids: Sequence[int]) -> Sampler:
-        mask = GrammarMask(self._grammars.compile(params.grammar)) if params.grammar else None
+        mask = GrammarMask(params.grammar.kind, self._grammars.compile(params.grammar)) if params.grammar else None
         return Sampler(params, prompt_ids, mask)
 
     def check_token_ids(self, field: str, token_ids: Sequence[int]) -> None:

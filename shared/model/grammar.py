@@ -25,8 +25,9 @@ _WRITERS: dict[str, Callable[[str], str]] = {
 class GrammarMask(LogitsProcessor):
     """Forbids what the grammar does not allow next. Its state is that of the committed tokens and no others'."""
 
-    def __init__(self, matcher: LLMatcher) -> None:
-        """Begin with the grammar's own state."""
+    def __init__(self, kind: str, matcher: LLMatcher) -> None:
+        """Begin with the grammar's own state; errors name its kind."""
+        self._kind = kind
         self._matcher = matcher.deep_copy()
 
     @property
@@ -37,16 +38,22 @@ class GrammarMask(LogitsProcessor):
     def push(self, token_ids: Sequence[int]) -> None:
         """Advance. Raises InvalidFieldError if the tokens do not conform."""
         if not self._matcher.consume_tokens(list(token_ids)):
-            raise InvalidFieldError("token_ids", f"they do not conform to the grammar: {self._matcher.get_error()}")
+            raise InvalidFieldError(self._kind, self._matcher.get_error())
 
     def pop(self, token_ids: Sequence[int]) -> None:
         """Go back."""
         self._matcher.rollback(len(token_ids))
 
     def process(self, scores: torch.Tensor) -> None:
-        """Forbid, but for the case that something else has forbidden all that is allowed here."""
-        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
-        allowed = torch.from_numpy(np.unpackbits(bits, count=len(scores), bitorder="little")).bool()  # [V]
+        """Forbid, but for the case that something else has forbidden all that is allowed here.
+
+        Raises InvalidFieldError for a grammar that grew too complex.
+        """
+        mask = self._matcher.compute_bitmask()
+        if self._matcher.is_error():
+            raise InvalidFieldError(self._kind, self._matcher.get_error())
+        bits = np.unpackbits(np.frombuffer(mask, np.uint8), count=len(scores), bitorder="little")
+        allowed = torch.from_numpy(bits).bool()  # [V]
         if scores[allowed].max() == -torch.inf:
             scores[allowed] = 0
         scores[~allowed] = -torch.inf

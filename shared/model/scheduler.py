@@ -11,6 +11,7 @@ from time import perf_counter
 
 import structlog
 
+from shared.errors import OutriderError
 from shared.model.device import Runner
 from shared.model.gathering import Gathering
 from shared.model.model_runner import MAX_ROWS
@@ -222,7 +223,11 @@ class Scheduler:
             job.forward_seconds += forwarded - started
             job.num_passes += 1
             if segment.num_logits:
-                verdict = verify(rows, job.draft_ids, job.session.sampler, len(job.session.token_ids))
+                try:
+                    verdict = verify(rows, job.draft_ids, job.session.sampler, len(job.session.token_ids))
+                except OutriderError as error:  # a grammar that grew too complex ends its own session and no other
+                    self._end(job, error)
+                    continue
                 self._apply(job, job.outcome(verdict, perf_counter() - forwarded, num_rows, len(batch)))
             else:
                 job.session.cache(len(segment.token_ids))
