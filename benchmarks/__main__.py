@@ -23,7 +23,12 @@ from scripts.stack import free_port, stack
 from scripts.stack import parser as stack_parser
 
 MODES = {"single": single, "turns": turns, "sweep": sweep, "peers": peers, "load": load, "cost": cost}
-ALL_FLAGS = {"sweep": ["--limit=1"]}  # of a mode, where `all` would take too long with its own
+ALL_FLAGS = {  # of a mode, where `all` would take too long with its own
+    "turns": ["--max-tokens=16"],
+    "sweep": ["--limit=1"],
+    "load": ["--max-tokens=32", "--seconds=60"],
+}
+WIDTH = 240  # of what is not a terminal
 STACK_FLAGS = list(vars(stack_parser(None).parse_args([])))
 
 
@@ -35,7 +40,9 @@ def parser() -> ArgumentParser:
         of_mode = modes.add_parser(name, parents=[stack_parser(None, add_help=False)], help=mode.__doc__)
         add_common_flags(of_mode)
         mode.add_flags(of_mode)
-    of_all = modes.add_parser("all", help="every mode, into a report; flags that it does not know go to each mode")
+    of_all = modes.add_parser(
+        "all", help="every mode, into a report; other --flag=VALUEs go to the modes that know them"
+    )
     of_all.add_argument("--report", type=Path, default=Path("docs/benchmarks.md"))
     of_all.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     of_all.add_argument("--dollars-per-hour", help="price of this machine; without it nothing is said of cost")
@@ -92,19 +99,21 @@ def main() -> None:
     """Measure, show, and exit with 1 if anything went wrong."""
     flags = parser()
     args, rest = flags.parse_known_args()
-    if rest and args.mode != "all":
-        flags.error(f"unknown: {shlex.join(rest)}")
-    each = []
+    each, strange = [], set(rest)
     for argv in commands(args, rest) if args.mode == "all" else [sys.argv[1:]]:
-        of_mode = flags.parse_args(argv)
-        of_mode.command = shlex.join(["python", "-m", "benchmarks", *argv])
+        of_mode, unknown = flags.parse_known_args(argv)
+        known = [flag for flag in argv if flag not in unknown]
+        of_mode.command = shlex.join(["python", "-m", "benchmarks", *known])
         each.append(of_mode)
+        strange &= set(unknown)
+    if strange:
+        flags.error(f"no mode knows {shlex.join(sorted(strange))}")
     machine = Machine.here()
     report = Report(machine, list(run_each(each)))
     if args.json:
         sys.stdout.write(f"{report.json()}\n")
     else:
-        report.show(Console())
+        report.show(Console(width=None if sys.stdout.isatty() else WIDTH))
     if args.mode == "all":
         args.report.parent.mkdir(parents=True, exist_ok=True)
         args.report.write_text(report.markdown(args.report.parent), "utf-8")

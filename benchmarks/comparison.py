@@ -18,6 +18,8 @@ class Comparison:
     variants: Sequence[str]
     replies: dict[tuple[str, str], list[Reply]] = field(default_factory=dict)
     """By variant and prompt id."""
+    order: list[tuple[str, str]] = field(default_factory=list)
+    """Variant and prompt id of each request."""
 
     @classmethod
     async def run(
@@ -38,6 +40,7 @@ class Comparison:
                 for place, name in enumerate(names if turn // count % 2 == 0 else names[::-1]):
                     prompt = prompts[(turn + place * count // len(names)) % count]
                     comparison.replies.setdefault((name, prompt.id), []).append(await variants[name](prompt.text))
+                    comparison.order.append((name, prompt.id))
                     advance()
         return comparison
 
@@ -54,6 +57,16 @@ class Comparison:
         """Return the geometric mean of the ratios; None if there is none."""
         ratios = self.ratios(variant, base, kinds)
         return geometric_mean(ratios) if ratios else None
+
+    def fewest_between(self, *variants: str) -> int:
+        """Return the fewest requests of these variants that came between two of theirs with one prompt."""
+        asked = [prompt_id for name, prompt_id in self.order if name in variants]
+        last: dict[str, int] = {}
+        gaps = []
+        for place, prompt_id in enumerate(asked):
+            gaps.append(place - last.get(prompt_id, -len(asked)) - 1)
+            last[prompt_id] = place
+        return min(gaps)
 
     def failures(self) -> Iterator[str]:
         """Yield a line for each answer that did not come."""

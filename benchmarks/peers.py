@@ -63,7 +63,8 @@ async def run(client: Client, args: Namespace) -> Section:
     )
     section.notes.append(
         f"{len(asked)} prompts, each asked {args.repeats} times of each, in turns, {args.max_tokens} tokens at most, "
-        f"greedy; transformers in {args.dtype} with {args.k} draft tokens."
+        f"greedy; transformers in {args.dtype} with {args.k} draft tokens. Between two of our requests with one prompt "
+        f"came {comparison.fewest_between(*BOTH)} others or more, and {args.num_slots} slots keep a prompt each."
         + (f" Server: {args.url}, {other.model}." if args.url else "")
     )
     return section

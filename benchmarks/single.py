@@ -32,6 +32,8 @@ async def run(client: Client, args: Namespace) -> Section:
     section.notes.append(
         f"{len(asked)} prompts, each asked {args.repeats} times in each way, in turns, after a warm-up. "
         "Tokens per second are over the whole request, prefill included; a ratio is between a prompt's medians. "
+        f"Between two requests with one prompt came {comparison.fewest_between(*BOTH)} others or more, and "
+        f"{args.num_slots} slots keep a prompt each. "
         + ("All texts are equal." if not section.problems else "NOT all requests were answered with equal texts.")
     )
     kinds = list(dict.fromkeys(prompt.kind for prompt in asked))

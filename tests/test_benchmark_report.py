@@ -72,7 +72,7 @@ def fails_when_speculative(body: str) -> Answer:
 )
 async def test_a_bad_run_shows(body: str, problem: str, tmp_path: Path) -> None:
     """Claim: an unequal text and each kind of failure is on the console, in Markdown, in JSON, in the verdict."""
-    args = Namespace(prompts=prompts.OWN, limit=1, repeats=2)
+    args = Namespace(prompts=prompts.OWN, limit=1, repeats=2, num_slots=4)
     section = await single.run(client(fails_when_speculative(body)), args)
     assert len(section.problems) >= 5
     assert all(problem in line for line in section.problems)
@@ -122,6 +122,25 @@ def test_the_exit_code(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     assert ended.value.code == 1
     (problem,) = json.loads(capsys.readouterr().out)["sections"][0]["problems"]
     assert problem.startswith("the mode ended with ConnectError")
+
+
+def test_a_flag_that_no_mode_knows(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Claim: `all` passes flags on to the modes that know them, and at once refuses one that none knows."""
+    for mode in ("all", "single"):
+        monkeypatch.setattr(sys, "argv", ["benchmarks", mode, "--size=1"])
+        with pytest.raises(SystemExit) as ended:
+            command.main()
+        assert ended.value.code == 2
+        assert "no mode knows --size=1" in capsys.readouterr().err
+
+
+async def test_prompts_come_back_late() -> None:
+    """Claim: between two requests with one prompt come nearly as many others as there are prompts."""
+    asked = [prompts.Prompt(str(number), "code", "?") for number in range(12)]
+    ask = client(lambda _: stream("a")).asking({})
+    comparison = await Comparison.run("test", asked, {"plain": ask, "speculative": ask}, repeats=3)
+    assert comparison.fewest_between("plain", "speculative") >= 10
+    assert len(comparison.order) == 72
 
 
 async def test_load_counts_every_request() -> None:

@@ -123,7 +123,18 @@ def test_cost(toy_url: str) -> None:
 def test_all_writes_the_report(tmp_path: Path) -> None:
     """Claim: `all` starts the services, runs what it is told, and writes machine, commit, commands and tables."""
     report = tmp_path / "benchmarks.md"
-    flags = [f"--report={report}", "--json", "--modes", "single", "turns", "cost", "--repeats=1", *TINY]
+    flags = [
+        f"--report={report}",
+        "--json",
+        "--modes",
+        "single",
+        "cost",
+        "load",
+        "--repeats=1",
+        "--concurrency=1,2",
+        "--arrivals=1",
+        *TINY,
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "all", *flags], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -131,9 +142,10 @@ def test_all_writes_the_report(tmp_path: Path) -> None:
     document = json.loads(done.stdout)
     assert [section["title"] for section in document["sections"]] == [
         "Single stream: plain against speculative",
-        "The second turn of a chat",
+        "Load",
     ]  # cost is left out without a price
     text = report.read_text()
     assert document["machine"]["commit"] in text
-    assert "python -m benchmarks turns --repeats=1 --pair=toy" in text
+    assert "python -m benchmarks single --repeats=1 --pair=toy" in text
+    assert "python -m benchmarks load --max-tokens=32 --seconds=60 --concurrency=1,2 --arrivals=1 --pair=toy" in text
     assert "| structured | 1 |" in text
