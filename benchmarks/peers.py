@@ -51,20 +51,12 @@ async def run(client: Client, args: Namespace) -> Section:
     section.problems += [f"{prompt_id}: our own texts differ" for prompt_id in comparison.unequal(*BOTH)]
     kinds = list(dict.fromkeys(prompt.kind for prompt in asked))
     section.table("Tokens/s, prefill included", [_kind_row(comparison, kind) for kind in kinds])
-    ours = {PLAIN_PEER: "plain", ASSISTED_PEER: "speculative", SERVER: "speculative"}
-    section.table(
-        "Ours over theirs, geometric means",
-        [
-            _ratio_row(comparison, name, peer)
-            for peer, fair in ours.items()
-            if peer in variants
-            for name in dict.fromkeys((fair, *BOTH))
-        ],
-    )
+    pairs = [(name, peer) for peer in variants if peer not in BOTH for name in BOTH]
+    section.table("Ours over theirs, geometric means", [_ratio_row(comparison, *pair) for pair in pairs])
     section.notes.append(
         f"{len(asked)} prompts, each asked {args.repeats} times of each, in turns, {args.max_tokens} tokens at most, "
-        f"greedy; transformers in {args.dtype} with {args.k} draft tokens. Between two of our requests with one prompt "
-        f"came {comparison.fewest_between(*BOTH)} others or more, and {args.num_slots} slots keep a prompt each."
+        f"transformers greedy, in {args.dtype}, with {args.k} draft tokens. Between two of our requests with one "
+        f"prompt came {comparison.fewest_between(*BOTH)} others or more, and {args.num_slots} slots keep a prompt each."
         + (f" Server: {args.url}, {other.model}." if args.url else "")
     )
     return section

@@ -48,17 +48,13 @@ async def run(client: Client, args: Namespace) -> Section:
 def overhead_row(name: str, replies: Sequence[Reply]) -> Mapping[str, Value]:
     """Return the medians of the parts of a round's time, over the requests' own medians."""
     parts = [reply.metrics["round_p50_ms"] for reply in replies]
-    row: dict[str, Value] = {"": name}
-    row |= {part: median(of[part] for of in parts) for part in (parts[0] if parts else ())}
-    row["overhead"] = median(reply.metrics["round_overhead_p50_ms"] for reply in replies) if replies else None
-    row["overhead, share of the round"] = (
-        median(
-            reply.metrics["round_overhead_p50_ms"] / sum(reply.metrics["round_p50_ms"].values()) for reply in replies
-        )
-        if replies
-        else None
-    )
-    return row
+    overheads = [reply.metrics["round_overhead_p50_ms"] for reply in replies]
+    columns = {part: [of[part] for of in parts] for part in (parts[0] if parts else ())}
+    columns["overhead"] = overheads
+    columns["overhead, share of the round"] = [
+        overhead / sum(of.values()) for overhead, of in zip(overheads, parts, strict=True)
+    ]
+    return {"": name, **{column: median(values) if values else None for column, values in columns.items()}}
 
 
 def acceptance_row(replies: Sequence[Reply]) -> Mapping[str, Value]:
