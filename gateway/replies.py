@@ -117,7 +117,12 @@ class ChatReply(Reply):
     def _whole(self, answer: Answer) -> Json:
         called = {"tool_calls": [_call(call) for call in answer.tool_calls]} if answer.tool_calls else {}
         content = {"content": answer.content or (None if called else "")}
-        return {"message": {"role": "assistant", "refusal": None} | content | called | _thought(answer.reasoning)}
+        return {
+            "message": {"role": "assistant", "refusal": None, "annotations": []}
+            | content
+            | called
+            | _thought(answer.reasoning)
+        }
 
     def _first(self) -> Json:
         return {"delta": {"role": "assistant", "content": ""}}
