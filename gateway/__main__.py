@@ -31,7 +31,7 @@ async def main(settings: GatewaySettings) -> None:
     draft = await draft_client.model_info(timeout_seconds=2) if settings.draft else None
     if draft and (problems := misfits(target, draft)):
         raise ModelError("; ".join(problems))
-    decoder = Decoder(target_client, target, draft_client, settings.draft_deadline_seconds)
+    decoder = Decoder(target_client, target, draft_client, settings.draft_deadline_seconds, settings.max_k)
     config = uvicorn.Config(
         create_app(decoder, tokenizer, settings),
         host=settings.host,

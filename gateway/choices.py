@@ -26,8 +26,10 @@ class Choice:
     prompt_ids: list[int]
     params: SamplingParams
     max_tokens: int
-    k: int
-    num_lookup_tokens: int
+    k: int | None
+    """How many tokens to ask of the draft model in a round; None is as many as pay."""
+    num_lookup_tokens: int | None
+    """How many to look up, likewise."""
     stop_strings: tuple[str, ...]
     predicted_ids: Sequence[int] = ()
     include_stop: bool = False

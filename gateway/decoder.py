@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal
 
+from gateway.adaptive_k import AdaptiveK, Speculation
 from gateway.draft_client import DraftClient
 from gateway.draft_session import DraftSession
 from gateway.round_time import RoundTime
@@ -44,12 +45,18 @@ class Decoder:
     """Decodes with a target service, and with a draft service while it is there."""
 
     def __init__(
-        self, target_client: TargetClient, target: pb.ModelInfo, draft_client: DraftClient, deadline_seconds: float
+        self,
+        target_client: TargetClient,
+        target: pb.ModelInfo,
+        draft_client: DraftClient,
+        deadline_seconds: float,
+        max_k: int = 12,
     ) -> None:
-        """Decode with these two; a round waits at most `deadline_seconds` for its draft tokens."""
+        """Decode with these two; a round waits at most `deadline_seconds` for its draft tokens, by itself max_k."""
         self.target = target
         self._target_client, self._draft_client = target_client, draft_client
         self._deadline_seconds = deadline_seconds
+        self._speculation = Speculation(min(max_k, target.max_draft_tokens), target.num_slots)
 
     @property
     def max_draft_tokens(self) -> int:
@@ -61,29 +68,33 @@ class Decoder:
         prompt_ids: Sequence[int],
         params: SamplingParams,
         max_tokens: int,
-        k: int,
+        k: int | None,
         *,
-        num_lookup_tokens: int = 0,
+        num_lookup_tokens: int | None = 0,
         predicted_ids: Sequence[int] = (),
     ) -> AsyncGenerator[Round, None]:
         """Yield the rounds of one sequence; with no draft tokens this is plain decoding.
 
         A round has up to `num_lookup_tokens` draft tokens that were found in the sequence itself or in the predicted
-        output, or else up to k of the draft model. Raises InvalidFieldError, NoFreeSlotError, TargetUnavailableError.
+        output, or else up to k of the draft model; None is as many as pay, round by round.
+        Raises InvalidFieldError, NoFreeSlotError, TargetUnavailableError.
         """
+        choice = AdaptiveK(self._speculation, k, num_lookup_tokens, predicted=bool(predicted_ids))
         async with (
+            self._speculation.costs.session(),
             self._target_client.session(prompt_ids, params, max_tokens) as target,
             DraftSession.open(self._draft_client, prompt_ids, params, predicted_ids, self._deadline_seconds) as draft,
         ):
             left = max_tokens
             while left:
                 started = perf_counter()
-                draft.request(min(k, left - 1), min(num_lookup_tokens, left - 1))
+                draft.request(*choice.next(left - 1))
                 proposal = await draft.proposal()
                 proposed = perf_counter()
                 verified = await target.verify(proposal.token_ids)
                 verifying_seconds = perf_counter() - proposed
                 draft.commit(verified.token_ids)
+                choice.learn(proposal, proposed - started, verified, verifying_seconds)
                 yield Round(
                     token_ids=list(verified.token_ids),
                     num_drafted=len(proposal.token_ids),

@@ -28,6 +28,8 @@ class Proposal:
     token_ids: list[int] = field(default_factory=list)
     timings: list[pb.StepTiming] = field(default_factory=list)
     complete: bool = False
+    asked: bool = True
+    """Whether the draft was asked for it."""
 
 
 class DraftSession:
@@ -119,7 +121,7 @@ class DraftSession:
         """Return this round's proposal when it is complete, or what there is of it at the deadline."""
         proposal = self._proposal
         if proposal.round != self._round:
-            return Proposal(self._round)
+            return Proposal(self._round, asked=False)
         try:
             async with asyncio.timeout(self._deadline_seconds):
                 while not proposal.complete:

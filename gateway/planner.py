@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from gateway.choices import Choice
 from gateway.decoder import Decoder
@@ -130,13 +131,16 @@ class Planner:
             grammar=request.grammar[1] if request.grammar else None,
         )
 
-    def _num_tokens(self, speculative: Speculative, proposer: str, default: int) -> int:
+    def _num_tokens(self, speculative: Speculative, proposer: str, default: int | Literal["auto"]) -> int | None:
+        """Return how many draft tokens this proposer makes in a round; None is as many as pay."""
         most, asked = self._decoder.max_draft_tokens, speculative.k
         if asked is not None and asked > most:
             raise InvalidFieldError("speculative.k", f"{asked} is more than {most}, the most that the target verifies")
         if not speculative.enabled or speculative.proposer not in {"auto", proposer}:
             return 0
-        return asked if asked is not None else min(default, most)
+        if asked is not None:
+            return asked
+        return None if default == "auto" else min(default, most)
 
     def _max_tokens(self, request: GenerationRequest, field: str, prompt_ids: list[int], default: int | None) -> int:
         target = self._decoder.target

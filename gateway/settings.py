@@ -1,6 +1,8 @@
 """Settings of the gateway."""
 
-from pydantic import Field
+from typing import Literal
+
+from pydantic import Field, NonNegativeInt
 
 from shared.settings import Settings
 
@@ -19,10 +21,12 @@ class GatewaySettings(Settings):
     """Address of the target service."""
     draft: str = "127.0.0.1:50051"
     """Address of the draft service; empty decodes plainly."""
-    default_k: int = Field(4, ge=0)
-    """How many draft tokens of the draft model a round has if the request does not say."""
-    default_lookup_tokens: int = Field(8, ge=0)
-    """How many draft tokens a round has that are looked up, if the request does not say."""
+    default_k: NonNegativeInt | Literal["auto"] = "auto"
+    """How many draft tokens of the draft model a round has if the request does not say; `auto` is as many as pay."""
+    default_lookup_tokens: NonNegativeInt | Literal["auto"] = "auto"
+    """How many draft tokens a round has that are looked up, if the request does not say; likewise."""
+    max_k: int = Field(12, ge=1, le=31)
+    """The most that `auto` chooses."""
     draft_deadline_seconds: float = Field(1.0, gt=0)
     """How long a round waits for its draft tokens."""
     start_timeout_seconds: float = Field(300, gt=0)

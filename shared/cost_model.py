@@ -25,7 +25,7 @@ class CostModel:
 
     def round_seconds(self, k: int) -> float:
         """Return what a round with k draft tokens takes."""
-        proposal = self.proposal_seconds + k * self.draft_token_seconds if k else 0.0
+        proposal = max(self.proposal_seconds + k * self.draft_token_seconds, 0.0) if k else 0.0
         return proposal + self.verify_seconds[k] + self.overhead_seconds
 
     def tokens_per_second(self, acceptance: float | Sequence[float]) -> list[float]:

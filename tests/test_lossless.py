@@ -12,7 +12,7 @@ from adversary import Adversary, serve
 from conftest import StartService, decoder
 from reference import Reference
 
-from gateway.decoder import Decoder
+from gateway.decoder import Decoder, Round
 from shared.sampling_params import SamplingParams
 
 MAX_TOKENS = 24
@@ -135,3 +135,21 @@ async def test_cached_prefix_changes_nothing(start: StartService, toy: tuple[Pat
             await run_all(decode, [Case([5, *text[index:]], params, 0) for index in range(8)], at_once=8)
             await run(decode, Case(text[:cut], params, 0))
             assert (await run(decode, Case(text, params, 4)))[0] == fresh[0]
+
+
+@pytest.mark.parametrize("draft", ["good", "adversarial"])
+async def test_adaptive_k_changes_nothing(
+    start: StartService, toy: tuple[Path, Path], expected: list[list[int]], draft: str
+) -> None:
+    """Where each session chooses its k and its lookups round by round, 8 at once, the tokens are the plain loop's."""
+    turns = asyncio.Semaphore(8)
+    async with paired(start, toy, draft, "float32") as decode:
+
+        async def one(case: Case) -> list[Round]:
+            async with turns:
+                rounds = decode.decode(case.prompt, case.params, MAX_TOKENS, None, num_lookup_tokens=None)
+                return [done async for done in rounds]
+
+        results = await asyncio.gather(*map(one, CASES))
+    assert [[token for done in rounds for token in done.token_ids] for rounds in results] == expected
+    assert len({done.num_drafted for rounds in results for done in rounds}) > 2

@@ -46,10 +46,9 @@ class Profile:
     milliseconds_per_session: float
     """For each session of a pass beyond the first."""
 
-    def seconds(self, segments: Sequence[Segment]) -> float:
-        """Return what a pass over these segments takes."""
-        num_rows = sum(len(segment.token_ids) for segment in segments)
-        more_sessions = self.milliseconds_per_session * (len(segments) - 1)
+    def seconds(self, num_rows: int, num_sessions: int = 1) -> float:
+        """Return what a pass takes."""
+        more_sessions = self.milliseconds_per_session * (num_sessions - 1)
         return (pass_seconds(self.rows, self.milliseconds, num_rows) + more_sessions) / 1000
 
     @classmethod
@@ -71,7 +70,8 @@ class _Paced:
 
     def extend(self, segments: Sequence[Segment]) -> list[torch.Tensor]:
         """Run the segments, then sleep."""
-        end = time.perf_counter() + self.profile.seconds(segments)
+        num_rows = sum(len(segment.token_ids) for segment in segments)
+        end = time.perf_counter() + self.profile.seconds(num_rows, len(segments))
         logits = self.runner.extend(segments)
         late = time.perf_counter() - end
         if late > 0:

@@ -1,0 +1,39 @@
+"""How likely draft tokens are to be accepted."""
+
+from collections.abc import Sequence
+
+WEIGHT = 6.0  # draft tokens: what is expected beforehand counts as so many
+
+
+class AcceptanceEstimate:
+    """At each position, how likely the draft token is accepted when those before it were.
+
+    Old drafts are forgotten. A position seldom reached is expected to be like the others; all of them, while nothing
+    is known, to be like what `expected` knows.
+    """
+
+    def __init__(self, num_positions: int, memory: float, expected: "AcceptanceEstimate | float") -> None:
+        """Remember about the last `memory` drafts; `expected` is the rate, or the estimate, to start from."""
+        self._reached, self._accepted = [0.0] * num_positions, [0.0] * num_positions
+        self._keep = 1 - 1 / memory
+        self._expected = expected
+
+    def add(self, num_drafted: int, num_accepted: int) -> None:
+        """Take up a draft."""
+        for position in range(len(self._reached)):
+            reached = position < min(num_drafted, num_accepted + 1)
+            self._reached[position] = self._reached[position] * self._keep + reached
+            self._accepted[position] = self._accepted[position] * self._keep + (position < num_accepted)
+
+    @property
+    def rate(self) -> float:
+        """The rate over all positions."""
+        expected = self._expected if isinstance(self._expected, float) else self._expected.rate
+        return (sum(self._accepted) + WEIGHT * expected) / (sum(self._reached) + WEIGHT)
+
+    @property
+    def rates(self) -> Sequence[float]:
+        """The rate of each position."""
+        rate = self.rate
+        both = zip(self._accepted, self._reached, strict=True)
+        return [(accepted + WEIGHT * rate) / (reached + WEIGHT) for accepted, reached in both]

@@ -1,0 +1,60 @@
+"""Costs as they are measured."""
+
+from collections import deque
+from collections.abc import Sequence
+from math import log2
+from statistics import median
+
+from shared.pass_cost import pass_seconds
+
+MEMORY = 8  # measurements
+CLASSES_PER_OCTAVE = 3  # of row counts; those of one class are as good as equal
+
+
+class RecentMedian:
+    """The median of the last measurements: what one or the other stall of the machine does not change."""
+
+    def __init__(self, memory: int = MEMORY) -> None:
+        """Remember so many."""
+        self._values: deque[float] = deque(maxlen=memory)
+
+    @property
+    def count(self) -> int:
+        """How many measurements it is of."""
+        return len(self._values)
+
+    @property
+    def value(self) -> float:
+        """The median. Needs a measurement."""
+        return median(self._values)
+
+    def add(self, value: float) -> None:
+        """Take up a measurement."""
+        self._values.append(value)
+
+
+class PassCosts:
+    """What the forward passes of a service take, by their number of rows."""
+
+    def __init__(self) -> None:
+        """Know nothing."""
+        self._classes: dict[int, tuple[RecentMedian, RecentMedian]] = {}  # rows and seconds
+        self._last: tuple[int, float] | None = None
+
+    def add(self, num_rows: int, seconds: float) -> None:
+        """Take up a pass, once, though each of its sessions tells of it."""
+        if (num_rows, seconds) == self._last:
+            return
+        self._last = num_rows, seconds
+        size = round(CLASSES_PER_OCTAVE * log2(num_rows))
+        rows, passes = self._classes.setdefault(size, (RecentMedian(), RecentMedian()))
+        rows.add(num_rows)
+        passes.add(seconds)
+
+    def seconds(self, num_rows: Sequence[int]) -> list[float]:
+        """Return what passes of so many rows take, as far as those that were measured tell; 0 if none was."""
+        if not self._classes:
+            return [0.0] * len(num_rows)
+        measured = sorted((rows.value, passes.value) for rows, passes in self._classes.values())
+        rows, seconds = zip(*measured, strict=True)
+        return [pass_seconds(rows, seconds, at) for at in num_rows]

@@ -1,0 +1,35 @@
+"""When to try again what does not seem to pay."""
+
+SHARE = 1 / 64  # of the time
+ROUNDS = 2  # that each session tries it for
+
+
+class Probe:
+    """Lets all sessions try the other choice, to speculate or not, for a few rounds, and seldom.
+
+    All of them at once, since what a round costs depends on what the others do: one session that speculates beside
+    others that do not waits for their passes, and many that do share one.
+    """
+
+    def __init__(self) -> None:
+        """Begin without a claim to a probe."""
+        self._balance = 0.0  # seconds earned by rounds as chosen, less those spent on others
+        self._round_seconds = 0.0  # what the last round took
+        self._rounds_left = 0
+        self._speculates = True
+
+    def decide(self, choice: bool, num_sessions: int) -> bool:  # noqa: FBT001 - what is decided
+        """Return whether a session speculates in its next round, which by its own choice it would or would not."""
+        num_rounds = ROUNDS * num_sessions
+        if not self._rounds_left and self._balance > num_rounds * self._round_seconds:
+            self._speculates = not self._speculates
+            self._rounds_left = num_rounds
+        if not self._rounds_left:
+            return choice
+        self._rounds_left -= 1
+        return self._speculates
+
+    def spend(self, seconds: float, *, as_chosen: bool) -> None:
+        """Account for a round."""
+        self._balance += seconds * SHARE if as_chosen else -seconds
+        self._round_seconds = seconds

@@ -1,0 +1,107 @@
+"""What rounds cost, as all sessions of this gateway measure it together."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from gateway.draft_session import Proposal
+from gateway.measured import MEMORY, PassCosts, RecentMedian
+from shared.cost_model import CostModel
+from shared.pb import specdec_pb2 as pb
+
+ENOUGH = 2  # measurements
+
+
+class ByLoad(dict[int, RecentMedian]):
+    """A measurement for each load, that goes back as many rounds at any."""
+
+    def __missing__(self, load: int) -> RecentMedian:
+        """Begin a load."""
+        self[load] = RecentMedian(MEMORY << load)
+        return self[load]
+
+
+@dataclass
+class RoundCosts:
+    """Measured costs of passes by their rows, and of what a round takes beside them by how many sessions there are."""
+
+    max_sessions: int
+    """How many the target decodes at once; those above wait and cost nothing."""
+    open: int = 0
+    _target: PassCosts = field(default_factory=PassCosts)
+    _draft: PassCosts = field(default_factory=PassCosts)
+    _asking: ByLoad = field(default_factory=ByLoad)  # a proposal beside its passes
+    _plain: ByLoad = field(default_factory=ByLoad)  # a verify beside its pass, k = 0
+    _speculative: ByLoad = field(default_factory=ByLoad)  # the same, k > 0
+    _plain_ratio: ByLoad = field(default_factory=ByLoad)  # a round, by what the model says of it
+    _speculative_ratio: ByLoad = field(default_factory=ByLoad)
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[None]:
+        """Count a session for the length of the block."""
+        self.open += 1
+        try:
+            yield
+        finally:
+            self.open -= 1
+
+    @property
+    def num_sessions(self) -> int:
+        """How many sessions are decoded."""
+        return max(1, min(self.open, self.max_sessions))
+
+    @property
+    def _load(self) -> int:
+        return self.num_sessions.bit_length()  # as good as equal from one power of two to the next
+
+    def add(
+        self, proposal: Proposal, proposing_seconds: float, verified: pb.StepTiming, verifying_seconds: float
+    ) -> None:
+        """Take up a round. Passes that were waited for while a prompt was prefilled say nothing of rounds."""
+        drafting_seconds = 0.0
+        for timing in proposal.timings:
+            drafting_seconds += (timing.forward_us + timing.queue_us) / 1e6
+            if timing.num_passes == 1:
+                self._draft.add(timing.num_rows, timing.forward_us / 1e6)
+        if proposal.asked and not any(timing.num_passes > 1 for timing in proposal.timings):
+            self._asking[self._load].add(proposing_seconds - drafting_seconds)
+        if verified.num_passes == 1:
+            forward_seconds = verified.forward_us / 1e6
+            self._target.add(verified.num_rows, forward_seconds)
+            waited = self._speculative if proposal.asked else self._plain
+            waited[self._load].add(verifying_seconds - forward_seconds - verified.queue_us / 1e6)
+
+    def compare(self, expected_seconds: float, seconds: float, *, speculative: bool) -> None:
+        """Take up how long a round took, of which the model said something else."""
+        ratio = self._speculative_ratio if speculative else self._plain_ratio
+        ratio[self._load].add(seconds / expected_seconds)
+
+    @property
+    def slip(self) -> float:
+        """By how much more than plain rounds speculative ones take longer than the model says, at least 1.
+
+        The model knows of no waiting for the passes of other sessions, and of no work of the draft for others.
+        """
+        speculative, plain = self._speculative_ratio[self._load], self._plain_ratio[self._load]
+        return max(speculative.value / plain.value, 1.0) if speculative.count and plain.count else 1.0
+
+    def unknown(self) -> bool | None:
+        """Return which kind of round has not been measured at this load: speculative, plain, or None."""
+        if min(self._asking[self._load].count, self._speculative[self._load].count) < ENOUGH:
+            return True
+        return False if self._plain[self._load].count < ENOUGH else None
+
+    def model(self, max_k: int) -> CostModel:
+        """Return what rounds cost at this load if all sessions take the same k. Nothing may be `unknown`.
+
+        A session that chose its k by what its own rows cost would make the others pay: where rows are what a pass
+        costs, every one of them would gain by drafting, and all together would lose.
+        """
+        n, load = self.num_sessions, self._load
+        plain, speculative = self._plain[load].value, self._speculative[load].value
+        return CostModel(
+            draft_token_seconds=self._draft.seconds([n])[0],
+            verify_seconds=self._target.seconds([n * (k + 1) for k in range(max_k + 1)]),
+            overhead_seconds=plain,
+            proposal_seconds=self._asking[load].value + speculative - plain,
+        )

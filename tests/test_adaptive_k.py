@@ -1,0 +1,104 @@
+"""The k that sessions choose, in a fleet with a time of its own: thousands of rounds of known costs and acceptance."""
+
+import pytest
+from fleet import Cost, Fleet
+
+from gateway.acceptance_estimate import AcceptanceEstimate
+from gateway.measured import PassCosts
+from shared.cost_model import CostModel
+from shared.model.device import Profile
+
+SECONDS_WARM, SECONDS = 4.0, 12.0
+MAX_K = 12
+
+
+def profile(name: str) -> Cost:
+    """Return the costs of a profile."""
+    return Profile.load(name).seconds
+
+
+def straight(first: float, each: float) -> Cost:
+    """Return costs that grow by as much with each row."""
+    return lambda num_rows: first + each * (num_rows - 1)
+
+
+TRN2 = profile("trn2-qwen3-32b"), profile("trn2-qwen3-1.7b")
+CPU = straight(0.15, 0.015), straight(0.025, 0.006)
+ROWS = straight(0.03, 0.02), straight(0.004, 0.002)  # every row costs nearly what the first does
+
+
+def speed(fleet: Fleet) -> float:
+    """Return tokens a second once everything is known."""
+    fleet.tokens_per_second(SECONDS_WARM)
+    return fleet.tokens_per_second(SECONDS)
+
+
+@pytest.mark.parametrize("rate", [0.6, 0.8, 0.9, 0.95])
+@pytest.mark.parametrize("costs", [TRN2, CPU], ids=["trn2", "cpu"])
+def test_chooses_what_the_cost_model_says(costs: tuple[Cost, Cost], rate: float) -> None:
+    """Alone, with true costs and acceptance, the model's best k; what is chosen is as fast as that to 7 %."""
+    target, draft = costs
+    model = CostModel(
+        draft(1), [target(k + 1) for k in range(MAX_K + 1)], overhead_seconds=0.001, proposal_seconds=0.001
+    )
+    best = model.best_k(rate)
+    assert best > 0
+    fleet = Fleet(1, target, draft, [rate])
+    assert speed(fleet) > 0.93 * speed(Fleet(1, target, draft, [rate], k=best))
+    known = fleet.speculation.costs.model(MAX_K)
+    assert known.tokens_per_second(rate) == pytest.approx(model.tokens_per_second(rate), rel=0.02)
+
+
+@pytest.mark.parametrize("num_sessions", [1, 2, 8, 32])
+@pytest.mark.parametrize("rate", [0.0, 0.3, 0.6, 0.9])
+@pytest.mark.parametrize("costs", [TRN2, CPU, ROWS], ids=["trn2", "cpu", "rows"])
+def test_never_slower_than_plain(costs: tuple[Cost, Cost], rate: float, num_sessions: int) -> None:
+    """At any load, whatever rows cost and however bad the draft is, at least 0.95 of plain decoding."""
+    assert speed(Fleet(num_sessions, *costs, [rate])) > 0.95 * speed(Fleet(num_sessions, *costs, [rate], k=0))
+
+
+def test_a_useless_draft_is_hardly_asked() -> None:
+    """Where nothing is accepted the draft gets under 3 % of the rounds, and not none: it may get better."""
+    fleet = Fleet(1, *TRN2, [0.0])
+    speed(fleet)
+    ks = fleet.sessions[0].ks[20:]
+    assert 0 < sum(k > 0 for k in ks) < 0.03 * len(ks)
+
+
+def test_a_draft_that_gets_better_is_found() -> None:
+    """Sessions that decode plainly take up speculation when the text becomes one that the draft knows."""
+    fleet = Fleet(4, *TRN2, [0.0])
+    speed(fleet)
+    for session in fleet.sessions:
+        session.acceptance = [0.95]
+    fleet.tokens_per_second(60)
+    assert fleet.tokens_per_second(SECONDS) > 1.5 * speed(Fleet(4, *TRN2, [0.0], k=0))
+
+
+def test_costs_are_those_of_all_together() -> None:
+    """Where rows are what a pass costs, no session of 16 drafts, though each would gain by being the only one."""
+    fleet = Fleet(16, *ROWS, [0.8])
+    fleet.tokens_per_second(SECONDS_WARM * 4)
+    ks = [k for session in fleet.sessions for k in session.ks[-20:]]
+    assert sum(k > 0 for k in ks) < 0.2 * len(ks)
+
+
+def test_acceptance_by_position() -> None:
+    """The estimate of a position is that of its own drafts once there are many, and the common one before."""
+    everyone = AcceptanceEstimate(4, 100, 0.8)
+    assert everyone.rates == pytest.approx([0.8] * 4)
+    for _ in range(300):
+        everyone.add(3, 1)  # the first accepted, the second not, the third never reached
+    assert everyone.rates[0] > 0.95
+    assert everyone.rates[1] < 0.05
+    assert 0.4 < everyone.rates[2] < 0.6
+    assert AcceptanceEstimate(4, 20, everyone).rate == pytest.approx(everyone.rate)
+
+
+def test_pass_costs_between_and_beyond_what_was_measured() -> None:
+    """Costs lie on lines through what was measured; one slow pass among several changes nothing."""
+    costs = PassCosts()
+    assert costs.seconds([3]) == [0.0]
+    for num_rows, seconds in ((1, 1.0), (1, 9.0), (1, 0.9), (1, 1.1), (1, 1.0), (5, 2.0), (5, 2.0)):
+        costs.add(num_rows, seconds)
+    assert costs.seconds([1, 3, 5, 9]) == pytest.approx([1.0, 1.5, 2.0, 3.0])

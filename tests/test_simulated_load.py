@@ -1,0 +1,60 @@
+"""Adaptive k over real processes: a target and a draft that take the time of an accelerator."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+from adversary import Adversary, serve
+from conftest import StartService, decoder
+
+from gateway.decoder import Decoder
+from shared.sampling_params import SamplingParams
+
+STOP = 3
+
+
+async def speed(decode: Decoder, num_sessions: int, k: int | None, tokens: int) -> float:
+    """Return the tokens a second of so many sessions at once."""
+
+    async def one(number: int) -> int:
+        params = SamplingParams(temperature=1.0, seed=number)
+        rounds = decode.decode(list(range(40 + number, 60 + number)), params, tokens, k)
+        return sum([len(done.token_ids) async for done in rounds])
+
+    started = time.perf_counter()
+    committed = sum(await asyncio.gather(*map(one, range(num_sessions))))
+    return committed / (time.perf_counter() - started)
+
+
+@pytest.mark.parametrize("num_sessions", [1, 8, 32])
+async def test_an_adversarial_draft_costs_little(
+    start: StartService, toy: tuple[Path, Path], num_sessions: int
+) -> None:
+    """With a draft that is never right, adaptive k keeps the plain speed at any load.
+
+    To 10 %, since the machine that tests run on does other things too; `test_adaptive_k` holds it to 5 %.
+    """
+    target = start(
+        "target_service", model=toy[0], device="simulated", profile="trn2-qwen3-32b", num_slots=32, max_length=256
+    ).address
+    async with decoder(target, None) as alone:
+        adversary = Adversary(alone.target, STOP)
+    async with serve(adversary) as address, decoder(target, address) as decode:
+        await speed(decode, num_sessions, None, 20)
+        plain = await speed(decode, num_sessions, 0, 80)
+        adaptive = await speed(decode, num_sessions, None, 80)
+    assert adaptive > 0.9 * plain
+
+
+async def test_a_good_draft_pays(start: StartService, toy: tuple[Path, Path]) -> None:
+    """With the toy draft, adaptive k is faster than plain decoding."""
+    target = start(
+        "target_service", model=toy[0], device="simulated", profile="trn2-qwen3-32b", num_slots=32, max_length=256
+    ).address
+    draft = start(
+        "draft_service", model=toy[1], device="simulated", profile="trn2-qwen3-1.7b", num_slots=32, max_length=256
+    ).address
+    async with decoder(target, draft) as decode:
+        await speed(decode, 1, None, 40)
+        assert await speed(decode, 1, None, 100) > 1.2 * await speed(decode, 1, 0, 100)
