@@ -4,6 +4,7 @@
 #   make test      all tests that need no download of a model
 #   make serve     stays up: the OpenAI API on 127.0.0.1:8000
 #                  PAIR=qwen-coder|toy, or TARGET= and DRAFT= (folder, .gguf file or hub id), K=, DTYPE=, DRAFT_QUANT=, PORT=
+#                  DEVICE=simulated takes the time of the Trn2 profiles, with NETWORK_DELAY_MS= each way (PAIR=toy)
 #   make bench     measures it all and writes docs/benchmarks.md: DOLLARS_PER_HOUR=, BENCH="flags of python -m benchmarks"
 #   make check     ruff, mypy, import-linter, buf
 #
@@ -14,26 +15,29 @@ TORCH_INDEX ?=
 PAIR ?= qwen-coder
 TARGET ?=
 DRAFT ?=
-K ?= 4
+K ?= auto
 DTYPE ?= bfloat16
 DRAFT_QUANT ?= auto
+DEVICE ?= cpu
+NETWORK_DELAY_MS ?= 0
 PORT ?= 8000
 DOLLARS_PER_HOUR ?=
 BENCH ?=
 
+ENGINE := --draft-quant=$(DRAFT_QUANT) --device=$(DEVICE) --network-delay-ms=$(NETWORK_DELAY_MS)
 BIN := .venv/bin
 READY := .venv/.ready
 
 .PHONY: demo serve bench test test-real check proto compose-test clean
 
 demo: $(READY)
-	$(BIN)/python -m scripts.demo --pair=$(PAIR) --target=$(TARGET) --draft=$(DRAFT) --k=$(K) --dtype=$(DTYPE) --draft-quant=$(DRAFT_QUANT)
+	$(BIN)/python -m scripts.demo --pair=$(PAIR) --target=$(TARGET) --draft=$(DRAFT) --k=$(K) --dtype=$(DTYPE) $(ENGINE)
 
 serve: $(READY)
-	$(BIN)/python -m scripts.serve --pair=$(PAIR) --target=$(TARGET) --draft=$(DRAFT) --k=$(K) --dtype=$(DTYPE) --draft-quant=$(DRAFT_QUANT) --port=$(PORT)
+	$(BIN)/python -m scripts.serve --pair=$(PAIR) --target=$(TARGET) --draft=$(DRAFT) --k=$(K) --dtype=$(DTYPE) $(ENGINE) --port=$(PORT)
 
 bench: $(READY)
-	$(BIN)/python -m benchmarks all --report=docs/benchmarks.md --dollars-per-hour=$(DOLLARS_PER_HOUR) $(BENCH) --pair=$(PAIR) --target=$(TARGET) --draft=$(DRAFT) --k=$(K) --dtype=$(DTYPE) --draft-quant=$(DRAFT_QUANT)
+	$(BIN)/python -m benchmarks all --report=docs/benchmarks.md --dollars-per-hour=$(DOLLARS_PER_HOUR) $(BENCH) --pair=$(PAIR) --target=$(TARGET) --draft=$(DRAFT) --k=$(K) --dtype=$(DTYPE) $(ENGINE)
 
 test: $(READY)
 	$(BIN)/python -m pytest

@@ -55,11 +55,16 @@ async def run(client: Client, args: Namespace) -> Section:
     section.table("Ours over theirs, geometric means", [_ratio_row(comparison, *pair) for pair in pairs])
     section.notes.append(
         f"{len(asked)} prompts, each asked {args.repeats} times of each, in turns, {args.max_tokens} tokens at most, "
-        f"transformers greedy, in {args.dtype}, with {args.k} draft tokens. Between two of our requests with one "
-        f"prompt came {comparison.fewest_between(*BOTH)} others or more, and {args.num_slots} slots keep a prompt each."
+        f"transformers greedy, in {args.dtype}, with {_assistant_k(args)} draft tokens. Between two of our requests "
+        f"with one prompt came {comparison.fewest_between(*BOTH)} others or more, and {args.num_slots} slots keep a prompt each."
         + (f" Server: {args.url}, {other.model}." if args.url else "")
     )
     return section
+
+
+def _assistant_k(args: Namespace) -> int:
+    """Return how many tokens transformers' assistant drafts: as many as we if that is a number."""
+    return 4 if args.k == "auto" else int(args.k)
 
 
 @asynccontextmanager
@@ -68,7 +73,7 @@ async def _transformers(args: Namespace) -> AsyncIterator[Mapping[str, Ask]]:
     target, draft = folders(args)
     models_given = [str(folder) for folder in (target, draft) if folder]
     command = [sys.executable, "-m", "benchmarks.transformers_peer", *models_given]
-    command += [f"--dtype={args.dtype}", f"--k={args.k}"]
+    command += [f"--dtype={args.dtype}", f"--k={_assistant_k(args)}"]
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdin=pipe, stdout=pipe, limit=2**20)
     if process.stdin is None or process.stdout is None:

@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
 from openai import OpenAI
 from rich.table import Table
 
@@ -59,17 +60,18 @@ def main() -> None:
     with stack(args, free_port(), free_port(), free_port(), log_level="ERROR") as url:
         client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
         model = client.models.list().data[0].id
+        device = httpx.get(f"{url}/version").json()["device"]
         console.rule(f"{QUESTION}", align="left")
         fast = ask(client, model, speculate=True, show=True)
         console.rule()
         with console.status("the same without speculation"):
             plain = ask(client, model, speculate=False, show=False)
-    table = Table("", "speculative", "plain", "ratio")
+    table = Table("", "speculative", "plain", "ratio", title=None if args.device == "cpu" else f"device: {device}")
     ratio = fast.tokens_per_second / plain.tokens_per_second
     table.add_row("tokens", str(fast.tokens), str(plain.tokens), "")
     table.add_row("tokens/s", f"{fast.tokens_per_second:.2f}", f"{plain.tokens_per_second:.2f}", f"{ratio:.2f}")
-    table.add_row("acceptance rate", f"{fast.metrics['acceptance_rate']:.0%}", "", "")
-    table.add_row("mean acceptance length", f"{fast.metrics['mean_acceptance_length']:.2f}", "1", "")
+    table.add_row("acceptance rate", f"{fast.metrics['acceptance_rate'] or 0:.0%}", "", "")
+    table.add_row("mean acceptance length", f"{fast.metrics['mean_acceptance_length'] or 1:.2f}", "1", "")
     overheads = [f"{answer.metrics['round_overhead_p50_ms']:.1f} ms" for answer in (fast, plain)]
     table.add_row("round's overhead, p50", *overheads, "")
     table.add_row("texts equal", "yes" if fast.text == plain.text else "NO", "", "")

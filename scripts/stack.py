@@ -28,9 +28,13 @@ def parser(description: str | None, *, add_help: bool = True) -> ArgumentParser:
     flags.add_argument("--target", default="", help="a folder, .gguf file or hub id, in the place of the pair's")
     flags.add_argument("--draft", default="", help="likewise; none looks draft tokens up")
     flags.add_argument("--draft-quant", default="auto", help="the draft's weights: none, auto, int8 or int4")
-    flags.add_argument("--k", type=int, default=4, help="draft tokens of a round")
+    flags.add_argument("--k", default="auto", help="draft tokens of a round; auto is as many as pay")
     flags.add_argument("--dtype", default="bfloat16", help="bfloat16 or float32")
     flags.add_argument("--num-slots", type=int, default=8, help="sessions at once")
+    flags.add_argument("--device", default="cpu", help="cpu, or simulated: in the time of the profiles")
+    flags.add_argument("--target-profile", default="trn2-qwen3-32b", help="of shared/model/profiles, or a .toml file")
+    flags.add_argument("--draft-profile", default="trn2-qwen3-1.7b", help="likewise")
+    flags.add_argument("--network-delay-ms", type=float, default=0, help="of each message, to the services and back")
     return flags
 
 
@@ -54,10 +58,14 @@ def stack(args: Namespace, port: int, draft_port: int, target_port: int, log_lev
     """Run the three services for the length of the block; yields the gateway's URL."""
     target, draft = folders(args)
     common = {"dtype": args.dtype, "num_slots": args.num_slots, "log_level": log_level}
+    common |= {"device": args.device, "network_delay_ms": args.network_delay_ms}
     addresses = {"target": f"127.0.0.1:{target_port}", "draft": f"127.0.0.1:{draft_port}"}
     url = f"http://127.0.0.1:{port}"
     with ExitStack() as running:
-        own = {"target": {"model": target}, "draft": {"model": draft or "none", "quant": args.draft_quant}}
+        own = {
+            "target": {"model": target, "profile": args.target_profile},
+            "draft": {"model": draft or "none", "quant": args.draft_quant, "profile": args.draft_profile},
+        }
         services = {
             name: running.enter_context(_process(f"{name}_service", address=addresses[name], **common, **settings))
             for name, settings in own.items()
