@@ -56,8 +56,8 @@ async def run(client: Client, args: Namespace) -> Section:
     section.notes.append(
         f"{len(asked)} prompts, each asked {args.repeats} times of each, in turns, {args.max_tokens} tokens at most, "
         f"transformers greedy, in {args.dtype}, with {_assistant_k(args)} draft tokens. Between two of our requests "
-        f"with one prompt came {comparison.fewest_between(*BOTH)} others or more, and {args.num_slots} slots keep a prompt each."
-        + (f" Server: {args.url}, {other.model}." if args.url else "")
+        f"with one prompt came {comparison.fewest_between(*BOTH)} others or more, "
+        f"and {args.num_slots} slots keep a prompt each." + (f" Server: {args.url}, {other.model}." if args.url else "")
     )
     return section
 
