@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from time import perf_counter
 
@@ -63,11 +63,14 @@ async def decode_choice(
     rounds = _rounds(choice, decoder)
     text, parser = choice.echo, ReplyParser(choice.form)
     reply_ids: list[int] = []
+    num_rounds = 0
     async with aclosing(rounds):
         async for round_ in rounds:
             started = perf_counter()
             finish_reason = round_.finish_reason
-            logprobs, num_tokens = [], 0
+            num_rounds += 1
+            of_prompt = choice.params.prompt_logprobs and num_rounds == 1
+            logprobs, num_tokens = _of_prompt(choice, round_, tokenizer) if of_prompt else [], 0
             for num_tokens, (token_id, told) in enumerate(zip_longest(round_.token_ids, round_.logprobs), 1):  # noqa: B007  # counts up to the stop
                 if told and reply.shows(token_id):
                     logprobs.append(TokenLogprobs(token_id, len(choice.echo) + reply.num_chars, told))
@@ -95,7 +98,7 @@ async def _rounds(choice: Choice, decoder: Decoder) -> AsyncGenerator[Round]:
     decoding = decoder.decode(
         choice.prompt_ids,
         choice.params,
-        choice.max_tokens,
+        max(choice.max_tokens, 1),
         choice.k,
         num_lookup_tokens=choice.num_lookup_tokens,
         predicted_ids=choice.predicted_ids,
@@ -103,11 +106,22 @@ async def _rounds(choice: Choice, decoder: Decoder) -> AsyncGenerator[Round]:
     try:
         async with aclosing(decoding) as rounds:
             async for round_ in rounds:
-                yield round_
+                yield (
+                    round_ if choice.max_tokens else replace(round_, token_ids=[], logprobs=[], finish_reason="length")
+                )
     except InvalidFieldError as error:
         if choice.params.grammar and error.field == choice.params.grammar.kind:
             raise InvalidFieldError(choice.grammar_field, error.problem) from error
         raise
+
+
+def _of_prompt(choice: Choice, round_: Round, tokenizer: ChatTokenizer) -> list[TokenLogprobs]:
+    """Return what the first round tells of the prompt's tokens."""
+    detokenizer, told = tokenizer.detokenizer(), []
+    for token_id, logprobs in zip(choice.prompt_ids, [None, *round_.prompt_logprobs], strict=True):
+        told.append(TokenLogprobs(token_id, detokenizer.num_chars, logprobs))
+        detokenizer.push(token_id)
+    return told
 
 
 async def interleave(streams: Sequence[AsyncGenerator[Delta]], limit: int) -> AsyncGenerator[Delta]:

@@ -37,6 +37,8 @@ class Round:
     """From the request for draft tokens to the target's answer."""
     logprobs: Sequence[pb.TokenLogprobs] = ()
     """One a token where they were asked for."""
+    prompt_logprobs: Sequence[pb.TokenLogprobs] = ()
+    """In the first round, one for each token of the prompt but the first, where they were asked for."""
     proposer: ProposerName | None = None
     """Whose the draft tokens were."""
 
@@ -102,6 +104,7 @@ class Decoder:
                     finish_reason=FINISH_REASONS.get(verified.finish_reason),
                     time=RoundTime.of(proposed - started, proposal.timings, verifying_seconds, [verified.timing]),
                     logprobs=verified.logprobs,
+                    prompt_logprobs=verified.prompt_logprobs,
                     proposer=PROPOSERS.get(proposal.proposer),
                 )
                 left = 0 if verified.finish_reason else left - len(verified.token_ids)

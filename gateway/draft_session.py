@@ -51,7 +51,7 @@ class DraftSession:
         """Prepare; the first `request` opens the stream."""
         self._client, self._deadline_seconds = client, deadline_seconds
         # What a draft that joins in the middle of the reply has to know, and what nobody asks of it.
-        self._params = replace(params, output_start=len(prompt_ids), logprobs=False)
+        self._params = replace(params, output_start=len(prompt_ids), logprobs=False, prompt_logprobs=False)
         self._predicted_ids = predicted_ids
         self._committed = list(prompt_ids)
         self._told = 0  # how many of the committed tokens the draft knows

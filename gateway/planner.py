@@ -128,6 +128,7 @@ class Planner:
             min_tokens=request.min_tokens,
             logprobs=request.wants_logprobs is not None,
             top_logprobs=request.wants_logprobs or 0,
+            prompt_logprobs=request.wants_logprobs is not None and request.wants_echo,
             grammar=request.grammar[1] if request.grammar else None,
         )
 
@@ -153,6 +154,8 @@ class Planner:
             problem = f"{len(prompt_ids)} tokens leave no room for a reply in the context of {target.max_length}"
             raise ContextLengthError(field, problem)
         limit_field, limit = request.limit
+        if limit == 0 and not request.wants_echo:
+            raise InvalidFieldError(limit_field, "is 0, and there is no echo")
         if limit is not None and request.min_tokens > limit:
             raise InvalidFieldError("min_tokens", f"{request.min_tokens} is more than {limit_field}, {limit}")
         if limit is None:

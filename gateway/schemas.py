@@ -93,6 +93,11 @@ class GenerationRequest(SamplingFields, GrammarFields, NoOpFields):
         """Of how many of the likeliest tokens the log-probabilities are wanted, besides the sampled one's; or None."""
 
     @property
+    def wants_echo(self) -> bool:
+        """Whether the reply begins with the prompt."""
+        return False
+
+    @property
     def limit(self) -> tuple[str, int | None]:
         """The name of the field that limits the reply, and its value in tokens."""
         if self.max_completion_tokens is not None:
@@ -128,15 +133,13 @@ class CompletionRequest(GenerationRequest):
 
     prompt: Annotated[str | list[str] | list[int] | list[list[int]], Field(min_length=1)]
     echo: bool = False
+    max_tokens: Annotated[int, Field(ge=0)] | None = None
     logprobs: TopLogprobs | None = None
 
-    @field_validator("logprobs")
-    @classmethod
-    def the_prompt_has_none(cls, value: int | None, info: ValidationInfo) -> int | None:
-        """Refuse the log-probabilities of a prompt."""
-        if info.data.get("echo"):
-            raise PydanticCustomError("unsupported", "is not supported with echo; leave one of them out")
-        return value
+    @property
+    def wants_echo(self) -> bool:
+        """Whether the reply begins with the prompt."""
+        return self.echo
 
     @property
     def wants_logprobs(self) -> int | None:

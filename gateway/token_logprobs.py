@@ -15,7 +15,8 @@ class TokenLogprobs:
     token_id: int
     offset: int
     """Where the token's text begins in the reply."""
-    told: pb.TokenLogprobs
+    told: pb.TokenLogprobs | None
+    """None for the first token of a prompt, which follows nothing."""
 
 
 def chat_logprobs(tokens: Sequence[TokenLogprobs], names: TokenBytes) -> dict[str, Any]:
@@ -28,6 +29,7 @@ def chat_logprobs(tokens: Sequence[TokenLogprobs], names: TokenBytes) -> dict[st
         one(token.token_id, token.told.logprob)
         | {"top_logprobs": [one(*top) for top in zip(token.told.top_token_ids, token.told.top_logprobs, strict=True)]}
         for token in tokens
+        if token.told
     ]
     return {"content": content, "refusal": None}
 
@@ -36,10 +38,12 @@ def completion_logprobs(tokens: Sequence[TokenLogprobs], names: TokenBytes) -> d
     """Return the `logprobs` of a completion's choice. The sampled token is always among the top ones."""
     return {
         "tokens": [names.text(token.token_id) for token in tokens],
-        "token_logprobs": [token.told.logprob for token in tokens],
+        "token_logprobs": [token.told.logprob if token.told else None for token in tokens],
         "top_logprobs": [
             {names.text(token.token_id): token.told.logprob}
             | dict(zip(map(names.text, token.told.top_token_ids), token.told.top_logprobs, strict=True))
+            if token.told
+            else None
             for token in tokens
         ],
         "text_offset": [token.offset for token in tokens],

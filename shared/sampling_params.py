@@ -54,6 +54,7 @@ class SamplingParams:
     output_start: int | None = None
     logprobs: bool = False
     top_logprobs: int = 0
+    prompt_logprobs: bool = False
     grammar: Grammar | None = None
 
     def __post_init__(self) -> None:

@@ -56,7 +56,7 @@ class TargetServicer(pb_grpc.TargetServiceServicer):
                     async with asyncio.timeout(LISTEN_SECONDS):
                         await anext(request_iterator, None)
                 raise
-            rounds = Rounds(self._engine, session, first.open.max_tokens)
+            rounds = Rounds(self._engine, session, first.open)
             async for request in request_iterator:
                 if request.WhichOneof("message") != "verify":
                     raise OutOfOrderError("message: after `open`, each one is `verify`")
@@ -90,14 +90,16 @@ class TargetServicer(pb_grpc.TargetServiceServicer):
 class Rounds:
     """The rounds of one session."""
 
-    def __init__(self, engine: Engine, session: Session, max_tokens: int) -> None:
+    def __init__(self, engine: Engine, session: Session, opening: pb.VerifyOpen) -> None:
         """Start at round 0."""
         self._engine, self._session = engine, session
+        self._prompt_ids = opening.prompt_token_ids
         self._round = 0
-        self._end = len(session.token_ids) + max_tokens
+        self._end = len(opening.prompt_token_ids) + opening.max_tokens
 
     async def verify(self, request: pb.VerifyDraft) -> pb.VerifyResponse:
         """Run one round. Raises OutOfOrderError, InvalidFieldError."""
+        prompt_logprobs = await self._score()
         session, position = self._session, len(self._session.token_ids)
         if request.round != self._round:
             raise OutOfOrderError(f"round: {request.round} where {self._round} is next")
@@ -119,7 +121,16 @@ class Rounds:
             finish_reason=self._finish_reason(),
             timing=outcome.timing,
             logprobs=outcome.verdict.logprobs,
+            prompt_logprobs=prompt_logprobs,
         )
+
+    async def _score(self) -> list[pb.TokenLogprobs]:
+        """Verify what the session does not have of the prompt yet, as draft tokens that cannot be wrong."""
+        told: list[pb.TokenLogprobs] = []
+        while rest := self._prompt_ids[len(self._session.token_ids) :]:
+            k = min(len(rest) - 1, self._engine.info.max_draft_tokens)
+            told += (await self._engine.verify(self._session, rest[:k])).verdict.logprobs
+        return told
 
     def _finish_reason(self) -> pb.FinishReason.ValueType:
         if self._session.ended:

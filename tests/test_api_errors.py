@@ -160,7 +160,7 @@ async def test_a_full_context_is_served(scripted: Gateway) -> None:
 
 @pytest.mark.parametrize(
     ("fields", "param"),
-    [({"logprobs": 21}, "logprobs"), ({"logprobs": 1, "echo": True}, "logprobs"), ({"echo": 1}, "echo")],
+    [({"logprobs": 21}, "logprobs"), ({"max_tokens": 0}, "max_tokens"), ({"echo": 1}, "echo")],
 )
 async def test_bad_field_of_a_completion(scripted: Gateway, fields: dict[str, Any], param: str) -> None:
     """Claim: likewise for completions."""

@@ -9,6 +9,7 @@ import openai
 import pytest
 import scripted_gateway
 import tiny_tokenizer
+import torch
 import toy_gateway
 from conftest import ROOT
 from reference import Reference
@@ -121,6 +122,30 @@ async def test_logprobs_are_the_targets_own(toy_url: str, toy: tuple[Path, Path]
     ):
         assert math.isclose(logprob, expected[token_id], abs_tol=1e-4)
         assert math.isclose(max(top.values()), expected.max(), abs_tol=1e-4)
+
+
+@pytest.mark.parametrize("k", [0, 4])
+async def test_logprobs_of_a_prompt(toy_url: str, toy: tuple[Path, Path], k: int) -> None:
+    """Claim: with echo they are those of the prompt's tokens too, the first of which has none, a long one or short."""
+    tokenizer, reference = ChatTokenizer.load(str(toy[0])), Reference(toy[0])
+    text = "A seed is a number from which all the noise follows. " * 4
+    for length in (1, 2, 17, 18, 70):
+        prompt = [*tokenizer.encode(text)[: length - 1], 2]  # the last one is a stop token
+        for max_tokens in (0, 3):
+            fields = {"prompt": prompt, "echo": True, "logprobs": 1, "max_tokens": max_tokens, "temperature": 0}
+            speculative = {"k": k} if k else {"enabled": False}
+            body = await post(toy_url, "/v1/completions", speculative=speculative, **fields)
+            told = body["choices"][0]["logprobs"]
+            with torch.inference_mode():
+                logprobs = reference.model(torch.tensor([prompt])).logits[0].log_softmax(-1)
+            expected = logprobs[range(length - 1), prompt[1:]].tolist()
+            assert told["token_logprobs"][0] is told["top_logprobs"][0] is None
+            assert told["token_logprobs"][1:length] == pytest.approx(expected, abs=1e-4)
+            assert len(told["tokens"]) == length + body["usage"]["completion_tokens"]
+            assert body["usage"]["completion_tokens"] <= max_tokens
+            alone = await post(toy_url, "/v1/completions", prompt=prompt, max_tokens=3, temperature=0)
+            reply = alone["choices"][0]["text"] if max_tokens else ""
+            assert body["choices"][0]["text"] == tokenizer.decode(prompt) + reply
 
 
 @pytest.mark.parametrize(("include", "expected"), [(False, "the horse ride"), (True, "the horse rides ah")])

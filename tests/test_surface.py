@@ -86,7 +86,7 @@ OWN: dict[str, dict[str, Any]] = {
         "logprobs": True,
         "top_logprobs": {"logprobs": True, "top_logprobs": 3},
     },
-    COMPLETIONS: {"prompt": [[70, 80, 90], [99]], "echo": True, "logprobs": 2},
+    COMPLETIONS: {"prompt": [[70, 80, 90], [99]], "echo": {"echo": True, "logprobs": 1}, "logprobs": 2},
     RESPONSES: {
         "input": [{"role": "user", "content": [{"type": "input_text", "text": "What is a seed?"}]}],
         "instructions": "Be brief.",

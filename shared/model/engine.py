@@ -73,6 +73,8 @@ class Engine:
     async def session(self, prompt_ids: Sequence[int], params: SamplingParams) -> AsyncIterator[Session]:
         """Hold a slot for the length of the block, and start to prefill the prompt.
 
+        Where its log-probabilities are wanted, the session has its first token alone, and verifies draw the others.
+
         Raises InvalidFieldError for a prompt that cannot be or a wrong grammar, NoFreeSlotError.
         """
         if not prompt_ids:
@@ -83,17 +85,15 @@ class Engine:
         self.check_token_ids("prompt_token_ids", prompt_ids)
         if not 0 <= (params.output_start or 0) <= len(prompt_ids):
             raise InvalidFieldError("output_start", f"{params.output_start} is not within the prompt")
-        sampler = await asyncio.to_thread(self._sampler, params, prompt_ids)
-        session = await self.slots.open(list(prompt_ids), sampler)
+        grammar = params.grammar
+        matcher = await asyncio.to_thread(self._grammars.compile, grammar) if grammar else None
+        sampler = Sampler(params, list(prompt_ids), GrammarMask(grammar.kind, matcher) if grammar and matcher else None)
+        session = await self.slots.open(list(prompt_ids[: 1 if params.prompt_logprobs else None]), sampler)
         try:
             self._scheduler.prefill(session)
             yield session
         finally:
             self._scheduler.withdraw(session, lambda: self.slots.close(session))
-
-    def _sampler(self, params: SamplingParams, prompt_ids: Sequence[int]) -> Sampler:
-        mask = GrammarMask(params.grammar.kind, self._grammars.compile(params.grammar)) if params.grammar else None
-        return Sampler(params, prompt_ids, mask)
 
     def check_token_ids(self, field: str, token_ids: Sequence[int]) -> None:
         """Raise InvalidFieldError if a token is outside the vocabulary."""

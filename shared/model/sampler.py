@@ -19,8 +19,12 @@ class Sampler:
     def __init__(
         self, params: SamplingParams, token_ids: Sequence[int] = (), grammar: LogitsProcessor | None = None
     ) -> None:
-        """Begin after these tokens. Raises InvalidFieldError if those of the output do not conform to the grammar."""
+        """Begin after these tokens. Raises InvalidFieldError if those of the output do not conform to the grammar.
+
+        Where the log-probabilities of the prompt are wanted, its positions are drawn too, and the draw is what it has.
+        """
         self.params = params
+        self._given = token_ids if params.prompt_logprobs else ()
         start = len(token_ids) if params.output_start is None else params.output_start
         self._processors = logits_processors(params, token_ids[:start]) + ([grammar] if grammar else [])
         self.push(token_ids[start:])
@@ -35,6 +39,8 @@ class Sampler:
 
         logits: [V], any float type. One row at a time, so that a draw cannot depend on the rows beside it.
         """
+        if position < len(self._given):
+            return self._given[position]
         if not self._processors:
             return draw(logits, self.params, position)
         scores = logits.to(torch.float32, copy=True)

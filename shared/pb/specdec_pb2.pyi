@@ -346,6 +346,7 @@ class VerifyResponse(google.protobuf.message.Message):
     FINISH_REASON_FIELD_NUMBER: builtins.int
     TIMING_FIELD_NUMBER: builtins.int
     LOGPROBS_FIELD_NUMBER: builtins.int
+    PROMPT_LOGPROBS_FIELD_NUMBER: builtins.int
     round: builtins.int
     """The number of the round."""
     position: builtins.int
@@ -368,6 +369,12 @@ class VerifyResponse(google.protobuf.message.Message):
     def logprobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TokenLogprobs]:
         """One for each of `token_ids`, where SamplingParams.logprobs asked for them."""
 
+    @property
+    def prompt_logprobs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___TokenLogprobs]:
+        """In the first round, one for each token of the prompt but the first, where SamplingParams.prompt_logprobs asked for
+        them.
+        """
+
     def __init__(
         self,
         *,
@@ -378,9 +385,10 @@ class VerifyResponse(google.protobuf.message.Message):
         finish_reason: Global___FinishReason.ValueType = ...,
         timing: Global___StepTiming | None = ...,
         logprobs: collections.abc.Iterable[Global___TokenLogprobs] | None = ...,
+        prompt_logprobs: collections.abc.Iterable[Global___TokenLogprobs] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["timing", b"timing"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["finish_reason", b"finish_reason", "logprobs", b"logprobs", "num_accepted", b"num_accepted", "position", b"position", "round", b"round", "timing", b"timing", "token_ids", b"token_ids"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["finish_reason", b"finish_reason", "logprobs", b"logprobs", "num_accepted", b"num_accepted", "position", b"position", "prompt_logprobs", b"prompt_logprobs", "round", b"round", "timing", b"timing", "token_ids", b"token_ids"]) -> None: ...
 
 Global___VerifyResponse: typing_extensions.TypeAlias = VerifyResponse
 
@@ -425,6 +433,7 @@ class SamplingParams(google.protobuf.message.Message):
     OUTPUT_START_FIELD_NUMBER: builtins.int
     LOGPROBS_FIELD_NUMBER: builtins.int
     TOP_LOGPROBS_FIELD_NUMBER: builtins.int
+    PROMPT_LOGPROBS_FIELD_NUMBER: builtins.int
     JSON_SCHEMA_FIELD_NUMBER: builtins.int
     REGEX_FIELD_NUMBER: builtins.int
     LARK_FIELD_NUMBER: builtins.int
@@ -454,6 +463,10 @@ class SamplingParams(google.protobuf.message.Message):
     """Whether to tell the log-probabilities of the committed tokens."""
     top_logprobs: builtins.int
     """With them, those of the so many likeliest tokens at the same place. 0 to 20."""
+    prompt_logprobs: builtins.bool
+    """Whether to tell, with the first round, the log-probabilities of the prompt's tokens too. The prompt is then run whole,
+    a prefix that is in the cache included.
+    """
     json_schema: builtins.str
     """A JSON schema, as a JSON text."""
     regex: builtins.str
@@ -485,12 +498,13 @@ class SamplingParams(google.protobuf.message.Message):
         output_start: builtins.int | None = ...,
         logprobs: builtins.bool = ...,
         top_logprobs: builtins.int = ...,
+        prompt_logprobs: builtins.bool = ...,
         json_schema: builtins.str = ...,
         regex: builtins.str = ...,
         lark: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_output_start", b"_output_start", "_repetition_penalty", b"_repetition_penalty", "grammar", b"grammar", "json_schema", b"json_schema", "lark", b"lark", "output_start", b"output_start", "regex", b"regex", "repetition_penalty", b"repetition_penalty"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_output_start", b"_output_start", "_repetition_penalty", b"_repetition_penalty", "frequency_penalty", b"frequency_penalty", "grammar", b"grammar", "json_schema", b"json_schema", "lark", b"lark", "logit_bias", b"logit_bias", "logprobs", b"logprobs", "min_p", b"min_p", "min_tokens", b"min_tokens", "output_start", b"output_start", "presence_penalty", b"presence_penalty", "regex", b"regex", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "stop_token_ids", b"stop_token_ids", "temperature", b"temperature", "top_k", b"top_k", "top_logprobs", b"top_logprobs", "top_p", b"top_p"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_output_start", b"_output_start", "_repetition_penalty", b"_repetition_penalty", "frequency_penalty", b"frequency_penalty", "grammar", b"grammar", "json_schema", b"json_schema", "lark", b"lark", "logit_bias", b"logit_bias", "logprobs", b"logprobs", "min_p", b"min_p", "min_tokens", b"min_tokens", "output_start", b"output_start", "presence_penalty", b"presence_penalty", "prompt_logprobs", b"prompt_logprobs", "regex", b"regex", "repetition_penalty", b"repetition_penalty", "seed", b"seed", "stop_token_ids", b"stop_token_ids", "temperature", b"temperature", "top_k", b"top_k", "top_logprobs", b"top_logprobs", "top_p", b"top_p"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_output_start", b"_output_start"]) -> typing.Literal["output_start"] | None: ...
     @typing.overload
