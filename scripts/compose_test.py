@@ -21,7 +21,6 @@ PROJECT = "outrider-compose-test"
 PORT = "18000"
 MAX_GATEWAY_MB = 400
 START_SECONDS = 180
-HEALTHY, UNHEALTHY = 0, 1  # what `podman healthcheck run` exits with
 ENGINE = os.environ.get("ENGINE") or ("podman" if shutil.which("podman-compose") else "docker")
 COMPOSE = ["docker", "compose"] if ENGINE == "docker" else ["podman-compose"]
 # Layers, so that what the images share is made once; docker's format, since the other has no health checks.
@@ -73,18 +72,19 @@ def bring_up() -> None:
         run(*COMPOSE, "up", "-d", "--no-build", "--no-deps", service)
         (container,) = containers(f"service={service}")
         started = time.monotonic()
-        while (status := health(container)) == UNHEALTHY and time.monotonic() < started + START_SECONDS:
+        while not healthy(container):
+            running = read("podman", "container", "inspect", "--format", "{{.State.Running}}", container) == "true"
+            if not running or time.monotonic() > started + START_SECONDS:
+                run("podman", "logs", "--tail", "20", container)
+                sys.exit(f"{service} did not become healthy")
             time.sleep(1)
-        if status != HEALTHY:
-            run(ENGINE, "logs", "--tail", "20", container)
-            sys.exit(f"{service} did not become healthy")
         print(f"{service}: healthy after {time.monotonic() - started:.0f} s", flush=True)
 
 
-def health(container: str) -> int:
-    """Run the container's health check and return podman's verdict: HEALTHY, UNHEALTHY, or that it does not run."""
+def healthy(container: str) -> bool:
+    """Run the container's health check."""
     command = ["podman", "healthcheck", "run", container]
-    return subprocess.run(command, capture_output=True, check=False).returncode  # noqa: S603 - our own
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0  # noqa: S603 - our own
 
 
 def ask(client: OpenAI, *, speculate: bool, kill: str = "") -> tuple[str, dict[str, Any]]:
