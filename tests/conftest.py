@@ -116,7 +116,7 @@ async def decoder(target: str, draft: str | None, deadline_seconds: float = 30) 
 
 @pytest.fixture(scope="session")
 def toy_url() -> Iterator[str]:
-    """Run the three services on the toy pair in float32, as `make serve` does; return the gateway's URL."""
-    args = parser(None).parse_args(["--pair=toy", "--dtype=float32", "--draft-quant=none"])
+    """Run the three services on the toy pair in float32, as `make serve K=4` does; return the gateway's URL."""
+    args = parser(None).parse_args(["--pair=toy", "--dtype=float32", "--draft-quant=none", "--k=4"])
     with stack(args, free_port(), free_port(), free_port(), log_level="ERROR") as url:
         yield url
