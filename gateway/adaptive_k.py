@@ -25,7 +25,7 @@ class Speculation:
 
     def __init__(self, max_k: int, max_sessions: int) -> None:
         """Choose k from 0 to max_k, 1 or more; the target decodes `max_sessions` at once."""
-        self.max_k = max_k
+        self.max_k, self.first_k = max_k, min(max_k, FIRST_K)
         self.costs = RoundCosts(max_sessions)
         self.probe = Probe()
         self.model_acceptance = AcceptanceEstimate(max_k, MEMORY, FIRST_RATE)
@@ -72,12 +72,14 @@ class AdaptiveK:
     ) -> None:
         """Take up the round, and what its two halves took."""
         self._all.costs.add(proposal, proposing_seconds, verified.timing, verifying_seconds)
+        seconds = proposing_seconds + verifying_seconds
         if None in self._fixed:
             as_chosen = any((self._k, self._num_lookup_tokens)) == any(self._chosen)
-            self._all.probe.spend(proposing_seconds + verifying_seconds, as_chosen=as_chosen)
-        if self._costs:
+            self._all.probe.spend(seconds, as_chosen=as_chosen)
+        prefilled = any(timing.num_passes > 1 for timing in (verified.timing, *proposal.timings))
+        if self._costs and proposal.proposer not in LOOKUPS and not prefilled:
             expected = self._costs.round_seconds(min(len(proposal.token_ids), self._all.max_k))
-            self._all.costs.compare(expected, proposing_seconds + verifying_seconds, speculative=proposal.asked)
+            self._all.costs.compare(expected, seconds, speculative=proposal.asked)
         if not proposal.asked:
             return
         # Draft tokens that did not come were not accepted either.
@@ -97,7 +99,7 @@ class AdaptiveK:
         unknown = self._all.costs.unknown()
         if unknown is not None:
             self._costs = None
-            self._chosen = self._kept(FIRST_K, FIRST_K) if unknown else (0, 0)
+            self._chosen = self._kept(self._all.first_k, self._all.first_k) if unknown else (0, 0)
             return self._chosen
         self._costs = costs = self._all.costs.model(self._all.max_k)
         k, self._pays = self._best_k(costs)
@@ -106,7 +108,7 @@ class AdaptiveK:
         num_lookup_tokens = num_lookup_tokens if gain / self._all.costs.slip > 1 else 0
         self._chosen = self._kept(k if self._pays else 0, num_lookup_tokens)
         if self._all.probe.decide(any(self._chosen), self._all.costs.num_sessions):
-            return self._chosen if any(self._chosen) else (k, FIRST_K)
+            return self._chosen if any(self._chosen) else (k, self._all.first_k)
         return 0, 0
 
     def _best_k(self, costs: CostModel) -> tuple[int, bool]:
