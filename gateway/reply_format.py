@@ -86,7 +86,11 @@ class ReplyFormat:
         if grammar.kind == "regex":
             escaped = re.sub(r"(?<!\\)/", r"\/", grammar.text)
             return self._thoughtful(f"answer: /{escaped}/\n", tags)
-        return self._thoughtful(f"answer: %json {json.dumps(JSON_OPTIONS | json.loads(grammar.text))}\n", tags)
+        try:
+            schema = JSON_OPTIONS | json.loads(grammar.text)
+        except (ValueError, TypeError):
+            return grammar  # the target says what is wrong with it
+        return self._thoughtful(f"answer: %json {json.dumps(schema)}\n", tags)
 
     def _thoughtful(self, answer: str, tags: Collection[str]) -> Grammar:
         if not self.reasoning:

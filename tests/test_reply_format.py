@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.reply_format import HERMES, LLAMA, ReplyFormat, ReplyParser, tool_format
+from shared.sampling_params import Grammar
 
 CALL = '{"name": "f", "arguments": {"a": "x } </tool \\" {", "b": [1, {}]}}'
 ARGUMENTS = '{"a": "x } </tool \\" {", "b": [1, {}]}'
@@ -87,6 +88,13 @@ def test_arguments_are_streamed() -> None:
 def test_formats_are_known_by_the_template(template: str, form: object) -> None:
     """Claim: the chat template tells how a model calls tools."""
     assert tool_format(template) is form
+
+
+@pytest.mark.parametrize("text", ["{", "false", "5", "[]"])
+def test_a_wrong_schema_is_left_to_the_target(text: str) -> None:
+    """Claim: what is no schema is not wrapped in anything, so that the target names what is wrong."""
+    wrong = Grammar("json_schema", text)
+    assert THINKING.thoughtful(wrong, set()) is wrong
 
 
 def test_json_of_the_cases() -> None:
