@@ -66,6 +66,18 @@ async def run_all(decode: Decoder, params: SamplingParams, k: int) -> list[list[
     return await asyncio.gather(*asked)
 
 
+def decode_all(reference: Reference, params: SamplingParams) -> list[list[int]]:
+    """Decode every prompt by the plain loop, once for all tests."""
+    if params not in EXPECTED:
+        asked = [replace(params, seed=seed) for seed in range(len(PROMPTS))]
+        pairs = zip(PROMPTS, asked, strict=True)
+        EXPECTED[params] = [reference.decode(prompt, one, MAX_TOKENS) for prompt, one in pairs]
+    return EXPECTED[params]
+
+
+EXPECTED: dict[SamplingParams, list[list[int]]] = {}
+
+
 def tokens(rounds: Sequence[Round]) -> list[int]:
     """Return what the rounds committed."""
     return [token_id for done in rounds for token_id in done.token_ids]
@@ -74,11 +86,8 @@ def tokens(rounds: Sequence[Round]) -> list[int]:
 @pytest.mark.parametrize("params", FIELDS.values(), ids=FIELDS.keys())
 async def test_on_equals_off_and_the_plain_loop(good: Decoder, reference: Reference, params: SamplingParams) -> None:
     """With k of 0, 1 and 5 the tokens are those of the plain loop, and they are not those without the field."""
-    expected, without = (
-        [reference.decode(prompt, replace(asked, seed=seed), MAX_TOKENS) for seed, prompt in enumerate(PROMPTS)]
-        for asked in (params, replace(PLAIN, temperature=params.temperature))
-    )
-    assert expected != without
+    expected = decode_all(reference, params)
+    assert expected != decode_all(reference, replace(PLAIN, temperature=params.temperature))
     for k in (0, 1, 5):
         results = await run_all(good, params, k)
         assert [tokens(rounds) for rounds in results] == expected
@@ -118,11 +127,11 @@ def test_a_rewritten_history_is_a_new_one() -> None:
 
 @pytest.mark.parametrize("params", FIELDS.values(), ids=FIELDS.keys())
 async def test_whatever_the_draft_does(
-    start: StartService, toy: tuple[Path, Path], good: Decoder, params: SamplingParams
+    start: StartService, toy: tuple[Path, Path], good: Decoder, reference: Reference, params: SamplingParams
 ) -> None:
     """An adversarial draft changes nothing."""
     target = start("target_service", model=toy[0], dtype="float32")
-    expected = [tokens(rounds) for rounds in await run_all(good, params, 0)]
+    expected = decode_all(reference, params)
     async with serve(Adversary(good.target, min(STOPS))) as address, decoder(target.address, address) as decode:
         assert [tokens(rounds) for rounds in await run_all(decode, params, 5)] == expected
 
