@@ -76,7 +76,7 @@ def draw(logits: torch.Tensor, params: SamplingParams, position: int) -> int:
         scores = scores.masked_fill(scores < torch.topk(scores, params.top_k).values[-1], -torch.inf)
     if params.top_p < 1:
         scores = scores.masked_fill(scores < _nucleus_border(scores, params.top_p), -torch.inf)
-    if params.top_k == 0 and params.top_p == 1:  # spare the noise of those that cannot win by any
+    if params.top_k == 0 and params.top_p == 1 and scores.numel() > _NUCLEUS:  # spare those that cannot win their noise
         likely = (scores > scores.max() - _LIKELY).nonzero().flatten()  # [N]
         best = (scores[likely] + gumbel(likely.int(), params.seed, position)).max()
         scores = scores.masked_fill(scores < best - MAX_GUMBEL, -torch.inf)
