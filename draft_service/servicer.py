@@ -59,11 +59,11 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
                 proposals = Proposals(proposers, first.open, self._settings.max_draft_tokens, context.write)
                 proposal = tasks.create_task(proposals.propose(first.open))
                 async for request in request_iterator:
-                    if request.WhichOneof("message") != "advance":
-                        raise OutOfOrderError("message: after `open`, each one is `advance`")
                     if model and not proposal.done():
                         model.stop()  # what is still being made is superseded
-                    await proposal
+                    await proposal  # and not cancelled: gRPC sends no status after a write that was
+                    if request.WhichOneof("message") != "advance":
+                        raise OutOfOrderError("message: after `open`, each one is `advance`")
                     proposals.advance(request.advance)
                     proposal = tasks.create_task(proposals.propose(request.advance))
 
