@@ -39,15 +39,16 @@ class DraftClient:
         """Keep `info` true, connecting again and again, until cancelled."""
         while True:
             state = self._channel.get_state(try_to_connect=True)
-            if state is not grpc.ChannelConnectivity.READY:
-                if self.info:
-                    log.warning("draft service lost: decoding plainly")
-                self.info = None
-            elif not self.info:
-                await self._take_up()
+            if state is grpc.ChannelConnectivity.READY:
+                if not self.info:
+                    await self._take_up()
                 if not self.info:
                     await asyncio.sleep(1)
                     continue
+            elif state is not grpc.ChannelConnectivity.CONNECTING:  # as it is for a moment when a connection grew old
+                if self.info:
+                    log.warning("draft service lost: decoding plainly")
+                self.info = None
             await self._channel.wait_for_state_change(state)
 
     def draft(self) -> DraftCall:

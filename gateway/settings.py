@@ -18,9 +18,9 @@ class GatewaySettings(Settings):
     port: int = Field(8000, ge=0, le=65535)
     """Where it listens for HTTP."""
     target: str = "127.0.0.1:50052"
-    """Address of the target service."""
+    """Address of the target service, or a gRPC name of several replicas: `dns:///host:port`, `ipv4:a:port,b:port`."""
     draft: str = "127.0.0.1:50051"
-    """Address of the draft service; empty decodes plainly."""
+    """Likewise of the draft service; empty decodes plainly."""
     default_k: NonNegativeInt | Literal["auto"] = "auto"
     """How many draft tokens of the draft model a round has if the request does not say; `auto` is as many as pay."""
     default_lookup_tokens: NonNegativeInt | Literal["auto"] = "auto"

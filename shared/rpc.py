@@ -29,6 +29,11 @@ OPTIONS = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
+    # A name may stand for several replicas: each stream, which is a session, goes to the next one that is there.
+    ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
+    # Replicas come and go: who is there is asked again when one is lost, and whenever a connection has grown old.
+    ("grpc.dns_min_time_between_resolutions_ms", 1_000),
+    ("grpc.max_connection_age_ms", 300_000),
 ]
 
 
