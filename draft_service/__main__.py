@@ -3,6 +3,8 @@
 import asyncio
 import sys
 
+from prometheus_client import start_http_server
+
 from draft_service.servicer import DraftServicer
 from draft_service.settings import NO_MODEL, DraftSettings
 from shared import log
@@ -26,6 +28,8 @@ async def main(settings: DraftSettings) -> None:
 
     engine = Engine.load(resolve_half(settings.model, DRAFT), settings)
     pb_grpc.add_DraftServiceServicer_to_server(DraftServicer(engine, settings), server.grpc)
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port, settings.address.rpartition(":")[0], engine.meter.registry)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(engine.run())
         await server.serve(settings.address)

@@ -37,7 +37,7 @@ def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySett
     app.add_middleware(RequestScope)
     for kind in (OutriderError, RequestValidationError, HTTPException, ClientDisconnect):
         app.add_exception_handler(kind, respond)
-    planner, meter = Planner(decoder, tokenizer, settings), Meter(settings.model_name)
+    planner, meter = Planner(decoder, tokenizer, settings), Meter(settings.model_name, lambda: decoder.num_open)
     app.include_router(model_routes(planner, tokenizer, decoder.target, settings.model_name))
     fingerprint = system_fingerprint(decoder.target)
 

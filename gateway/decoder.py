@@ -65,6 +65,11 @@ class Decoder:
         """The largest k."""
         return self.target.max_draft_tokens
 
+    @property
+    def num_open(self) -> int:
+        """How many sequences are being decoded."""
+        return self._speculation.costs.open
+
     async def decode(
         self,
         prompt_ids: Sequence[int],

@@ -1,6 +1,8 @@
 """What Prometheus reads."""
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from gateway.decoder import Round
 
@@ -11,9 +13,11 @@ BUCKETS = [base * 10.0**exponent for exponent in range(-5, 1) for base in (1, 2,
 class Meter:
     """Counts the rounds of all requests. The names of speculation's counters, and their labels, are vLLM's."""
 
-    def __init__(self, model_name: str) -> None:
-        """Begin at zero, in a registry of its own."""
+    def __init__(self, model_name: str, num_streams: Callable[[], int]) -> None:
+        """Begin at zero, in a registry of its own; `num_streams` tells how many sequences are being decoded."""
         self._registry = CollectorRegistry()
+        streams = Gauge("outrider_streams", "Sequences that are being decoded.", registry=self._registry)
+        streams.set_function(num_streams)
         seconds = Histogram(
             "outrider_round_seconds", "Parts of a round's time.", ["part"], buckets=BUCKETS, registry=self._registry
         )

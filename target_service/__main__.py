@@ -3,6 +3,8 @@
 import asyncio
 import sys
 
+from prometheus_client import start_http_server
+
 from shared import log
 from shared.errors import ModelError
 from shared.model.engine import Engine
@@ -21,6 +23,8 @@ async def main(settings: TargetSettings) -> None:
         pb.DESCRIPTOR.services_by_name["TargetService"].full_name, settings.grace_seconds, settings.network_delay_ms
     )
     pb_grpc.add_TargetServiceServicer_to_server(TargetServicer(engine), server.grpc)
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port, settings.address.rpartition(":")[0], engine.meter.registry)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(engine.run())
         await server.serve(settings.address)

@@ -11,6 +11,7 @@ from conftest import StartService, decoder
 from test_lossless import CASES, run_all
 from test_simulated import write_profile
 
+from shared.model.engine_meter import EngineMeter
 from shared.model.model_runner import ModelRunner
 from shared.model.sampler import Sampler
 from shared.model.scheduler import Outcome, Scheduler, _Job
@@ -85,7 +86,7 @@ async def test_on_equals_off(start: StartService, toy: tuple[Path, Path], draft:
 
 def test_work_ahead_waits_while_anybody_waits() -> None:
     """A pass takes up work ahead only if there is nothing that somebody asked for, a prefill included."""
-    scheduler = Scheduler(cast("ModelRunner", None), prefill_rows=64)
+    scheduler = Scheduler(cast("ModelRunner", None), prefill_rows=64, meter=cast("EngineMeter", None))
 
     def session(cached: int) -> Session:
         return Session(0, 100, Sampler(SamplingParams()), list(range(50)), cached)

@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import NoReturn
 
 import grpc
 import pytest
@@ -82,6 +83,10 @@ class Dying(pb_grpc.TargetServiceServicer):
         """Begin."""
         self.openings: list[pb.VerifyOpen] = []
 
+    async def GetModelInfo(self, request: pb.TargetServiceGetModelInfoRequest, context: object) -> NoReturn:
+        """Nobody asks."""
+        raise NotImplementedError
+
     async def Verify(  # type: ignore[override]  # the generated base leaves sync or async open
         self, request_iterator: AsyncIterator[pb.VerifyRequest], context: VerifyContext
     ) -> None:
@@ -108,7 +113,7 @@ async def test_the_last_target_lost() -> None:
     assert first.sampling.prompt_logprobs
     assert len(again) == len(PAUSES_SECONDS)
     for opening in again:
-        assert (opening.prompt_token_ids, opening.sampling.output_start, opening.max_tokens) == ([5, 6, 7], 2, 8)
+        assert (list(opening.prompt_token_ids), opening.sampling.output_start, opening.max_tokens) == ([5, 6, 7], 2, 8)
         assert not opening.sampling.prompt_logprobs
     await client.close()
     await server.stop(None)

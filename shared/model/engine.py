@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 from shared.errors import InvalidFieldError
 from shared.fingerprint import fingerprint
 from shared.model.device import Runner, on_device
+from shared.model.engine_meter import EngineMeter
 from shared.model.engine_settings import EngineSettings
 from shared.model.grammar import GrammarMask, Grammars
 from shared.model.linears import resolve
@@ -34,7 +35,8 @@ class Engine:
         """Put the parts together; nothing runs before `run`."""
         self.info, self._grammars = info, grammars
         self.slots = Slots(settings.num_slots, info.max_length, settings.slot_wait_seconds, settings.max_waiting)
-        self._scheduler = Scheduler(runner, settings.prefill_rows)
+        self.meter = EngineMeter(self.slots)
+        self._scheduler = Scheduler(runner, settings.prefill_rows, self.meter)
         self.run = self._scheduler.run
         self.verify = self._scheduler.verify
         self.decode = self._scheduler.decode

@@ -36,5 +36,7 @@ class EngineSettings(Settings):
     """Where the model runs; `simulated` computes on the CPU and takes the time of another device."""
     profile: str = ""
     """The simulated device and model: a name in shared/model/profiles, or the path of a .toml file."""
+    metrics_port: int = Field(0, ge=0, le=65535)
+    """Where Prometheus reads, beside the address; 0 is nowhere."""
     network_delay_ms: float = Field(0, ge=0)
     """How much later than sent each message of a stream arrives, either way: a simulated network."""

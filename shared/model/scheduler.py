@@ -13,6 +13,7 @@ import structlog
 
 from shared.errors import OutriderError
 from shared.model.device import Runner
+from shared.model.engine_meter import EngineMeter
 from shared.model.gathering import Gathering
 from shared.model.model_runner import MAX_ROWS
 from shared.model.session import Session
@@ -95,10 +96,11 @@ class Scheduler:
     worker goes from pass to pass without the event loop, which would cost a draft token a millisecond.
     """
 
-    def __init__(self, runner: Runner, prefill_rows: int) -> None:
+    def __init__(self, runner: Runner, prefill_rows: int, meter: EngineMeter) -> None:
         """Prepare; nothing runs before `run`."""
         self._runner = runner
         self._prefill_rows = prefill_rows
+        self._meter = meter
         self._inbox: SimpleQueue[_Job | _Withdrawal | None] = SimpleQueue()
         self._jobs: dict[Session, _Job] = {}  # oldest first; the worker's own
         self._gathering = Gathering()  # likewise
@@ -233,12 +235,16 @@ class Scheduler:
                 job.session.cache(len(segment.token_ids))
                 if not job.rows:
                     del self._jobs[job.session]
+        if not batch[0][0].ahead:  # a draft that works ahead would always be busy
+            self._meter.count_pass(perf_counter() - started)
 
     def _apply(self, job: _Job, outcome: Outcome) -> None:
         if outcome.last:
             self._jobs.pop(job.session)
             if not job.ahead:
                 self._gathering.leave(job.session, perf_counter())
+        if not job.ahead:
+            self._meter.count_wait(outcome.timing.queue_us / 1e6)
         if job.deliver:
             job.deliver(outcome)
 

@@ -36,6 +36,11 @@ class Slots:
         """How many slots are in use."""
         return len(self._busy)
 
+    @property
+    def num_waiting(self) -> int:
+        """How many sessions wait for a slot."""
+        return len(self._waiting)
+
     async def open(self, prompt_ids: list[int], sampler: Sampler) -> Session:
         """Start a session, waiting for a slot in order of arrival.
 
