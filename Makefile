@@ -1,7 +1,7 @@
 # Everything sets itself up: a virtual environment in .venv, and nothing outside of it but the models' cache.
 #
 #   make demo      a real pair answers a coding question, with and without speculation
-#   make test      all tests that need no download of a model
+#   make test      all tests that need no download of a model; those of the page want a browser: `make browser`
 #   make serve     stays up: the OpenAI API on 127.0.0.1:8000
 #                  PAIR=qwen-coder|toy, or TARGET= and DRAFT= (folder, .gguf file or hub id), K=, DTYPE=, DRAFT_QUANT=, PORT=
 #                  DEVICE=simulated takes the time of the Trn2 profiles, with NETWORK_DELAY_MS= each way (PAIR=toy)
@@ -28,7 +28,7 @@ ENGINE := --draft-quant=$(DRAFT_QUANT) --device=$(DEVICE) --network-delay-ms=$(N
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo serve bench test test-real check proto compose-test clean
+.PHONY: demo serve bench test test-real browser check proto compose-test clean
 
 demo: $(READY)
 	$(BIN)/python -m scripts.demo --pair=$(PAIR) --target=$(TARGET) --draft=$(DRAFT) --k=$(K) --dtype=$(DTYPE) $(ENGINE)
@@ -44,6 +44,9 @@ test: $(READY)
 
 test-real: $(READY)
 	$(BIN)/python -m pytest -m real --timeout 1800
+
+browser: $(READY)
+	$(BIN)/python -m scripts.browser
 
 check: $(READY)
 	$(BIN)/ruff check

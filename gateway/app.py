@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -17,6 +18,7 @@ from gateway.decoder import Decoder
 from gateway.errors import respond
 from gateway.meter import Meter
 from gateway.model_routes import model_routes, system_fingerprint
+from gateway.page_routes import add_page
 from gateway.planner import Planner
 from gateway.replies import Answer, ChatReply, CompletionReply, Reply
 from gateway.request_scope import RequestScope
@@ -33,10 +35,11 @@ from shared.version import VERSION
 
 def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySettings) -> FastAPI:
     """Return the ASGI application that serves this decoder."""
-    app = FastAPI(title="Outrider", version=VERSION, redoc_url=None)
+    app = FastAPIOffline(title="Outrider", version=VERSION, redoc_url=None)
     app.add_middleware(RequestScope)
     for kind in (OutriderError, RequestValidationError, HTTPException, ClientDisconnect):
         app.add_exception_handler(kind, respond)
+    add_page(app)
     planner, meter = Planner(decoder, tokenizer, settings), Meter(settings.model_name, lambda: decoder.num_open)
     app.include_router(model_routes(planner, tokenizer, decoder.target, settings.model_name))
     fingerprint = system_fingerprint(decoder.target)

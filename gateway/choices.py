@@ -11,6 +11,7 @@ from gateway.decoder import Decoder, Round
 from gateway.prediction_usage import num_in_reply
 from gateway.reply_format import PLAIN, Parts, ReplyFinish, ReplyFormat, ReplyParser
 from gateway.reply_text import ReplyText
+from gateway.round_report import RoundReport
 from gateway.token_logprobs import TokenLogprobs
 from gateway.tokenizer import ChatTokenizer
 from gateway.usage import Usage
@@ -50,6 +51,8 @@ class Delta:
     finish_reason: ReplyFinish | None
     logprobs: list[TokenLogprobs]
     """One a token, where they were asked for."""
+    report: RoundReport
+    """The round itself."""
 
 
 async def decode_choice(
@@ -61,31 +64,31 @@ async def decode_choice(
     """
     reply = ReplyText(tokenizer, choice.params, choice.stop_strings, include_stop=choice.include_stop)
     rounds = _rounds(choice, decoder)
-    text, parser = choice.echo, ReplyParser(choice.form)
+    parser = ReplyParser(choice.form)
     reply_ids: list[int] = []
-    num_rounds = 0
+    echo = choice.echo
     async with aclosing(rounds):
         async for round_ in rounds:
             started = perf_counter()
             finish_reason = round_.finish_reason
-            num_rounds += 1
-            of_prompt = choice.params.prompt_logprobs and num_rounds == 1
-            logprobs, num_tokens = _of_prompt(choice, round_, tokenizer) if of_prompt else [], 0
-            for num_tokens, (token_id, told) in enumerate(zip_longest(round_.token_ids, round_.logprobs), 1):  # noqa: B007  # counts up to the stop
+            of_prompt = choice.params.prompt_logprobs and not reply_ids
+            logprobs, texts = _of_prompt(choice, round_, tokenizer) if of_prompt else [], list[str]()
+            for token_id, told in zip_longest(round_.token_ids, round_.logprobs):
                 if told and reply.shows(token_id):
                     logprobs.append(TokenLogprobs(token_id, len(choice.echo) + reply.num_chars, told))
-                text += reply.push(token_id)
+                texts.append(reply.push(token_id))
                 if reply.ended:
                     break
-            if finish_reason and not reply.ended:
-                text += reply.flush()
+            if finish_reason and texts and not reply.ended:
+                texts[-1] += reply.flush()
             if reply.ended:
                 finish_reason = "stop"
-            usage.count(round_, num_tokens, perf_counter() - started)
-            reply_ids += round_.token_ids[:num_tokens]
-            parts = parser.push(text, last=bool(finish_reason))
-            yield Delta(choice.index, parts, parser.finish_reason(finish_reason), logprobs)
-            text = ""
+            reply_ids += round_.token_ids[: len(texts)]
+            parts = parser.push(echo + "".join(texts), last=bool(finish_reason))
+            report = RoundReport(replace(round_, time=round_.time.emitted(perf_counter() - started)), texts)
+            usage.count(report.round_, len(texts))
+            yield Delta(choice.index, parts, parser.finish_reason(finish_reason), logprobs, report)
+            echo = ""
             if finish_reason:
                 break
     if choice.predicted_ids:

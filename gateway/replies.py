@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from gateway.choices import Delta
 from gateway.reply_format import ReplyFinish
+from gateway.round_report import RoundReport
 from gateway.schemas import GenerationRequest
 from gateway.token_bytes import TokenBytes
 from gateway.token_logprobs import TokenLogprobs, chat_logprobs, completion_logprobs
@@ -27,6 +28,7 @@ class Answer:
     tool_calls: list[ToolCallDelta] = field(default_factory=list)
     finish_reason: ReplyFinish | None = None
     logprobs: list[TokenLogprobs] = field(default_factory=list)
+    rounds: list[RoundReport] = field(default_factory=list)
 
     def add(self, delta: Delta) -> None:
         """Append a delta."""
@@ -40,6 +42,7 @@ class Answer:
                 self.tool_calls[call.index] = replace(begun, arguments=begun.arguments + call.arguments)
         self.finish_reason = delta.finish_reason
         self.logprobs += delta.logprobs
+        self.rounds.append(delta.report)
 
 
 class Reply(ABC):
@@ -53,17 +56,14 @@ class Reply(ABC):
         """Begin a reply that is sampled with this seed; `names` has the tokens' bytes."""
         head = {"id": f"{self.id_prefix}-{uuid4().hex}", "created": int(time.time()), "model": request.model}
         self._head = head | {"system_fingerprint": system_fingerprint}
-        self._seed, self._metrics, self._wants_logprobs = (
-            seed,
-            request.speculative.metrics,
-            request.wants_logprobs is not None,
-        )
+        self._seed, self._speculative = seed, request.speculative
+        self._wants_logprobs = request.wants_logprobs is not None
         self._names = names
 
     def body(self, answers: Sequence[Answer], usage: Usage) -> Json:
         """Return the whole reply, of one answer a choice."""
         choices = [
-            self._whole(answer) | self._rest(index, answer.logprobs, answer.finish_reason)
+            self._whole(answer) | self._rest(index, answer.logprobs, answer.finish_reason) | self._rounds(answer.rounds)
             for index, answer in enumerate(answers)
         ]
         head = self._head | {"object": self.object, "choices": choices, "seed": self._seed, "usage": usage.tokens()}
@@ -75,8 +75,9 @@ class Reply(ABC):
 
     def chunks(self, delta: Delta) -> list[Json]:
         """Return the chunks of a delta: none if it has nothing to tell, and one more to finish the choice."""
-        told = delta.parts.content or delta.parts.reasoning or delta.parts.tool_calls or delta.logprobs
-        pieces = [self._chunk(self._piece(delta) | self._rest(delta.index, delta.logprobs))] if told else []
+        parts, rounds = delta.parts, self._rounds([delta.report])
+        told = parts.content or parts.reasoning or parts.tool_calls or delta.logprobs or rounds
+        pieces = [self._chunk(self._piece(delta) | self._rest(delta.index, delta.logprobs) | rounds)] if told else []
         if delta.finish_reason is None:
             return pieces
         return [*pieces, self._chunk(self._last() | self._rest(delta.index, finish_reason=delta.finish_reason))]
@@ -89,7 +90,10 @@ class Reply(ABC):
         return self._head | {"object": self.chunk_object, "choices": list(choices)}
 
     def _measured(self, usage: Usage) -> Json:
-        return {"metrics": usage.metrics()} if self._metrics else {}
+        return {"metrics": usage.metrics()} if self._speculative.metrics else {}
+
+    def _rounds(self, rounds: Sequence[RoundReport]) -> Json:
+        return {"rounds": [report.body for report in rounds]} if self._speculative.rounds else {}
 
     def _rest(
         self, index: int, logprobs: Sequence[TokenLogprobs] = (), finish_reason: ReplyFinish | None = None

@@ -27,6 +27,7 @@ class ResponsesReply:
         echoed = {"instructions", "max_output_tokens", "metadata", "parallel_tool_calls", "temperature", "tool_choice"}
         self._request, self._usage, self._names = request, usage, names
         self._output: list[Json] = []
+        self._rounds: list[Json] = []
         self._num_events = 0
         self._response: Json = request.model_dump(include=echoed | {"tools", "top_p", "top_logprobs"}) | {
             "id": f"resp_{uuid4().hex}",
@@ -59,6 +60,8 @@ class ResponsesReply:
     def events(self, delta: Delta) -> Iterator[Json]:
         """Yield the events of a delta, and those of the end after the last one."""
         parts = delta.parts
+        if self._request.speculative.rounds:
+            self._rounds.append(delta.report.body)
         if parts.reasoning:
             yield from self._open("reasoning", {"summary": []})
             yield from self._write("reasoning_text", parts.reasoning)
@@ -146,6 +149,8 @@ class ResponsesReply:
         }
         if self._request.speculative.metrics:
             self._response["metrics"] = usage.metrics()
+        if self._request.speculative.rounds:
+            self._response["rounds"] = self._rounds
         yield self._event(f"response.{status}", response=self.body)
 
     def _place(self, *, item: bool = True) -> Json:

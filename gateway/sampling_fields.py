@@ -20,6 +20,9 @@ class Speculative(Schema):
     """`lookup` takes draft tokens from the text and the prediction alone, `model` from the draft model alone."""
     k: Annotated[int, Field(ge=1)] | None = None
     metrics: bool = False
+    """Whether to tell how speculation did."""
+    rounds: bool = False
+    """Whether to tell of each round."""
 
 
 class SamplingFields(Schema):

@@ -1,7 +1,7 @@
 """What a request used."""
 
 from collections import defaultdict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
@@ -25,9 +25,8 @@ class Usage:
     accepted_prediction_tokens: int = 0
     times: list[RoundTime] = field(default_factory=list)
 
-    def count(self, round_: Round, completion_tokens: int, emit_seconds: float) -> None:
-        """Count a round, of whose tokens so many are in the reply; it took so long to turn them into text."""
-        round_ = replace(round_, time=round_.time.emitted(emit_seconds))
+    def count(self, round_: Round, completion_tokens: int) -> None:
+        """Count a round, of whose tokens so many are in the reply."""
         self.completion_tokens += completion_tokens
         self.acceptance.count(round_.num_drafted, round_.num_accepted)
         if round_.proposer:

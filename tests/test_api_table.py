@@ -6,14 +6,25 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import test_api
+import test_prediction
+import test_rounds
 from pydantic import BaseModel
 from test_surface import CASES, CHAT, COMPLETIONS, NAMES, RESPONSES, SCHEMAS
 
 from gateway.no_op_fields import NoOpFields, NoOpResponsesFields
+from gateway.sampling_fields import Speculative
 
 PAGE = Path(__file__).parent.parent / "docs" / "api.md"
 BEGIN, END = "<!-- made by tests/test_api_table.py -->\n", "<!-- to here -->\n"
 NO_OPS: dict[str, type[BaseModel]] = {CHAT: NoOpFields, COMPLETIONS: NoOpFields, RESPONSES: NoOpResponsesFields}
+OF_SPECULATIVE = {
+    "enabled": test_prediction.test_proposer,
+    "k": test_prediction.test_proposer,
+    "proposer": test_prediction.test_proposer,
+    "metrics": test_api.test_metrics,
+    "rounds": test_rounds.test_rounds,
+}
 REFUSED = "its no-op alone, else a 400 | | `test_no_ops_are_taken`"
 
 
@@ -35,7 +46,12 @@ def rows(field: str) -> Iterator[str]:
 def table() -> str:
     """Return the table of every field of every request."""
     fields = {field for schema in SCHEMAS.values() for field in schema.model_fields}
-    lines = sorted((row for field in fields for row in rows(field)), key=lambda row: (REFUSED in row, row))
+    lines = [row for field in fields for row in rows(field)]
+    shown = ((field, OF_SPECULATIVE[field].__name__) for field in Speculative.model_fields)
+    lines += [
+        f"| `speculative.{field}` | {', '.join(NAMES.values())} | yes | yes | `{test}` |" for field, test in shown
+    ]
+    lines.sort(key=lambda row: (REFUSED in row, row))
     head = ["| field | where | works | with speculation on | test that shows it |", "| --- | --- | --- | --- | --- |"]
     return "\n".join(head + lines) + "\n"
 

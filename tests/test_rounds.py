@@ -1,0 +1,105 @@
+"""What a client that asks for it is told of each round."""
+
+from typing import Any
+
+import httpx
+import pytest
+import scripted_gateway
+import toy_gateway
+from scripted_gateway import ROUND_TIME, Gateway, events
+from test_surface import BASE, CHAT, COMPLETIONS, RESPONSES
+from toy_gateway import post
+
+from gateway.decoder import Round
+from gateway.meter import PARTS
+
+# Assigned, for pytest looks for fixtures among a module's names.
+tiny = scripted_gateway.tiny
+scripted_server = scripted_gateway.scripted_server
+scripted = scripted_gateway.scripted
+toy_url = toy_gateway.toy_url
+
+ROUNDS = {"rounds": True}
+
+
+def joined(rounds: list[dict[str, Any]]) -> str:
+    """Return the text that the rounds tell of."""
+    return "".join(token["text"] for told in rounds for token in told["tokens"])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_where_tokens_come_from(scripted: Gateway, *, stream: bool) -> None:
+    """Claim: each token has its source, up to where the reply ends; a character is its last token's."""
+    ids = scripted.tokenizer.encode("the 🐎 rides")
+    horse = scripted.tokenizer.encode(" 🐎")
+    assert len(horse) > 2
+    scripted.decoder.script = [
+        Round(ids[:2], 3, 1, None, ROUND_TIME, proposer="lookup"),
+        Round(ids[2:4], 1, 1, None, ROUND_TIME, proposer="prediction"),
+        Round(ids[4:5], 0, 0, None, ROUND_TIME),
+        Round([*ids[5:], 2], 9, len(ids) - 4, "stop", ROUND_TIME, proposer="model"),
+    ]
+    response = await scripted.post(stream=stream, speculative=ROUNDS)
+    if stream:
+        pieces = [choice for chunk in events(response)[:-1] for choice in chunk["choices"]]
+        rounds = [told for piece in pieces for told in piece.get("rounds", [])]
+        assert ["".join(t["text"] for t in told["tokens"]) for told in rounds] == [
+            piece["delta"].get("content", "") for piece in pieces if "rounds" in piece
+        ]
+    else:
+        rounds = response.json()["choices"][0]["rounds"]
+    sources = [[token["source"] for token in told["tokens"]] for told in rounds]
+    assert sources == [["lookup", "recovered"], ["prediction", "bonus"], ["plain"], ["model"] * (len(ids) - 4)]
+    assert [token["id"] for told in rounds for token in told["tokens"]] == [*ids, 2]
+    assert joined(rounds) == "the 🐎 rides"
+    assert [(told["proposer"], told["num_drafted"], told["num_accepted"]) for told in rounds[:3]] == [
+        ("lookup", 3, 1),
+        ("prediction", 1, 1),
+        (None, 0, 0),
+    ]
+    assert set(rounds[0]["time_ms"]) == set(PARTS)
+    assert rounds[0]["time_ms"]["verify"] == pytest.approx(ROUND_TIME.verify * 1000)
+
+
+async def test_a_stop_string_ends_the_tokens(scripted: Gateway) -> None:
+    """Claim: tokens after a stop string are not told of."""
+    rounds = (await scripted.post(stop=["s ah"], speculative=ROUNDS)).json()["choices"][0]["rounds"]
+    assert joined(rounds) == "the horse ride"
+
+
+async def test_nobody_asked(scripted: Gateway) -> None:
+    """Claim: without the field there are no rounds, and no chunk without a text."""
+    response = await scripted.post(stream=True)
+    assert "rounds" not in response.text
+    assert "rounds" not in (await scripted.post()).text
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES])
+async def test_rounds(toy_url: str, path: str) -> None:
+    """Claim: they tell of the whole text, which is that without them, with speculation on and off."""
+    texts, sources = set(), []
+    for speculative in ({"k": 4}, {"enabled": False}):
+        body = await post(toy_url, path, **BASE[path], speculative=speculative | ROUNDS)
+        if path == RESPONSES:
+            rounds, text = body["rounds"], body["output"][0]["content"][0]["text"]
+        else:
+            choice = body["choices"][0]
+            rounds, text = choice["rounds"], choice.get("text") or choice["message"]["content"]
+        assert joined(rounds) == text
+        texts.add(text)
+        sources.append({token["source"] for told in rounds for token in told["tokens"]})
+    assert len(texts) == 1
+    assert {"model", "recovered"} <= sources[0] <= {"model", "lookup", "recovered", "bonus", "plain"}
+    assert sources[1] == {"plain"}
+
+
+async def test_rounds_of_several_choices(toy_url: str) -> None:
+    """Claim: in a stream each choice has its own."""
+    ask = {"model": "toy", "n": 2, "stream": True, "speculative": ROUNDS} | BASE[CHAT]
+    async with httpx.AsyncClient(base_url=toy_url, timeout=60) as http:
+        chunks = events(await http.post(CHAT, json=ask))[:-1]
+    for index in (0, 1):
+        pieces = [choice for chunk in chunks for choice in chunk["choices"] if choice["index"] == index]
+        told = [report for piece in pieces for report in piece.get("rounds", [])]
+        assert joined(told) == "".join(piece["delta"].get("content", "") for piece in pieces)
+        assert told
