@@ -73,7 +73,7 @@ def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySett
     async def answer(
         request: Request, body: GenerationRequest, choices: Sequence[Choice], form: type[Reply]
     ) -> Response:
-        usage = Usage(prompt_tokens=sum(len(choice.prompt_ids) for choice in choices[:: body.n]), meter=meter)
+        usage = Usage(prompt_tokens=sum(len(choice.prompt_ids) for choice in choices if choice.first), meter=meter)
         streams = [decode_choice(choice, decoder, tokenizer, usage) for choice in choices]
         deltas = interleave(streams, limit=decoder.target.num_slots)
         reply = form(body, choices[0].params.seed, fingerprint, tokenizer.token_bytes)

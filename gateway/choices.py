@@ -40,6 +40,8 @@ class Choice:
     """The field of the request that asks for a grammar."""
     echo: str = ""
     """What the reply begins with, before the first token."""
+    first: bool = True
+    """Whether it is the first one of its prompt, for which the prompt is counted."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ async def decode_choice(
         async for round_ in rounds:
             started = perf_counter()
             finish_reason = round_.finish_reason
+            if choice.first and not reply_ids:
+                usage.cached_tokens += round_.num_cached
             of_prompt = choice.params.prompt_logprobs and not reply_ids
             logprobs, texts = _of_prompt(choice, round_, tokenizer) if of_prompt else [], list[str]()
             for token_id, told in zip_longest(round_.token_ids, round_.logprobs):
@@ -84,9 +88,11 @@ async def decode_choice(
             if reply.ended:
                 finish_reason = "stop"
             reply_ids += round_.token_ids[: len(texts)]
-            parts = parser.push(echo + "".join(texts), last=bool(finish_reason))
+            thought = parser.reasoning_tokens
+            parts = parser.push(*texts, last=bool(finish_reason))
+            parts.content = echo + parts.content
             report = RoundReport(replace(round_, time=round_.time.emitted(perf_counter() - started)), texts)
-            usage.count(report.round_, len(texts))
+            usage.count(report.round_, len(texts), parser.reasoning_tokens - thought)
             yield Delta(choice.index, parts, parser.finish_reason(finish_reason), logprobs, report)
             echo = ""
             if finish_reason:

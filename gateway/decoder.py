@@ -41,6 +41,8 @@ class Round:
     """In the first round, one for each token of the prompt but the first, where they were asked for."""
     proposer: ProposerName | None = None
     """Whose the draft tokens were."""
+    num_cached: int = 0
+    """In the first round, how many tokens of the prompt the target had in its cache."""
 
 
 class Decoder:
@@ -111,5 +113,6 @@ class Decoder:
                     logprobs=verified.logprobs,
                     prompt_logprobs=verified.prompt_logprobs,
                     proposer=PROPOSERS.get(proposal.proposer),
+                    num_cached=verified.num_cached,
                 )
                 left = 0 if verified.finish_reason else left - len(verified.token_ids)

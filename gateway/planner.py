@@ -100,6 +100,7 @@ class Planner:
                 include_stop=request.include_stop_str_in_output,
                 grammar_field=request.grammar[0] if request.grammar else "",
                 echo=self._text(echoes[prompt_index]) if echoes else "",
+                first=index == 0,
             )
             for prompt_index, prompt_ids in enumerate(prompts)
             for index in range(request.n)

@@ -15,9 +15,12 @@ class ReasoningParser:
         self._end = StopStrings([THOUGHT])
         self._any_reasoning = self._any_answer = False
         self._space = ""
+        self.num_pieces = 0
+        """How many pieces were thought, as far as is decided, the tags included."""
 
     def push(self, text: str, *, last: bool) -> tuple[str, str]:
         """Return the reasoning and the answer that this text adds; `last` says that it ends."""
+        self.num_pieces += self._state != "answering"
         if self._state == "undecided":
             text = self._text = self._text + text
             begun = text.lstrip()
@@ -26,7 +29,7 @@ class ReasoningParser:
                     return "", ""
                 text, self._state = begun[len(THINK) :], "thinking"
             else:
-                self._state, self._any_answer = "answering", True
+                self._state, self._any_answer, self.num_pieces = "answering", True, 0
         if self._state == "answering":
             return "", self._answer(text)
         reasoning = self._end.push(text)

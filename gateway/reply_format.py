@@ -128,11 +128,19 @@ class ReplyParser:
         self._tools = form.tools.parser() if form.tools else None
         self._called = False
 
-    def push(self, text: str, *, last: bool) -> Parts:
-        """Return what this text adds; `last` says that the reply ends with it."""
-        parts = Parts(text)
-        if self._reasoning:
-            parts.reasoning, parts.content = self._reasoning.push(text, last=last)
+    @property
+    def reasoning_tokens(self) -> int:
+        """How many of the texts, one a token, were thought rather than said, their tags included."""
+        return self._reasoning.num_pieces if self._reasoning else 0
+
+    def push(self, *texts: str, last: bool) -> Parts:
+        """Return what these texts add; `last` says that the reply ends with them."""
+        parts = Parts("".join(texts))
+        if self._reasoning and texts:
+            pieces = [
+                self._reasoning.push(text, last=last and number == len(texts)) for number, text in enumerate(texts, 1)
+            ]
+            parts.reasoning, parts.content = ("".join(column) for column in zip(*pieces, strict=True))
         if self._tools:
             parts.content, calls = self._tools.push(parts.content, last=last)
             parts.tool_calls = [call for call in calls if self._form.parallel or call.index == 0]

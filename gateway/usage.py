@@ -21,12 +21,16 @@ class Usage:
     completion_tokens: int = 0
     acceptance: Acceptance = field(default_factory=Acceptance)
     by_proposer: defaultdict[str, Acceptance] = field(default_factory=lambda: defaultdict(Acceptance))
+    cached_tokens: int = 0
+    """How many of the prompt's tokens the target had in its cache."""
+    reasoning_tokens: int = 0
     predicted_tokens: int = 0
     accepted_prediction_tokens: int = 0
     times: list[RoundTime] = field(default_factory=list)
 
-    def count(self, round_: Round, completion_tokens: int) -> None:
-        """Count a round, of whose tokens so many are in the reply."""
+    def count(self, round_: Round, completion_tokens: int, reasoning_tokens: int) -> None:
+        """Count a round, of whose tokens so many are in the reply, and so many of them were thought."""
+        self.reasoning_tokens += reasoning_tokens
         self.completion_tokens += completion_tokens
         self.acceptance.count(round_.num_drafted, round_.num_accepted)
         if round_.proposer:
@@ -41,7 +45,7 @@ class Usage:
 
     def tokens(self) -> dict[str, Any]:
         """Return the `usage` of the OpenAI API. Rejected prediction tokens cost nobody: they are in no other sum."""
-        details = {
+        predicted = {
             "accepted_prediction_tokens": self.accepted_prediction_tokens,
             "rejected_prediction_tokens": self.predicted_tokens - self.accepted_prediction_tokens,
         }
@@ -49,7 +53,10 @@ class Usage:
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
-        } | ({"completion_tokens_details": details} if self.predicted_tokens else {})
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
+            "completion_tokens_details": {"reasoning_tokens": self.reasoning_tokens}
+            | (predicted if self.predicted_tokens else {}),
+        }
 
     def metrics(self) -> dict[str, Any]:
         """Return the `metrics`; the medians are over the request's rounds, and null without one."""

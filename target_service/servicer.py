@@ -122,6 +122,7 @@ class Rounds:
             timing=outcome.timing,
             logprobs=outcome.verdict.logprobs,
             prompt_logprobs=prompt_logprobs,
+            num_cached=0 if request.round else session.reused,
         )
 
     async def _score(self) -> list[pb.TokenLogprobs]:

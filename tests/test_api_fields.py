@@ -207,6 +207,23 @@ async def test_version_and_docs(scripted: Gateway) -> None:
     assert "min_p" in described["components"]["schemas"]["ChatRequest"]["properties"]
 
 
+async def test_cached_tokens(toy_url: str) -> None:
+    """Claim: the usage has the tokens of a prompt that need not be run again: of several replies, the first one's."""
+    text = "Who would travel fast must know the road. " * 3
+    told = []
+    for n in (1, 1, 2):
+        usage = (await post(toy_url, "/v1/completions", prompt=text, n=n, max_tokens=3))["usage"]
+        told.append((usage["prompt_tokens"], usage["prompt_tokens_details"]["cached_tokens"]))
+    [(whole, fresh), *again] = told
+    assert fresh < whole - 1
+    assert again[0] == (whole, whole - 1)
+    assert again[1][0] == whole
+    assert 0 < again[1][1] < whole
+    body = {"input": text, "max_output_tokens": 3}
+    cached = [(await post(toy_url, "/v1/responses", **body))["usage"]["input_tokens_details"] for _ in range(2)]
+    assert cached[0]["cached_tokens"] < cached[1]["cached_tokens"]
+
+
 async def test_system_fingerprint(scripted: Gateway) -> None:
     """Claim: it is in every reply and chunk, and changes with the model, its type and its device."""
     target = scripted.decoder.target

@@ -134,7 +134,10 @@ async def test_cached_prefix_changes_nothing(start: StartService, toy: tuple[Pat
         for cut in (1, 63, 64, 65, 127, 150, 199):
             await run_all(decode, [Case([5, *text[index:]], params, 0) for index in range(8)], at_once=8)
             await run(decode, Case(text[:cut], params, 0))
-            assert (await run(decode, Case(text, params, 4)))[0] == fresh[0]
+            rounds = [done async for done in decode.decode(text, params, MAX_TOKENS, 4)]
+            assert [token_id for done in rounds for token_id in done.token_ids] == fresh[0]
+            assert rounds[0].num_cached >= cut - 1
+            assert not any(done.num_cached for done in rounds[1:])
 
 
 @pytest.mark.parametrize("draft", ["good", "adversarial"])

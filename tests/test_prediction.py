@@ -50,6 +50,7 @@ async def test_prediction(scripted: Gateway, *, stream: bool, parts: bool) -> No
     accepted = num_in_reply(token_ids, scripted.tokenizer.encode(TEXT, add_special_tokens=False))
     assert 0 < accepted < len(token_ids)
     assert usage["completion_tokens_details"] == {
+        "reasoning_tokens": 0,
         "accepted_prediction_tokens": accepted,
         "rejected_prediction_tokens": len(token_ids) - accepted,
     }
@@ -58,7 +59,7 @@ async def test_prediction(scripted: Gateway, *, stream: bool, parts: bool) -> No
 
 async def test_no_prediction(scripted: Gateway) -> None:
     """Claim: without a prediction nothing is said of one."""
-    assert "completion_tokens_details" not in (await scripted.post()).json()["usage"]
+    assert (await scripted.post()).json()["usage"]["completion_tokens_details"] == {"reasoning_tokens": 0}
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,11 @@ def test_parts(  # noqa: PLR0917  # a case's own
             called[part.index]["arguments"] += part.arguments
     assert (told, thought) == (content, reasoning)
     assert [(call["name"], call["arguments"]) for call in called] == calls
+    thinks = form.reasoning and (form.thinking or text.startswith("<think>"))
+    end = text.index("</think>") + len("</think>") if "</think>" in text else len(text)
+    assert parser.reasoning_tokens == (len(range(0, end, size)) if thinks else 0)
+    at_once = ReplyParser(form).push(*pieces, last=True)
+    assert (at_once.content, at_once.reasoning) == (content, reasoning)
 
 
 def test_arguments_are_streamed() -> None:

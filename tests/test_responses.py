@@ -68,6 +68,8 @@ async def test_items_and_their_events(said: Said, size: int) -> None:
     assert (whole.model_extra or {})["seed"] == 3
     assert whole.usage
     assert whole.usage.output_tokens == len(tokenizer.encode(text))
+    thought = tokenizer.encode("<think>\nHm.\n</think>")
+    assert whole.usage.output_tokens_details.reasoning_tokens == len(thought)
     events = [event async for event in await client.responses.create(**ask, stream=True)]
     assert [event.sequence_number for event in events] == list(range(len(events)))
     assert [event.type for event in events[:2]] == ["response.created", "response.in_progress"]

@@ -95,9 +95,13 @@ async def test_thought_words_and_calls(
     parts = [token_ids[start : start + size] for start in range(0, len(token_ids), size)]
     decoder.script = [Round(part, 0, 0, "stop" if part[-1] == 2 else None, ROUND_TIME) for part in parts]
     ask: dict[str, Any] = {"model": toy_gateway.MODEL, "messages": ASK, "tools": TOOLS}
-    whole = (await client.chat.completions.create(**ask)).choices[0]
+    reply = await client.chat.completions.create(**ask)
+    whole = reply.choices[0]
     assert (whole.finish_reason, whole.message.content) == ("tool_calls", "Let me ride.")
     assert (whole.message.model_extra or {})["reasoning_content"] == "Hm."
+    assert reply.usage
+    assert reply.usage.completion_tokens_details
+    assert reply.usage.completion_tokens_details.reasoning_tokens == len(tokenizer.encode("<think>\nHm.\n</think>"))
     calls = whole.message.tool_calls or []
     assert [(call.function.name, call.function.arguments) for call in calls] == [("ride", '{"miles": 7}')] * 2
     assert len({call.id for call in calls}) == 2

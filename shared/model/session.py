@@ -1,7 +1,7 @@
 """One sequence being decoded."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from shared.model.sampler import Sampler
 
@@ -20,9 +20,12 @@ class Session:
     """Its history is the sequence."""
     token_ids: list[int]
     cached: int = 0
+    reused: int = field(init=False)
+    """How many tokens an earlier session had left in the slot."""
 
     def __post_init__(self) -> None:
         """Check the invariant."""
+        self.reused = self.cached
         self._check()
 
     @property

@@ -347,6 +347,7 @@ class VerifyResponse(google.protobuf.message.Message):
     TIMING_FIELD_NUMBER: builtins.int
     LOGPROBS_FIELD_NUMBER: builtins.int
     PROMPT_LOGPROBS_FIELD_NUMBER: builtins.int
+    NUM_CACHED_FIELD_NUMBER: builtins.int
     round: builtins.int
     """The number of the round."""
     position: builtins.int
@@ -355,6 +356,8 @@ class VerifyResponse(google.protobuf.message.Message):
     """How many of the draft tokens were accepted. `token_ids` begin with them."""
     finish_reason: Global___FinishReason.ValueType
     """Why the sequence ended; unspecified while it goes on."""
+    num_cached: builtins.int
+    """In the first round, how many tokens of the prompt were in the slot already, from an earlier session, and not run."""
     @property
     def token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """The committed tokens: the accepted ones and then the target's own sample (recovered after a mismatch, bonus after
@@ -386,9 +389,10 @@ class VerifyResponse(google.protobuf.message.Message):
         timing: Global___StepTiming | None = ...,
         logprobs: collections.abc.Iterable[Global___TokenLogprobs] | None = ...,
         prompt_logprobs: collections.abc.Iterable[Global___TokenLogprobs] | None = ...,
+        num_cached: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["timing", b"timing"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["finish_reason", b"finish_reason", "logprobs", b"logprobs", "num_accepted", b"num_accepted", "position", b"position", "prompt_logprobs", b"prompt_logprobs", "round", b"round", "timing", b"timing", "token_ids", b"token_ids"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["finish_reason", b"finish_reason", "logprobs", b"logprobs", "num_accepted", b"num_accepted", "num_cached", b"num_cached", "position", b"position", "prompt_logprobs", b"prompt_logprobs", "round", b"round", "timing", b"timing", "token_ids", b"token_ids"]) -> None: ...
 
 Global___VerifyResponse: typing_extensions.TypeAlias = VerifyResponse
 
