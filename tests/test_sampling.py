@@ -9,6 +9,7 @@ from reference import noise
 from scipy import stats
 
 from shared.model.noise import gumbel
+from shared.model.rows import Rows
 from shared.model.sampler import Sampler, draw
 from shared.model.verifier import verify
 from shared.sampling_params import SamplingParams
@@ -57,8 +58,8 @@ def test_speculative_samples_follow_the_softmax(params: SamplingParams, samples:
     counts, accepted, drafted, position = np.zeros(vocabulary), 0, 0, 0
     sampler = Sampler(replace(params, seed=99))
     while position < samples:
-        guesses = [verify(draft[None], [], sampler, position + i).token_ids[0] for i in range(3)]
-        verdict = verify(target.expand(4, -1), guesses, sampler, position)
+        guesses = [verify(Rows([draft[None]]), [], sampler, position + i).token_ids[0] for i in range(3)]
+        verdict = verify(Rows([target.expand(4, -1)]), guesses, sampler, position)
         np.add.at(counts, verdict.token_ids, 1)
         position += len(verdict.token_ids)
         accepted, drafted = accepted + verdict.num_accepted, drafted + 3

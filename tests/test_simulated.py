@@ -7,12 +7,12 @@ from pathlib import Path
 
 import grpc
 import pytest
-import torch
 from conftest import StartService, decoder
 
 from gateway.decoder import Round
 from shared.errors import ModelError
 from shared.model.device import PROFILES, Profile, on_device
+from shared.model.rows import Rows
 from shared.model.step import Segment
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
@@ -63,13 +63,15 @@ def test_waiting_takes_no_cpu(tmp_path: Path) -> None:
     """A pass of 60 ms over a model that costs nothing takes hardly any CPU time."""
 
     class Nothing:
-        def extend(self, segments: object) -> list[torch.Tensor]:
+        device = "cpu"
+
+        def extend(self, segments: object) -> list[Rows]:
             return []
 
-    paced, name = on_device(Nothing(), "simulated", str(write_profile(tmp_path / "any.toml", 60)))
+    paced = on_device(Nothing(), "simulated", str(write_profile(tmp_path / "any.toml", 60)))
     started, cpu = time.perf_counter(), time.process_time()
     paced.extend([Segment(0, 0, [1], 1)])
-    assert name == "simulated: any"
+    assert paced.device == "simulated: any"
     assert 0.06 <= time.perf_counter() - started < 0.075
     assert time.process_time() - cpu < 0.02
 

@@ -2,6 +2,7 @@
 
 `cpu` is this machine. `simulated` computes here too, and takes the time that a given accelerator would, without taking
 CPU: so scheduling, overlap and load can be measured honestly on a small machine. Whatever it reports says "simulated".
+`neuron` is a fixed set of graphs, compiled by TorchNeuron, or on trial on the CPU by another backend of torch.compile.
 """
 
 import time
@@ -9,7 +10,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
 import structlog
 import torch
@@ -17,20 +18,19 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
 from shared.errors import ModelError
-from shared.model.engine_settings import DeviceKind
+from shared.model.engine_settings import DeviceKind, EngineSettings, Quant
+from shared.model.loader import load_runner, load_static_runner
+from shared.model.model_runner import ModelRunner
+from shared.model.neuron import NEURON, open_neuron
+from shared.model.rows import Rows
+from shared.model.runner import Runner
+from shared.model.static_runner import StaticRunner
 from shared.model.step import Segment
 from shared.pass_cost import pass_seconds
 
 log = structlog.get_logger()
 
 PROFILES = Path(__file__).parent / "profiles"
-
-
-class Runner(Protocol):
-    """What runs forward passes."""
-
-    def extend(self, segments: Sequence[Segment]) -> list[torch.Tensor]:
-        """Run the segments in one forward pass, and return each one's wanted logits, [num_logits, V]."""
 
 
 @checked(frozen=True)
@@ -67,26 +67,37 @@ class _Paced:
 
     runner: Runner
     profile: Profile
+    device: str
 
-    def extend(self, segments: Sequence[Segment]) -> list[torch.Tensor]:
+    def extend(self, segments: Sequence[Segment]) -> list[Rows]:
         """Run the segments, then sleep."""
         num_rows = sum(len(segment.token_ids) for segment in segments)
         end = time.perf_counter() + self.profile.seconds(num_rows, len(segments))
-        logits = self.runner.extend(segments)
+        rows = self.runner.extend(segments)
         late = time.perf_counter() - end
         if late > 0:
             log.warning("this machine is slower than the simulated device", by_ms=round(late * 1000, 1))
         time.sleep(max(0.0, -late))
-        return logits
+        return rows
 
 
-def on_device(runner: Runner, kind: DeviceKind, profile: str) -> tuple[Runner, str]:
-    """Return the runner as it is on a device of this kind, and how the device is called. Raises ModelError."""
-    match kind:
-        case "cpu":
-            return runner, "cpu"
-        case "simulated":
-            paces = Profile.load(profile)
-            name = f"simulated: {Path(profile).stem}"
-            log.warning("passes take the time of another device", device=name, assumed=paces.assumed)
-            return _Paced(runner, paces), name
+def open_runner(folder: Path, settings: EngineSettings, quant: Quant) -> ModelRunner | StaticRunner:
+    """Open a Hugging Face folder, and return its runner on the device of the settings. Raises ModelError."""
+    if settings.device != "neuron":
+        return load_runner(folder, settings.dtype, settings.num_slots, settings.max_length, quant)
+    if quant != "none":
+        raise ModelError(f"quant {quant}: rounded weights are for CPUs, not for device neuron")
+    device, name = torch.device("cpu"), f"neuron's graphs on cpu, by {settings.compile_backend}"
+    if settings.compile_backend == NEURON:
+        device, name = open_neuron(settings.cores, settings.compile_cache)
+    return load_static_runner(folder, settings, device, name)
+
+
+def on_device(runner: Runner, kind: DeviceKind, profile: str) -> Runner:
+    """Return the runner as it is on a device of this kind. Raises ModelError."""
+    if kind != "simulated":
+        return runner
+    paces = Profile.load(profile)
+    name = f"simulated: {Path(profile).stem}"
+    log.warning("passes take the time of another device", device=name, assumed=paces.assumed)
+    return _Paced(runner, paces, name)

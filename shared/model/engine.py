@@ -12,12 +12,13 @@ from transformers import AutoTokenizer
 
 from shared.errors import InvalidFieldError
 from shared.fingerprint import fingerprint
-from shared.model.device import Runner, on_device
+from shared.model.device import on_device, open_runner
 from shared.model.engine_meter import EngineMeter
 from shared.model.engine_settings import EngineSettings
 from shared.model.grammar import GrammarMask, Grammars
 from shared.model.linears import resolve
-from shared.model.loader import load_runner, row_exact
+from shared.model.loader import row_exact
+from shared.model.runner import Runner
 from shared.model.sampler import Sampler
 from shared.model.scheduler import Scheduler
 from shared.model.session import Session
@@ -49,8 +50,8 @@ class Engine:
         if settings.threads:
             torch.set_num_threads(settings.threads)
         quant = resolve(settings.quant)
-        runner = load_runner(folder, settings.dtype, settings.num_slots, settings.max_length, quant)
-        on, device = on_device(runner, settings.device, settings.profile)
+        runner = open_runner(folder, settings, quant)
+        on = on_device(runner, settings.device, settings.profile)
         vocab_size = runner.model.config.get_text_config().vocab_size
         tokenizer = AutoTokenizer.from_pretrained(folder)
         vocabulary = tokenizer.get_vocab()
@@ -62,11 +63,11 @@ class Engine:
             max_length=runner.max_length,
             max_draft_tokens=settings.max_draft_tokens,
             num_slots=settings.num_slots,
-            device=device,
+            device=on.device,
             dtype=settings.dtype if quant == "none" else f"{settings.dtype}, {quant} weights",
-            row_exact=quant == "none" and row_exact(runner, vocab_size),
+            row_exact=quant == "none" and row_exact(runner, runner.num_slots, vocab_size),
         )
-        log.info("model loaded", folder=str(folder), row_exact=info.row_exact, dtype=info.dtype, device=device)
+        log.info("model loaded", folder=str(folder), row_exact=info.row_exact, dtype=info.dtype, device=on.device)
         ends = runner.model.generation_config.eos_token_id
         end_ids = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None}
         return cls(on, settings, info, Grammars(tokenizer, vocab_size, sorted(end_ids)))

@@ -7,7 +7,7 @@ from pydantic import Field
 from shared.settings import Settings
 
 Quant = Literal["none", "auto", "int8", "int4"]
-DeviceKind = Literal["cpu", "simulated"]
+DeviceKind = Literal["cpu", "simulated", "neuron"]
 
 
 class EngineSettings(Settings):
@@ -34,6 +34,14 @@ class EngineSettings(Settings):
     """CPU threads of a forward pass; 0 leaves it to torch."""
     device: DeviceKind = "cpu"
     """Where the model runs; `simulated` computes on the CPU and takes the time of another device."""
+    compile_backend: str = "neuron"
+    """What compiles the graphs of device `neuron`; another backend of torch.compile runs them on the CPU, on trial."""
+    smallest_bucket: int = Field(512, ge=64)
+    """Keys of the smallest graphs of device `neuron`; the others have twice as many, and so on up to max_length."""
+    cores: str = ""
+    """The NeuronCores of this process, as `2` or `0-3`; without, those of NEURON_RT_VISIBLE_CORES, or all."""
+    compile_cache: str = ""
+    """The folder of compiled graphs; without, that of TORCH_NEURONX_NEFF_CACHE_DIR, or one in Outrider's cache."""
     profile: str = ""
     """The simulated device and model: a name in shared/model/profiles, or the path of a .toml file."""
     metrics_port: int = Field(0, ge=0, le=65535)

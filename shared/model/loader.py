@@ -10,11 +10,14 @@ from transformers.cache_utils import DynamicLayer
 
 from shared.errors import ModelError
 from shared.model import attention
-from shared.model.engine_settings import Quant
+from shared.model.engine_settings import EngineSettings, Quant
 from shared.model.fused import fuse
+from shared.model.graphs import Graphs, GraphSizes
 from shared.model.linears import repack
 from shared.model.model_runner import MAX_ROWS, ModelRunner
 from shared.model.row_counts import RowCounts
+from shared.model.runner import Runner
+from shared.model.static_runner import StaticRunner
 from shared.model.step import Segment
 
 log = structlog.get_logger()
@@ -27,36 +30,59 @@ def load_runner(folder: Path, dtype: str, num_slots: int, max_length: int, quant
 
     Raises ModelError for a model that cannot be rewound or that our attention does not compute.
     """
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[dtype], attn_implementation="sdpa").eval()
-    _refuse_unrewindable(model)
-    probe = random.Random(0).choices(range(model.config.get_text_config().vocab_size), k=24)  # noqa: S311 - no secret
-    with torch.inference_mode():
-        expected = model(torch.tensor([probe])).logits[0]  # [24, V]
+    model = _open(folder, dtype)
+    probe, expected = _probe(model)
     model.set_attn_implementation(attention.NAME)
-    own_length = getattr(model.config.get_text_config(), "max_position_embeddings", max_length)
     fuse(model)
     any_count = RowCounts(range(1, MAX_ROWS + 1))
-    _refuse_miscomputed(ModelRunner(model, 1, len(probe), any_count), probe, expected)
+    _refuse_miscomputed(ModelRunner(model, 1, len(probe), any_count), model.config.model_type, probe, expected)
     row_counts = any_count if quant != "none" else RowCounts.exact(DTYPES[dtype], MAX_ROWS)
     repack(model, quant)
-    return ModelRunner(model, num_slots, min(max_length, own_length), row_counts)
+    return ModelRunner(model, num_slots, _length(model, max_length), row_counts)
 
 
-def row_exact(runner: ModelRunner, vocab_size: int) -> bool:
+def load_static_runner(folder: Path, settings: EngineSettings, device: torch.device, name: str) -> StaticRunner:
+    """Open a Hugging Face folder on a device of fixed shapes, which is called so, and compile its graphs.
+
+    Raises ModelError for a model that cannot be rewound or that our attention does not compute.
+    """
+    model = _open(folder, settings.dtype)
+    probe, expected = _probe(model)
+    sizes = GraphSizes.of(settings, _length(model, settings.max_length))
+    try:
+        runner = StaticRunner(Graphs(model, sizes, device, settings.compile_backend), name)
+    except (TypeError, RuntimeError) as error:
+        raise ModelError(f"{model.config.model_type}: its graphs do not compile: {error}") from error
+    _refuse_miscomputed(runner, model.config.model_type, probe, expected)
+    return runner
+
+
+def row_exact(runner: Runner, num_slots: int, vocab_size: int) -> bool:
     """Return whether a row's logits are the same bits in a prefill, in a verify, alone, and beside other sessions.
 
     Runs a few forward passes in the first and the last slot, whose contents are lost.
     """
     tokens = random.Random(1).choices(range(vocab_size), k=72)  # noqa: S311 - no secret
-    last = runner.num_slots - 1
-    prefilled = runner.extend([Segment(0, 0, tokens, 12)])[0]  # rows 60 to 71, across a key grain
+    last = num_slots - 1
+    prefilled = runner.extend([Segment(0, 0, tokens, 12)])[0].logits  # rows 60 to 71, across a key grain
     for start, size, beside in ((60, 1, 0), (61, 5, 0), (66, 2, 7), (60, 9, 3), (69, 1, 1), (60, 12, 40)):
         others = [Segment(last, 0, tokens[:beside], 0)] if beside and last else []
-        logits = runner.extend([Segment(0, start, tokens[start : start + size], size), *others])[0]
+        logits = runner.extend([Segment(0, start, tokens[start : start + size], size), *others])[0].logits
         if not torch.equal(logits, prefilled[start - 60 : start - 60 + size]):
             log.warning("rows are not exact: rounding may make output depend on k and load", rows=size, start=start)
             return False
     return True
+
+
+def _open(folder: Path, dtype: str) -> PreTrainedModel:
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[dtype], attn_implementation="sdpa").eval()
+    _refuse_unrewindable(model)
+    return model
+
+
+def _length(model: PreTrainedModel, max_length: int) -> int:
+    """Return the longest sequence, cut to the model's own."""
+    return min(max_length, getattr(model.config.get_text_config(), "max_position_embeddings", max_length))
 
 
 def _refuse_unrewindable(model: PreTrainedModel) -> None:
@@ -70,13 +96,19 @@ def _refuse_unrewindable(model: PreTrainedModel) -> None:
         raise ModelError(f"{model.config.model_type}: not a decoder")
 
 
-def _refuse_miscomputed(runner: ModelRunner, probe: list[int], expected: torch.Tensor) -> None:
+def _probe(model: PreTrainedModel) -> tuple[list[int], torch.Tensor]:
+    """Return 24 tokens and the logits that the model itself computes of them, [24, V]."""
+    probe = random.Random(0).choices(range(model.config.get_text_config().vocab_size), k=24)  # noqa: S311 - no secret
+    with torch.inference_mode():
+        return probe, model(torch.tensor([probe])).logits[0]
+
+
+def _refuse_miscomputed(runner: Runner, name: str, probe: list[int], expected: torch.Tensor) -> None:
     """Run the probe with a wrong draft that is rolled back, and compare with the model's own pass."""
-    name = runner.model.config.model_type
     try:
         runner.extend([Segment(0, 0, probe[:16], 0)])
         runner.extend([Segment(0, 16, list(reversed(probe[16:])), 0)])
-        computed = runner.extend([Segment(0, 16, probe[16:], 8)])[0]
+        computed = runner.extend([Segment(0, 16, probe[16:], 8)])[0].logits
     except (TypeError, RuntimeError) as error:
         raise ModelError(f"{name}: does not run over the slot cache: {error}") from error
     difference = float((computed.float() - expected[16:].float()).abs().max())

@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 
 from shared.model.kv_cache import SlotCache
 from shared.model.row_counts import RowCounts
+from shared.model.rows import Rows
 from shared.model.step import KEY_GRAIN, Segment, Step
 
 MAX_ROWS = 512  # of one forward pass
@@ -14,6 +15,8 @@ MAX_ROWS = 512  # of one forward pass
 
 class ModelRunner:
     """A model and the KV cache of its sessions. Prefill, decode and verify are one operation: extend."""
+
+    device = "cpu"
 
     def __init__(self, model: PreTrainedModel, num_slots: int, max_length: int, row_counts: RowCounts) -> None:
         """Make the cache. A slot holds whole key grains, so that the last positions have all their keys."""
@@ -26,8 +29,8 @@ class ModelRunner:
         self._cache = SlotCache(model.config, num_slots, -(-max_length // KEY_GRAIN) * KEY_GRAIN)
 
     @torch.inference_mode()
-    def extend(self, segments: Sequence[Segment]) -> list[torch.Tensor]:
-        """Run the segments in one forward pass, and return each one's wanted logits, [num_logits, V].
+    def extend(self, segments: Sequence[Segment]) -> list[Rows]:
+        """Run the segments in one forward pass, and return each one's wanted rows.
 
         All rows together at most MAX_ROWS. What a segment's slot holds before the segment's start is its past.
         """
@@ -41,4 +44,5 @@ class ModelRunner:
             logits_to_keep=step.kept,
             step=step,
         ).logits[0]  # [kept, V]
-        return list(logits[: sum(s.num_logits for s in segments)].split([s.num_logits for s in segments]))
+        num_rows = [segment.num_logits for segment in segments]
+        return [Rows([rows]) for rows in logits[: sum(num_rows)].split(num_rows)]

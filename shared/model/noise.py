@@ -18,11 +18,11 @@ def row_key(seed: int, position: int) -> tuple[int, int]:
     return struct.unpack("<ii", digest)
 
 
-def _mix(x: torch.Tensor) -> torch.Tensor:
+def _mix(x: torch.Tensor, sixteen: torch.Tensor, fifteen: torch.Tensor) -> torch.Tensor:
     """Scramble 32-bit words one to one: `lowbias32` of C. Wellons' Hash Prospector, in wrapping int32 arithmetic."""
-    x = (x ^ (x >> 16 & 0xFFFF)) * 0x21F0AAAD
-    x = (x ^ (x >> 15 & 0x1FFFF)) * 0x735A2D97
-    return x ^ (x >> 15 & 0x1FFFF)
+    x = (x ^ (x >> sixteen & 0xFFFF)) * 0x21F0AAAD
+    x = (x ^ (x >> fifteen & 0x1FFFF)) * 0x735A2D97
+    return x ^ (x >> fifteen & 0x1FFFF)
 
 
 def gumbel(token_ids: torch.Tensor, seed: int, position: int) -> torch.Tensor:
@@ -30,8 +30,14 @@ def gumbel(token_ids: torch.Tensor, seed: int, position: int) -> torch.Tensor:
 
     token_ids: [N] int32. Returns [N] float32, between -2.9 and MAX_GUMBEL.
     """
-    low, high = row_key(seed, position)
-    words = _mix(_mix(token_ids ^ low) ^ high)  # [N] int32
+    return keyed_gumbel(token_ids, *row_key(seed, position))
+
+
+def keyed_gumbel(token_ids: torch.Tensor, low: torch.Tensor | int, high: torch.Tensor | int) -> torch.Tensor:
+    """Return the noise of these tokens in rows with these keys; all int32, broadcast. Returns float32."""
+    # Distances of shifts are tensors, since torch-mlir lowers no others.
+    distances = [torch.full((), bits, dtype=torch.int32, device=token_ids.device) for bits in (16, 15)]
+    words = _mix(_mix(token_ids ^ low, *distances) ^ high, *distances)  # int32
     # 31 bits, so that small values, which are what wins, keep all of float32's precision.
     uniform = ((words & 0x7FFFFFFF).float() + 0.5) * 2.0**-31
     return -torch.log(-torch.log1p(-uniform.clamp(max=1 - 2.0**-24)))

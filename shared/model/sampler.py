@@ -34,6 +34,13 @@ class Sampler:
         """Whether nothing can follow."""
         return any(processor.ended for processor in self._processors)
 
+    @property
+    def for_device(self) -> SamplingParams | None:
+        """How a device may draw, if a row's logits, temperature, min-p and noise are all that decides."""
+        params = self.params
+        alone = not self._processors and not self._given and params.top_k == 0 and params.top_p == 1
+        return params if alone else None
+
     def draw(self, logits: torch.Tensor, position: int) -> int:
         """Return the token that stands at this position, given its logits, and add it to the history.
 

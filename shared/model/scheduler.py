@@ -12,10 +12,10 @@ from time import perf_counter
 import structlog
 
 from shared.errors import OutriderError
-from shared.model.device import Runner
 from shared.model.engine_meter import EngineMeter
 from shared.model.gathering import Gathering
 from shared.model.model_runner import MAX_ROWS
+from shared.model.runner import Runner
 from shared.model.session import Session
 from shared.model.step import Segment
 from shared.model.verifier import Verdict, verify
@@ -65,7 +65,7 @@ class _Job:
         num_logits = len(self.draft_ids) + 1 if self.deliver else 0
         if len(rows) > max_rows:
             rows, num_logits = rows[: min(max_rows, len(rows) - num_logits)], 0
-        return Segment(self.session.slot, self.session.cached, rows, num_logits)
+        return Segment(self.session.slot, self.session.cached, rows, num_logits, self.session.sampler.for_device)
 
     def outcome(self, verdict: Verdict, sample_seconds: float, num_rows: int, num_sessions: int) -> Outcome:
         """Commit what a pass of so many rows and sessions decided, and tell of it."""
@@ -212,7 +212,7 @@ class Scheduler:
     def _step(self, batch: list[tuple[_Job, Segment]]) -> None:
         started = perf_counter()
         try:
-            logits = self._runner.extend([segment for _, segment in batch])
+            results = self._runner.extend([segment for _, segment in batch])
         except RuntimeError as error:
             log.exception("forward pass failed")
             for job, _ in batch:
@@ -221,7 +221,7 @@ class Scheduler:
         forwarded = perf_counter()
         self._gathering.passed(forwarded - started)
         num_rows = sum(len(segment.token_ids) for _, segment in batch)
-        for (job, segment), rows in zip(batch, logits, strict=True):
+        for (job, segment), rows in zip(batch, results, strict=True):
             job.forward_seconds += forwarded - started
             job.num_passes += 1
             if segment.num_logits:

@@ -6,6 +6,8 @@ from itertools import groupby
 
 import torch
 
+from shared.sampling_params import SamplingParams
+
 BLOCK_ROWS = 8  # queries of one attention product, always: its rows' bits depend on their number
 KEY_GRAIN = 64  # keys of one attention product, in multiples of this
 
@@ -21,6 +23,8 @@ class Segment:
     start: int
     token_ids: Sequence[int]
     num_logits: int
+    draw: SamplingParams | None = None
+    """How a device that can may draw the tokens that follow those rows."""
 
 
 @dataclass(frozen=True)

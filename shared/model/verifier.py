@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from shared.model.rows import Rows
 from shared.model.sampler import Sampler
 from shared.pb import specdec_pb2 as pb
 
@@ -19,24 +20,27 @@ class Verdict:
     """One a token where they were asked for, or none."""
 
 
-def verify(logits: torch.Tensor, draft_ids: Sequence[int], sampler: Sampler, position: int) -> Verdict:
+def verify(rows: Rows, draft_ids: Sequence[int], sampler: Sampler, position: int) -> Verdict:
     """Draw the target's own sample at each row for as long as the draft tokens before the row equal the samples.
 
     A draft token is accepted if and only if it equals the sample, so the outcome is exactly what decoding token by
     token gives. With no draft tokens this is decoding token by token. The sampler's history never holds a token that
     is not committed.
 
-    logits: [k+1, V], row i following the i-th draft token. position: where the first of the tokens will stand.
+    Tokens that the device drew are taken as they are.
+
+    rows: k+1 of them, row i following the i-th draft token. position: where the first of the tokens will stand.
     """
     params = sampler.params
     token_ids: list[int] = []
-    for row, draft_id in zip(logits, [*draft_ids, None], strict=True):
-        token_ids.append(sampler.draw(row, position + len(token_ids)))
+    samples = rows.drawn or (sampler.draw(row, position + index) for index, row in enumerate(rows.logits))
+    for token_id, draft_id in zip(samples, [*draft_ids, None], strict=True):
+        token_ids.append(token_id)
         if token_ids[-1] in params.stop_token_ids or token_ids[-1] != draft_id or sampler.ended:
             break
     accepted = sum(ours == theirs for ours, theirs in zip(token_ids, draft_ids, strict=False))
-    rows = zip(logits, token_ids, strict=False) if params.logprobs else ()
-    return Verdict(accepted, token_ids, [_logprobs(row, token_id, params.top_logprobs) for row, token_id in rows])
+    scored = zip(rows.logits, token_ids, strict=False) if params.logprobs else ()
+    return Verdict(accepted, token_ids, [_logprobs(row, token_id, params.top_logprobs) for row, token_id in scored])
 
 
 def _logprobs(logits: torch.Tensor, token_id: int, num_top: int) -> pb.TokenLogprobs:

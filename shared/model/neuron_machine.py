@@ -1,0 +1,101 @@
+"""What a machine has for Neuron: devices, packages, and which cores are taken."""
+
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, metadata
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from shared.errors import ModelError
+
+INSTANCE_TYPE = Path("/sys/devices/virtual/dmi/id/product_name")
+DEVICES = Path("/dev")
+LOCKS = Path(tempfile.gettempdir()) / "outrider-neuron-cores"
+PACKAGES = ("torch-neuronx", "neuronx-cc", "nki")
+UNSUPPORTED = ("inf1", "inf2", "trn1")
+INSTALL = (
+    'pip install --upgrade "torch-neuronx==2.13.*" "neuronx-cc==2.*" nki'
+    " --extra-index-url https://pip.repos.neuron.amazonaws.com"
+)
+CORES_PER_DEVICE = 8  # of Trainium2, physical
+_held: list[FileLock] = []  # for the life of the process
+
+
+@dataclass(frozen=True)
+class Package:
+    """An installed package of the Neuron SDK."""
+
+    name: str
+    version: str  # empty if it is not installed
+    placeholder: bool
+    """Whether it is the empty one of this name that PyPI has, and not AWS's."""
+
+    @classmethod
+    def find(cls, name: str) -> "Package":
+        """Look it up without importing it."""
+        try:
+            found = metadata(name)
+        except PackageNotFoundError:
+            return cls(name, "", placeholder=False)
+        return cls(name, found["Version"], "WRONG PACKAGE" in str(found).upper())
+
+
+def instance_type() -> str:
+    """Return the EC2 instance type, or what else the machine calls itself; empty if it does not."""
+    try:
+        return INSTANCE_TYPE.read_text().strip()
+    except OSError:
+        return ""
+
+
+def num_devices() -> int:
+    """Return how many Neuron devices the driver shows."""
+    return sum(bool(re.fullmatch(r"neuron\d+", path.name)) for path in DEVICES.glob("neuron*"))
+
+
+def num_cores() -> int:
+    """Return how many logical cores they have: Trainium2's eight, by one or, as is usual, in twos."""
+    return num_devices() * CORES_PER_DEVICE // int(os.environ.get("NEURON_LOGICAL_NC_CONFIG") or 2)
+
+
+def parse_cores(text: str) -> range:
+    """Read `2` or `0-3`. Raises ModelError."""
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+    cores = range(int(match[1]), int(match[2] or match[1]) + 1) if match else range(0)
+    if not cores:
+        raise ModelError(f"cores {text!r}: neither a core, as 2, nor a range, as 0-3")
+    return cores
+
+
+def claim_cores(cores: range) -> None:
+    """Take these cores for this process, until it ends. A core is one process's alone.
+
+    Raises ModelError if there are not so many, or if another of our processes on this machine has one of them.
+    """
+    if num_devices() and cores[-1] >= num_cores():
+        raise ModelError(f"core {cores[-1]}: this machine has {num_cores()} logical cores, 0 to {num_cores() - 1}")
+    LOCKS.mkdir(exist_ok=True)
+    for core in cores:
+        lock = FileLock(LOCKS / str(core))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            problem = "another process has it; draft and target on one machine want ranges that do not overlap"
+            raise ModelError(f"core {core}: {problem}") from None
+        _held.append(lock)
+
+
+def check_machine() -> None:
+    """Raise ModelError, which says what to do, where device `neuron` cannot be."""
+    if instance_type().startswith(UNSUPPORTED):
+        problem = "TorchNeuron, which device neuron stands on, runs on Trn2 and Trn3 only"
+        raise ModelError(f"{instance_type()}: {problem}; the older torch_neuronx.trace is not supported")
+    for package in map(Package.find, PACKAGES):
+        if package.placeholder:
+            problem = "PyPI's placeholder of that name, and not AWS's package"
+            raise ModelError(f"{package.name} {package.version}: {problem}. {INSTALL}")
+    if not Package.find("torch-neuronx").version:
+        raise ModelError(f"device neuron: torch-neuronx is not installed. {INSTALL}")
