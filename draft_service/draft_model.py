@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from draft_service.proposer import Ask
@@ -71,7 +71,7 @@ class DraftModel:
         if ready:
             yield pb.DraftResponse(token_ids=ready, last=last, proposer=pb.PROPOSER_DRAFT_MODEL)
         if (num_tokens := min(k - len(ready), session.room)) and not last:
-            async with aclosing(self._engine.decode(session, num_tokens)) as outcomes:
+            with self._engine.decode(session, num_tokens) as outcomes:
                 async for outcome in outcomes:
                     last = outcome.last
                     yield pb.DraftResponse(
@@ -115,7 +115,7 @@ class DraftModel:
 
     async def _work_ahead(self, session: "Session", num_tokens: int) -> None:
         if num_tokens > 0:
-            async with aclosing(self._engine.decode(session, num_tokens, ahead=True)) as outcomes:
+            with self._engine.decode(session, num_tokens, ahead=True) as outcomes:
                 async for _ in outcomes:
                     pass
 

@@ -66,6 +66,7 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
                         raise OutOfOrderError("message: after `open`, each one is `advance`")
                     proposals.advance(request.advance)
                     proposal = tasks.create_task(proposals.propose(request.advance))
+                    await asyncio.sleep(0)  # it comes before listening for the next request
 
     async def _model(self, opening: pb.DraftOpen, slot: AsyncExitStack) -> DraftModel | None:
         """Return the draft model's proposer for the session, prefilling already if it is asked at once."""

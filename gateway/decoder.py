@@ -97,8 +97,7 @@ class Decoder:
             left = max_tokens
             while left:
                 started = perf_counter()
-                draft.request(*choice.next(left - 1))
-                proposal = await draft.proposal()
+                proposal = await draft.propose(*choice.next(left - 1))
                 proposed = perf_counter()
                 verified = await target.verify(proposal.token_ids)
                 verifying_seconds = perf_counter() - proposed

@@ -1,11 +1,11 @@
 """One session at the draft service, which may be slow, full, or gone: nothing here ever fails a request."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import Any, Self
+from typing import Self
 
 import grpc
 import structlog
@@ -48,7 +48,7 @@ class DraftSession:
         predicted_ids: Sequence[int],
         deadline_seconds: float,
     ) -> None:
-        """Prepare; the first `request` opens the stream."""
+        """Prepare; the first `propose` opens the stream."""
         self._client, self._deadline_seconds = client, deadline_seconds
         # What a draft that joins in the middle of the reply has to know, and what nobody asks of it.
         self._params = replace(params, output_start=len(prompt_ids), logprobs=False, prompt_logprobs=False)
@@ -59,7 +59,7 @@ class DraftSession:
         self._proposal = Proposal(self._round, complete=True)
         self._progress = asyncio.Event()
         self._call: DraftCall | None = None  # while the stream is up
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._reader: asyncio.Task[None] | None = None
         self._not_before = 0.0
 
     @classmethod
@@ -77,53 +77,28 @@ class DraftSession:
         try:
             yield session
         finally:
-            for task in session._tasks:
-                task.cancel()
+            if session._reader:
+                session._reader.cancel()
 
-    def request(self, k: int, num_lookup_tokens: int) -> None:
-        """Ask for draft tokens for the next round, if the draft is there and not still at an earlier one.
+    async def propose(self, k: int, num_lookup_tokens: int) -> Proposal:
+        """Return draft tokens for the next round: a whole proposal, or what there is of it at the deadline.
 
-        Up to k are asked of the draft model, or in their place up to `num_lookup_tokens` that are looked up.
+        Up to k are asked of the draft model, or in their place up to `num_lookup_tokens` that are looked up; nothing if
+        the draft is gone or still at an earlier round.
         """
         self._round += 1
-        info = self._client.info
-        if not info or not self._proposal.complete or perf_counter() < self._not_before:
-            return
-        if not self._call:
-            self._told = 0
-        news = self._committed[self._told :]
-        most = info.max_draft_tokens
-        if info.HasField("model_info"):
-            if max(news) >= info.model_info.vocab_size:  # a token of the target's padded tail
-                return
-            most = min(most, info.model_info.max_length - len(self._committed))
-        numbers = {"num_draft_tokens": min(k, most), "num_lookup_tokens": min(num_lookup_tokens, most)}
-        if max(numbers.values()) < 1:
-            return
-        self._proposal = Proposal(self._round)
-        if self._call:
-            advance = pb.DraftAdvance(round=self._round, position=self._told, token_ids=news, **numbers)
-            self._start(self._write(self._call, pb.DraftRequest(advance=advance)))
-        else:
-            opening = pb.DraftOpen(
-                prompt_token_ids=news,
-                predicted_token_ids=self._predicted_ids,
-                sampling=self._params.to_pb(),
-                round=self._round,
-                **numbers,
-            )
-            self._call = self._client.draft()
-            self._start(self._write(self._call, pb.DraftRequest(open=opening)))
-            self._start(self._read(self._call))
-        self._told = len(self._committed)
-
-    async def proposal(self) -> Proposal:
-        """Return this round's proposal when it is complete, or what there is of it at the deadline."""
-        proposal = self._proposal
-        if proposal.round != self._round:
+        message = self._message(k, num_lookup_tokens)
+        if not message:
             return Proposal(self._round, asked=False)
+        self._proposal = proposal = Proposal(self._round)
+        self._told = len(self._committed)
+        if not self._call:
+            self._call = self._client.draft()
+            self._reader = asyncio.create_task(self._read(self._call))
         try:
             async with asyncio.timeout(self._deadline_seconds):
+                with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the stream ended: the reader says why
+                    await self._call.write(message)
                 while not proposal.complete:
                     self._progress.clear()
                     await self._progress.wait()
@@ -131,19 +106,37 @@ class DraftSession:
             log.info("draft is late: going on without", round=self._round, arrived=len(proposal.token_ids))
         return Proposal(proposal.round, proposal.proposer, list(proposal.token_ids), list(proposal.timings))
 
+    def _message(self, k: int, num_lookup_tokens: int) -> pb.DraftRequest | None:
+        """Return what to ask of the draft, if it is to be asked."""
+        info = self._client.info
+        if not info or not self._proposal.complete or perf_counter() < self._not_before:
+            return None
+        if not self._call:
+            self._told = 0
+        news = self._committed[self._told :]
+        most = info.max_draft_tokens
+        if info.HasField("model_info"):
+            if max(news) >= info.model_info.vocab_size:  # a token of the target's padded tail
+                return None
+            most = min(most, info.model_info.max_length - len(self._committed))
+        numbers = {"num_draft_tokens": min(k, most), "num_lookup_tokens": min(num_lookup_tokens, most)}
+        if max(numbers.values()) < 1:
+            return None
+        if self._call:
+            advance = pb.DraftAdvance(round=self._round, position=self._told, token_ids=news, **numbers)
+            return pb.DraftRequest(advance=advance)
+        opening = pb.DraftOpen(
+            prompt_token_ids=news,
+            predicted_token_ids=self._predicted_ids,
+            sampling=self._params.to_pb(),
+            round=self._round,
+            **numbers,
+        )
+        return pb.DraftRequest(open=opening)
+
     def commit(self, token_ids: Sequence[int]) -> None:
         """Append what the target committed."""
         self._committed.extend(token_ids)
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    @staticmethod
-    async def _write(call: DraftCall, request: pb.DraftRequest) -> None:
-        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # of a stream that ended: the reader says why
-            await call.write(request)
 
     async def _read(self, call: DraftCall) -> None:
         try:

@@ -13,8 +13,9 @@ from test_simulated import write_profile
 
 from shared.model.engine_meter import EngineMeter
 from shared.model.model_runner import ModelRunner
+from shared.model.outcomes import Outcome
 from shared.model.sampler import Sampler
-from shared.model.scheduler import Outcome, Scheduler, _Job
+from shared.model.scheduler import Scheduler, _Job
 from shared.model.session import Session
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc

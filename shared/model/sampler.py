@@ -32,7 +32,7 @@ class Sampler:
     @property
     def ended(self) -> bool:
         """Whether nothing can follow."""
-        return any(processor.ended for processor in self._processors)
+        return bool(self._processors) and any(processor.ended for processor in self._processors)
 
     @property
     def for_device(self) -> SamplingParams | None:
@@ -95,12 +95,15 @@ def draw(logits: torch.Tensor, params: SamplingParams, position: int) -> int:
 def _likeliest(logits: torch.Tensor) -> int:
     """Return the first of the greatest logits. logits: [V], any float type.
 
-    Floats that are not negative are in the order of their bits, which numpy compares many times as fast as torch
-    compares bfloat16.
+    numpy has no bfloat16, but floats that are not negative are in the order of their bits, which it compares many times
+    as fast as torch compares bfloat16.
     """
-    bits = logits.view(torch.int16 if logits.element_size() == 2 else torch.int32).numpy()
-    index = int(bits.argmax())
-    return index if bits[index] >= 0 else int(logits.float().numpy().argmax())
+    if logits.dtype is torch.bfloat16:
+        bits = logits.view(torch.int16).numpy()
+        index = int(bits.argmax())
+        if bits[index] >= 0:
+            return index
+    return int(logits.float().numpy().argmax())
 
 
 def _nucleus_border(scores: torch.Tensor, top_p: float) -> torch.Tensor:

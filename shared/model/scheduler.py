@@ -1,9 +1,8 @@
 """Continuous batching: decides which rows run in which forward pass."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -15,6 +14,7 @@ from shared.errors import OutriderError
 from shared.model.engine_meter import EngineMeter
 from shared.model.gathering import Gathering
 from shared.model.model_runner import MAX_ROWS
+from shared.model.outcomes import Outcome, Outcomes
 from shared.model.runner import Runner
 from shared.model.session import Session
 from shared.model.step import Segment
@@ -24,18 +24,6 @@ from shared.pb import specdec_pb2 as pb
 log = structlog.get_logger()
 
 DECODE_ROWS = 32  # a job of at most so many rows is not prefill and goes first
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one pass committed for a session, and where its time went."""
-
-    position: int
-    """Where the first of the tokens stands."""
-    verdict: Verdict
-    last: bool
-    """Whether it is the last one of what was asked for."""
-    timing: pb.StepTiming
 
 
 @dataclass(eq=False)
@@ -73,9 +61,14 @@ class _Job:
         self.session.commit(verdict.token_ids)
         self.left = 0 if self.session.ended else self.left - 1
         queued = perf_counter() - self.arrived - self.forward_seconds - sample_seconds
-        seconds = {"queue_us": queued, "forward_us": self.forward_seconds, "sample_us": sample_seconds}
-        counts = {"num_passes": self.num_passes, "num_rows": num_rows, "num_sessions": num_sessions}
-        timing = pb.StepTiming(**{name: round(value * 1e6) for name, value in seconds.items()}, **counts)
+        timing = pb.StepTiming(
+            queue_us=round(queued * 1e6),
+            forward_us=round(self.forward_seconds * 1e6),
+            sample_us=round(sample_seconds * 1e6),
+            num_passes=self.num_passes,
+            num_rows=num_rows,
+            num_sessions=num_sessions,
+        )
         self.draft_ids, self.arrived, self.forward_seconds, self.num_passes = (), perf_counter(), 0.0, 0
         return Outcome(position, verdict, not self.left, timing)
 
@@ -111,36 +104,21 @@ class Scheduler:
         if session.cached < len(session.token_ids) - 1:
             self._inbox.put(_Job(session))
 
-    async def decode(
+    def decode(
         self, session: Session, num_passes: int, draft_ids: Sequence[int] = (), *, ahead: bool = False
-    ) -> AsyncGenerator[Outcome, None]:
-        """Yield the outcomes of so many passes, or up to a stop token or a withdrawal.
+    ) -> Outcomes:
+        """Start so many passes, or up to a stop token or a withdrawal, and return their outcomes.
 
         The first pass runs what is not cached yet and verifies the draft tokens. Takes over from a prefill of the same
-        session. What is decoded ahead waits while anything else is to run. If cancelled in a pass, what that one
-        commits is lost.
+        session. What is decoded ahead waits while anything else is to run.
         """
-        outcomes: asyncio.Queue[Outcome | Exception | None] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-
-        def deliver(outcome: Outcome | Exception | None) -> None:
-            loop.call_soon_threadsafe(outcomes.put_nowait, outcome)
-
-        self._inbox.put(_Job(session, draft_ids, num_passes, deliver, ahead))
-        last = False
-        try:
-            while not last and (outcome := await outcomes.get()):
-                if isinstance(outcome, Exception):
-                    raise outcome
-                last = outcome.last
-                yield outcome
-        finally:
-            if not last:
-                self.withdraw(session)
+        outcomes = Outcomes(partial(self.withdraw, session))
+        self._inbox.put(_Job(session, draft_ids, num_passes, outcomes.deliver, ahead))
+        return outcomes
 
     async def verify(self, session: Session, draft_ids: Sequence[int]) -> Outcome:
         """Run one round: return the outcome of one pass."""
-        async with aclosing(self.decode(session, 1, draft_ids)) as outcomes:
+        with self.decode(session, 1, draft_ids) as outcomes:
             return await anext(outcomes)
 
     def withdraw(self, session: Session, then: Callable[[], None] | None = None) -> None:
