@@ -45,6 +45,8 @@ class Planner:
         choices = self._choices(request, "messages", prompts, default=None)
         tags = tokenizer.token_bytes.added
         calls = form.calls(request.called, tags)
+        if not (calls or request.grammar):
+            calls = form.optional_calls(request.callable, tags)
         predicted = request.prediction.text if request.prediction else ""
         predicted_ids = tokenizer.encode(predicted, add_special_tokens=False)
         return [replace(_formed(choice, form, calls, tags), predicted_ids=predicted_ids) for choice in choices]
@@ -168,7 +170,7 @@ class Planner:
 
 
 def _formed(choice: Choice, form: ReplyFormat, calls: Grammar | None, tags: Collection[str]) -> Choice:
-    """Return the choice as one of a chat; a call that has to be made goes before what else the reply is to be."""
+    """Return the choice as one of a chat; the grammar of its calls goes before what else the reply is to be."""
     if calls:
         return replace(choice, form=form, params=replace(choice.params, grammar=calls), grammar_field="tools")
     grammar = choice.params.grammar and form.thoughtful(choice.params.grammar, tags)

@@ -13,6 +13,7 @@ from gateway.tool_fields import Function
 from gateway.tool_parsers import HermesParser, LlamaParser, ToolParser
 from shared.sampling_params import JSON_WHITESPACE, Grammar
 
+ANY_OBJECT: dict[str, Any] = {"type": "object"}
 JSON_OPTIONS: dict[str, Any] = {"x-guidance": {"whitespace_pattern": JSON_WHITESPACE}}
 ReplyFinish = FinishReason | Literal["tool_calls"]
 
@@ -27,24 +28,38 @@ class ToolFormat:
     space: str
     arguments: str
     between: str
+    optional: str
+    """In Lark, an answer that may have calls and may not."""
 
     def rules(self, functions: Sequence[Function], tags: Collection[str], *, parallel: bool) -> str:
         """Return, in Lark, the rule `answer`: one call of these functions, or several. `tags` are single tokens."""
+        return f"answer: calls\n{self._calls([(one, one.parameters) for one in functions], tags, parallel=parallel)}"
+
+    def optional_rules(self, functions: Sequence[Function], tags: Collection[str], *, parallel: bool) -> str:
+        """Return, in Lark, the rule `answer`: any text, and calls, those of strict functions by their schemas."""
+        schemas = [(one, one.parameters if one.strict else ANY_OBJECT) for one in functions]
+        return f"answer: {self.optional}\ntext: /(?s:.*)/\n{self._calls(schemas, tags, parallel=parallel)}"
+
+    def _calls(
+        self, functions: Sequence[tuple[Function, dict[str, Any]]], tags: Collection[str], *, parallel: bool
+    ) -> str:
         calls = [
-            f"{self._head(function)} %json {json.dumps(JSON_OPTIONS | function.parameters)} "
+            f"{self._head(function)} %json {json.dumps(JSON_OPTIONS | schema)} "
             f"{json.dumps('}' + self.space)} {_tag(self.closing, tags)}"
-            for function in functions
+            for function, schema in functions
         ]
         more = f" ({json.dumps(self.between)} call)*" if parallel else ""
-        return f"answer: call{more}\ncall: {_tag(self.opening, tags)} ({' | '.join(calls)})\n"
+        return f"calls: call{more}\ncall: {_tag(self.opening, tags)} ({' | '.join(calls)})\n"
 
     def _head(self, function: Function) -> str:
         return json.dumps(f'{self.space}{{"name": {json.dumps(function.name)}, "{self.arguments}": ')
 
 
 # Qwen 2.5 and 3, Hermes and their kin; Llama 3.1 to 3.3.
-HERMES = ToolFormat(HermesParser, HermesParser.OPEN, HermesParser.CLOSE, "\n", "arguments", "\n")
-LLAMA = ToolFormat(LlamaParser, "", "", "", "parameters", "; ")
+HERMES = ToolFormat(
+    HermesParser, HermesParser.OPEN, HermesParser.CLOSE, "\n", "arguments", "\n", "text (calls /\\s*/)?"
+)
+LLAMA = ToolFormat(LlamaParser, "", "", "", "parameters", "; ", r"calls | /(\s*[^\s{](?s:.*))?/")
 
 
 def tool_format(template: str) -> ToolFormat | None:
@@ -78,6 +93,16 @@ class ReplyFormat:
         if not (self.tools and functions):
             return None
         return self._thoughtful(self.tools.rules(functions, tags, parallel=self.parallel), tags)
+
+    def optional_calls(self, functions: Sequence[Function], tags: Collection[str]) -> Grammar | None:
+        """Return the grammar of a reply that may call these functions, if one of them is strict.
+
+        None also where a tag is not a single token: then any text might be the beginning of a call.
+        """
+        spelled = {self.tools.opening if self.tools else "", *([THINK, THOUGHT] if self.reasoning else [])} - {""}
+        if not self.tools or not any(function.strict for function in functions) or not spelled <= set(tags):
+            return None
+        return self._thoughtful(self.tools.optional_rules(functions, tags, parallel=self.parallel), tags)
 
     def thoughtful(self, grammar: Grammar, tags: Collection[str]) -> Grammar:
         """Return the grammar of a reply that may think before it conforms to this one."""

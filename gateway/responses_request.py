@@ -67,6 +67,7 @@ class FunctionTool(Schema):
     name: FunctionName
     description: str | None = None
     parameters: Json = Field({"type": "object", "properties": {}})
+    strict: bool = False
 
 
 class NamedFunctionTool(Schema):

@@ -63,13 +63,21 @@ class ToolFields(Schema):
     @property
     def called(self) -> list[Function]:
         """The functions of which one has to be called."""
-        functions = [tool.function for tool in self.tools]
         match self.tool_choice:
             case NamedTool() as tool:
-                return [function for function in functions if function.name == tool.function.name]
+                return [function for function in self._functions if function.name == tool.function.name]
             case "required":
-                return functions
+                return self._functions
         return []
+
+    @property
+    def callable(self) -> list[Function]:
+        """The functions of which any may be called, and none has to be."""
+        return self._functions if self.tool_choice == "auto" else []
+
+    @property
+    def _functions(self) -> list[Function]:
+        return [tool.function for tool in self.tools]
 
     @property
     def offered(self) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ def _string(rng: Random, _depth: int) -> Schema:
     if kind == 1:
         return {"type": "string", "format": rng.choice(FORMATS)}
     low = rng.randint(0, 4)
-    return {"type": "string", "minLength": low, "maxLength": low + rng.randint(0, 8)}
+    return {"type": "string", "minLength": low, "maxLength": low + rng.randint(0, 6)}
 
 
 def _number(rng: Random, _depth: int) -> Schema:
@@ -55,7 +55,7 @@ def _reference(_rng: Random, _depth: int) -> Schema:
 
 
 def _object(rng: Random, depth: int) -> Schema:
-    names = rng.sample(WORDS, rng.randint(0, 4))
+    names = rng.sample(WORDS, rng.randint(depth // 3, 3))
     schema: Schema = {
         "type": "object",
         "properties": {name: random_schema(rng, depth - 1) for name in names},
@@ -68,7 +68,7 @@ def _object(rng: Random, depth: int) -> Schema:
 def _array(rng: Random, depth: int) -> Schema:
     low = rng.randint(0, 2)
     schema: Schema = {"type": "array", "items": random_schema(rng, depth - 1)}
-    schema |= {"minItems": low, "maxItems": low + rng.randint(0, 3)}
+    schema |= {"minItems": low, "maxItems": low + rng.randint(0, 2)}
     if rng.random() < 0.3:
         schema["prefixItems"] = [random_schema(rng, 0)]
         schema["maxItems"] += 1

@@ -5,7 +5,7 @@ import contextlib
 import json
 import random
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +22,26 @@ from random_schemas import random_schema
 from transformers import PreTrainedTokenizerFast
 
 from gateway.decoder import Decoder, Round
-from gateway.reply_format import HERMES, ReplyFormat, ReplyParser
+from gateway.reply_format import HERMES, LLAMA, ReplyFormat, ReplyParser
+from gateway.target_client import TargetClient
 from gateway.token_bytes import TokenBytes
 from gateway.tokenizer import ChatTokenizer
 from gateway.tool_fields import Function
 from shared.errors import InvalidFieldError
 from shared.model.grammar import GrammarMask, Grammars
+from shared.model.toy_pair import TOKENIZER_SIZE
+from shared.pb import specdec_pb2 as pb
 from shared.sampling_params import Grammar, SamplingParams
 
 toy_url = toy_gateway.toy_url  # assigned, for pytest looks for fixtures among a module's names
 
-NUM_SCHEMAS = 100
-PLAIN: dict[int, str] = {}
-"""What the target alone says to each schema, for all drafts to be compared with."""
+NUM_SCHEMAS = 300
+SPACES: list[dict[str, Any]] = [
+    {},
+    *[{"x-guidance": {"whitespace_pattern": "[ \\n]{0,2}"}}] * 9,
+    *[{"x-guidance": {"whitespace_pattern": ""}}] * 40,
+]
+"""As much space as may be, of which a random model makes 80 % of its output, and less: in turn."""
 MAX_TOKENS = 1500
 PROMPT = [70, 80, 90]
 
@@ -74,33 +81,59 @@ def text_of(tokenizer: ChatTokenizer, rounds: list[Round], params: SamplingParam
     return tokenizer.decode(token_ids[:-1] if token_ids[-1] in params.stop_token_ids else token_ids)
 
 
-@pytest.mark.timeout(900)
-async def test_every_output_validates(decode: Decoder, tokenizer: ChatTokenizer) -> None:
-    """Random schemas: the output parses and validates, ends by itself, and is the one without speculation."""
-    turns = asyncio.Semaphore(8)
+async def harmed(
+    target: TargetClient, params: SamplingParams, expected: Sequence[int], rng: random.Random
+) -> list[int]:
+    """Return the reply to draft tokens that begin as expected, go wrong somewhere, and then mean harm."""
+    token_ids: list[int] = []
+    stop, ended = min(params.stop_token_ids), False
+    async with target.session(PROMPT, params, MAX_TOKENS) as session:
+        while not ended:
+            right = expected[len(token_ids) :][: rng.randint(0, 6)]
+            wrong = rng.choice(
+                [[*PROMPT, *token_ids][-1:] * 3, [stop] * 3, list(range(3)), [TOKENIZER_SIZE - 1] * 3, []]
+            )
+            verified = await session.verify([*right, *wrong])
+            token_ids, ended = [*token_ids, *verified.token_ids], bool(verified.finish_reason)
+            assert verified.finish_reason in {pb.FINISH_REASON_UNSPECIFIED, pb.FINISH_REASON_STOP}
+    return token_ids
 
-    async def one(seed: int) -> tuple[int, int]:
+
+async def test_every_output_validates(start: StartService, toy: tuple[Path, Path], tokenizer: ChatTokenizer) -> None:
+    """300 random schemas: the output parses, validates, ends by itself, and is the same when a draft means harm.
+
+    A third of them are decoded without speculation too.
+    """
+    turns = asyncio.Semaphore(8)
+    target = start("target_service", model=toy[0], dtype="float32").address
+    draft = start("draft_service", model=toy[1], dtype="float32").address
+
+    async def one(seed: int) -> list[Round]:
         schema = random_schema(random.Random(seed))
         params = SamplingParams(
             temperature=(seed % 3) / 2,
             seed=seed,
             stop_token_ids=tokenizer.stop_token_ids,
-            grammar=Grammar("json_schema", json.dumps(schema)),
+            grammar=Grammar("json_schema", json.dumps(schema | SPACES[seed % len(SPACES)])),
             presence_penalty=0.5 * (seed % 2),
         )
         async with turns:
-            rounds = await run(decode, params, 1 + seed % 8)
-            if seed not in PLAIN:
-                PLAIN[seed] = text_of(tokenizer, await run(decode, params, 0), params)
+            rounds = await run(decode, params, (1, 2, 3, 4, 8)[seed % 5])
+            token_ids = [token_id for done in rounds for token_id in done.token_ids]
+            assert await harmed(client, params, token_ids, random.Random(seed)) == token_ids
+            if seed % 3 == 0:
+                plain = await run(decode, params, 0)
+                assert [token_id for done in plain for token_id in done.token_ids] == token_ids
         text = text_of(tokenizer, rounds, params)
-        assert text == PLAIN[seed]
         assert rounds[-1].finish_reason == "stop", (schema, text)
         Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER).validate(json.loads(text))
-        return sum(done.num_drafted for done in rounds), sum(done.num_accepted for done in rounds)
+        return rounds
 
-    results = await asyncio.gather(*map(one, range(NUM_SCHEMAS)))
-    drafted, accepted = (sum(column) for column in zip(*results, strict=True))
-    assert 0 < accepted < drafted
+    client = TargetClient(target)
+    async with decoder(target, draft) as decode:
+        rounds = [done for reply in await asyncio.gather(*map(one, range(NUM_SCHEMAS))) for done in reply]
+    await client.close()
+    assert 0.5 < sum(done.num_accepted for done in rounds) / sum(done.num_drafted for done in rounds) < 0.98
 
 
 @pytest.mark.parametrize(
@@ -186,13 +219,17 @@ async def test_response_format_of_the_api(toy_url: str) -> None:
             assert reply.choices[0].message.content == text
 
 
-def walk(grammar: Grammar, tokenizer: PreTrainedTokenizerFast, seed: int) -> tuple[str, bool]:
+def walk(
+    grammar: Grammar, tokenizer: PreTrainedTokenizerFast, seed: int, likely: Sequence[str] = ()
+) -> tuple[str, bool]:
     """Return a random text that conforms to the grammar, and whether it ended within 400 tokens."""
+    favoured = tokenizer.convert_tokens_to_ids(list(likely))
     torch.manual_seed(seed)
     mask = GrammarMask(grammar.kind, Grammars(tokenizer, len(tokenizer), [tokenizer.eos_token_id]).compile(grammar))
     token_ids: list[int] = []
     while not mask.ended and len(token_ids) < 400:
         scores = torch.randn(len(tokenizer))
+        scores[favoured] += 3
         mask.process(scores)
         token_ids.append(int(scores.argmax()))
         mask.push(token_ids[-1:])
@@ -229,6 +266,35 @@ def test_thought_and_calls(toy: tuple[Path, Path], added: bool) -> None:  # noqa
     plain = Grammar("json_schema", '{"const": "<tool_call>"}')  # llguidance wants tokens here that it then refuses
     with pytest.raises(InvalidFieldError, match="json_schema"):
         walk(plain, tokenizer, 0)
+
+
+@pytest.mark.parametrize(
+    "form", [ReplyFormat(tools=HERMES), ReplyFormat(tools=LLAMA), ReplyFormat(reasoning=True, tools=HERMES)]
+)
+def test_calls_that_may_be_made(toy: tuple[Path, Path], form: ReplyFormat) -> None:
+    """The reply is any text, or calls: those of strict functions fit their schemas; and without a strict one, any."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(toy[0])
+    tokens = ["<think>", "</think>", "<tool_call>", "</tool_call>"]
+    tokenizer.add_tokens(tokens)
+    tags = TokenBytes(tokenizer.backend_tokenizer).added
+    functions = [
+        Function.model_validate({"name": "f", "strict": True, "parameters": {"const": {"a": 5}}}),
+        Function.model_validate({"name": "g", "parameters": {"const": {"a": 5}}}),
+    ]
+    assert form.optional_calls(functions[1:], tags) is None
+    grammar = form.optional_calls(functions, tags)
+    assert grammar
+    called = said = 0
+    for seed in range(30):
+        text, _ = walk(grammar, tokenizer, seed, ["{", tokenizer.eos_token, *tokens])
+        parts = ReplyParser(form).push(text, last=True)
+        for call in parts.tool_calls:
+            if call.name == "f" and call.arguments.endswith("}"):
+                assert json.loads(call.arguments) == {"a": 5}
+                called += 1
+        said += bool(parts.content)
+    assert called > 0
+    assert said > 0
 
 
 async def test_a_grammar_that_fails_ends_its_own_session(decode: Decoder) -> None:
