@@ -1,4 +1,4 @@
-"""`python -m benchmarks single|sweep|load|peers|turns|cost`, and `all`, which writes the report: `make bench`."""
+"""`python -m benchmarks single|sweep|load|peers|turns|cost|trn2`, and `all`, which writes the report: `make bench`."""
 
 import asyncio
 import shlex
@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 from rich.console import Console
 
-from benchmarks import cost, load, peers, single, sweep, turns
+from benchmarks import cost, load, peers, single, sweep, trn2, turns
 from benchmarks.client import TIMEOUT, Client, models, served
 from benchmarks.flags import add_common_flags
 from benchmarks.machine import Machine
@@ -22,7 +22,8 @@ from benchmarks.section import Section
 from scripts.stack import free_port, stack
 from scripts.stack import parser as stack_parser
 
-MODES = {"single": single, "turns": turns, "sweep": sweep, "peers": peers, "load": load, "cost": cost}
+MODES = {"single": single, "turns": turns, "sweep": sweep, "peers": peers, "load": load, "cost": cost, "trn2": trn2}
+REPORT = [mode for mode in MODES if mode != "trn2"]  # what `make bench` is of
 ALL_FLAGS = {  # of a mode, where `all` would take too long with its own
     "turns": ["--max-tokens=16"],
     "sweep": ["--limit=1"],
@@ -44,7 +45,7 @@ def parser() -> ArgumentParser:
         "all", help="every mode, into a report; other --flag=VALUEs go to the modes that know them"
     )
     of_all.add_argument("--report", type=Path, default=Path("docs/benchmarks.md"))
-    of_all.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    of_all.add_argument("--modes", nargs="+", choices=MODES, default=REPORT)
     of_all.add_argument("--dollars-per-hour", help="price of this machine; without it nothing is said of cost")
     of_all.add_argument("--json", action="store_true", help="print the report as JSON, too")
     return flags

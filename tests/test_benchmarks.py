@@ -120,6 +120,25 @@ def test_cost(toy_url: str) -> None:
     assert dollars_per_million(3.6, 1000) == pytest.approx(1.0)
 
 
+def test_trn2(toy_url: str) -> None:
+    """Claim: each kind of AWS's prompts in each way of decoding, filled to one length, beside what was published."""
+    flags = ["--ks=2,3", "--concurrency=2", "--requests=1", "--prompts=deploy/benchmarks/trn2/prompts.jsonl"]
+    section = run(toy_url, "trn2", *flags)
+    assert section.title == "AWS's workload on Trainium2"  # which says so where it is simulated
+    assert column(section, 0, "prompts") == ["repeat", "open", "pod"]
+    assert column(section, 0, "published: plain") == [None, 45, None]
+    assert column(section, 0, "published: speculative") == [15, 45, None]
+    ways = ["plain", "k=2", "k=3", "auto"]
+    assert all(row[way] > 0 for row in rows(section, 0) for way in ways)
+    assert column(section, 1, "") == ways
+    assert column(section, 1, "requests") == [6] * 4
+    assert column(section, 1, "tokens out") == [12] * 4
+    lengths = column(section, 1, "tokens in")
+    assert max(lengths) - min(lengths) <= 8
+    assert 64 <= min(lengths) < 110  # with the chat's own
+    assert column(section, 1, "acceptance rate")[0] is None
+
+
 def test_all_writes_the_report(tmp_path: Path) -> None:
     """Claim: `all` starts the services, runs what it is told, and writes machine, commit, commands and tables."""
     report = tmp_path / "benchmarks.md"
