@@ -3,7 +3,9 @@
 import random
 
 import pytest
+from conftest import ROOT
 
+from deploy import sizing
 from shared.cost_model import CostModel
 
 
@@ -55,3 +57,10 @@ def test_a_position_without_acceptance() -> None:
     """Too few positions are an error, not a shorter answer."""
     with pytest.raises(ValueError, match="shorter"):
         CostModel(0.01, [0.1] * 5).tokens_per_second([0.9, 0.9])
+
+
+def test_sizing_is_as_documented(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/deploy.md shows what `python -m deploy.sizing` prints."""
+    monkeypatch.setattr("sys.argv", ["sizing"])
+    sizing.main()
+    assert capsys.readouterr().out in (ROOT / "docs" / "deploy.md").read_text()
