@@ -16,6 +16,8 @@ from typing import Any
 
 from openai import OpenAI
 
+from shared.version import VERSION
+
 SERVICES = ("target", "draft", "gateway")  # in the order of their start
 PROJECT = "outrider-compose-test"
 PORT = "18000"
@@ -41,12 +43,23 @@ def read(*command: str) -> str:
     return subprocess.run(command, text=True, stdout=subprocess.PIPE, check=True).stdout.strip()  # noqa: S603 - our own
 
 
+# Exits with what is wrong with the container it runs in.
+CONFINED = """
+import importlib.util, os, sys
+problems = ["runs as root"] * (os.getuid() == 0)
+problems += [f"has {name}" for name in sys.argv[1:] if importlib.util.find_spec(name)]
+problems += ["can write to its root"] * (not os.statvfs("/").f_flag & os.ST_RDONLY)
+sys.exit("; ".join(problems))
+"""
+
+
 def build() -> dict[str, float]:
     """Build the three images and return their sizes in megabytes."""
     tool = ["docker", "build"] if ENGINE == "docker" else BUILDAH
     arguments = [
         f"--build-arg={name}={os.environ[name]}" for name in ("BASE_IMAGE", "TORCH_INDEX") if name in os.environ
     ]
+    arguments += [f"--build-arg=VERSION={VERSION}", f"--build-arg=REVISION={read('git', 'rev-parse', 'HEAD')}"]
     flags = shlex.split(os.environ.get("BUILD_FLAGS", ""))
     sizes = {}
     for name in SERVICES:
@@ -79,6 +92,14 @@ def bring_up() -> None:
                 sys.exit(f"{service} did not become healthy")
             time.sleep(1)
         print(f"{service}: healthy after {time.monotonic() - started:.0f} s", flush=True)
+
+
+def check_confinement() -> None:
+    """End the process unless all run as nobody, on a read-only root, without pip, and the gateway without torch."""
+    for service in SERVICES:
+        (container,) = containers(f"service={service}")
+        absent = ["pip", "torch"] if service == "gateway" else ["pip"]
+        run(ENGINE, "exec", container, "python", "-c", CONFINED, *absent)
 
 
 def healthy(container: str) -> bool:
@@ -127,6 +148,7 @@ def main() -> None:
     sizes = build()
     try:
         bring_up()
+        check_confinement()
         check_answers()
     finally:
         run(*COMPOSE, "down", "--volumes")
