@@ -6,6 +6,7 @@
 #                  PAIR=qwen-coder|toy, or TARGET= and DRAFT= (folder, .gguf file or hub id), K=, DTYPE=, DRAFT_QUANT=, PORT=
 #                  DEVICE=simulated takes the time of the Trn2 profiles, with NETWORK_DELAY_MS= each way (PAIR=toy)
 #   make bench     measures it all and writes docs/benchmarks.md: DOLLARS_PER_HOUR=, BENCH="flags of python -m benchmarks"
+#   make contract  the graphs of DEVICE=neuron, lowered to StableHLO and run by XLA on the CPU; keeps them in build/stablehlo
 #   make check     ruff, mypy, import-linter, buf
 #
 # On a machine with PyPI alone, torch comes with CUDA, several GB: name a wheel index with CPU builds by TORCH_INDEX=URL.
@@ -28,7 +29,7 @@ ENGINE := --draft-quant=$(DRAFT_QUANT) --device=$(DEVICE) --network-delay-ms=$(N
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo serve bench test test-real browser check proto compose-test clean
+.PHONY: demo serve bench test test-real contract browser check proto compose-test clean
 
 demo: $(READY)
 	$(BIN)/python -m scripts.demo --pair=$(PAIR) --target=$(TARGET) --draft=$(DRAFT) --k=$(K) --dtype=$(DTYPE) $(ENGINE)
@@ -48,6 +49,9 @@ test-real: $(READY)
 browser: $(READY)
 	$(BIN)/python -m scripts.browser
 
+contract: .venv/.contract
+	$(BIN)/python -m pytest -m contract tests/contract
+
 check: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -62,6 +66,10 @@ proto: $(READY)
 
 compose-test: $(READY)
 	$(BIN)/python -m scripts.compose_test
+
+.venv/.contract: $(READY)
+	$(BIN)/pip install --editable .[contract]
+	touch $@
 
 clean:
 	rm -rf .venv

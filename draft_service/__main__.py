@@ -37,6 +37,12 @@ async def main(settings: DraftSettings) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] in (["compile"], ["doctor"]):
+        from shared.model.commands import run_command
+        from shared.model.pairs import DRAFT
+
+        run_command(DraftSettings, DRAFT)
+        sys.exit()
     settings = DraftSettings.load()
     log.configure("draft", settings.log_level)
     try:

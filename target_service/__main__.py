@@ -1,4 +1,4 @@
-"""`python -m target_service`: serves the target model."""
+"""`python -m target_service`: serves the target model. With `compile` or `doctor`, prepares device neuron."""
 
 import asyncio
 import sys
@@ -7,6 +7,7 @@ from prometheus_client import start_http_server
 
 from shared import log
 from shared.errors import ModelError
+from shared.model.commands import run_command
 from shared.model.engine import Engine
 from shared.model.pairs import TARGET, resolve_half
 from shared.pb import specdec_pb2 as pb
@@ -32,6 +33,9 @@ async def main(settings: TargetSettings) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] in (["compile"], ["doctor"]):
+        run_command(TargetSettings, TARGET)
+        sys.exit()
     settings = TargetSettings.load()
     log.configure("target", settings.log_level)
     try:

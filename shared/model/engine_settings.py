@@ -39,7 +39,7 @@ class EngineSettings(Settings):
     smallest_bucket: int = Field(512, ge=64)
     """Keys of the smallest graphs of device `neuron`; the others have twice as many, and so on up to max_length."""
     cores: str = ""
-    """The NeuronCores of this process, as `2` or `0-3`; without, those of NEURON_RT_VISIBLE_CORES, or all."""
+    """The NeuronCores of this process, as `2`, `0-3` or `0,2`; without, those of NEURON_RT_VISIBLE_CORES, or all."""
     compile_cache: str = ""
     """The folder of compiled graphs; without, that of TORCH_NEURONX_NEFF_CACHE_DIR, or one in Outrider's cache."""
     profile: str = ""

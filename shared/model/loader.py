@@ -5,7 +5,7 @@ from pathlib import Path
 
 import structlog
 import torch
-from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers import AutoModelForCausalLM, DynamicCache, PretrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from shared.errors import ModelError
@@ -38,7 +38,7 @@ def load_runner(folder: Path, dtype: str, num_slots: int, max_length: int, quant
     _refuse_miscomputed(ModelRunner(model, 1, len(probe), any_count), model.config.model_type, probe, expected)
     row_counts = any_count if quant != "none" else RowCounts.exact(DTYPES[dtype], MAX_ROWS)
     repack(model, quant)
-    return ModelRunner(model, num_slots, _length(model, max_length), row_counts)
+    return ModelRunner(model, num_slots, own_length(model.config, max_length), row_counts)
 
 
 def load_static_runner(folder: Path, settings: EngineSettings, device: torch.device, name: str) -> StaticRunner:
@@ -48,7 +48,7 @@ def load_static_runner(folder: Path, settings: EngineSettings, device: torch.dev
     """
     model = _open(folder, settings.dtype)
     probe, expected = _probe(model)
-    sizes = GraphSizes.of(settings, _length(model, settings.max_length))
+    sizes = GraphSizes.of(settings, own_length(model.config, settings.max_length))
     try:
         runner = StaticRunner(Graphs(model, sizes, device, settings.compile_backend), name)
     except (TypeError, RuntimeError) as error:
@@ -80,9 +80,9 @@ def _open(folder: Path, dtype: str) -> PreTrainedModel:
     return model
 
 
-def _length(model: PreTrainedModel, max_length: int) -> int:
+def own_length(config: PretrainedConfig, max_length: int) -> int:
     """Return the longest sequence, cut to the model's own."""
-    return min(max_length, getattr(model.config.get_text_config(), "max_position_embeddings", max_length))
+    return min(max_length, getattr(config.get_text_config(), "max_position_embeddings", max_length))
 
 
 def _refuse_unrewindable(model: PreTrainedModel) -> None:

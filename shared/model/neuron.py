@@ -8,7 +8,7 @@ import structlog
 import torch
 
 from shared.errors import ModelError
-from shared.model.neuron_machine import INSTALL, check_machine, claim_cores, instance_type, parse_cores
+from shared.model.neuron_machine import INSTALL, check_cores, check_machine, claim_cores, instance_type, parse_cores
 
 log = structlog.get_logger()
 
@@ -20,6 +20,12 @@ ENVIRONMENT = {  # what is left alone if it is set already
 }
 
 
+def cache_folder(setting: str) -> Path:
+    """Return where compiled graphs are kept."""
+    default = Path(os.environ.get("OUTRIDER_CACHE") or "~/.cache/outrider").expanduser() / "neff"
+    return Path(setting or os.environ.get("TORCH_NEURONX_NEFF_CACHE_DIR") or default)
+
+
 def open_neuron(cores: str, cache: str) -> tuple[torch.device, str]:
     """Take the cores, load the runtime, and return the device and how it is called.
 
@@ -27,11 +33,11 @@ def open_neuron(cores: str, cache: str) -> tuple[torch.device, str]:
     """
     check_machine()
     if cores:
+        check_cores(parse_cores(cores))
         os.environ["NEURON_RT_VISIBLE_CORES"] = cores
     if visible := os.environ.get("NEURON_RT_VISIBLE_CORES"):
         claim_cores(parse_cores(visible))
-    default = Path(os.environ.get("OUTRIDER_CACHE") or "~/.cache/outrider").expanduser() / "neff"
-    folder = Path(cache or os.environ.get("TORCH_NEURONX_NEFF_CACHE_DIR") or default)
+    folder = cache_folder(cache)
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["TORCH_NEURONX_NEFF_CACHE_DIR"] = str(folder)
     for name, value in ENVIRONMENT.items():

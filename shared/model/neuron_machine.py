@@ -3,6 +3,7 @@
 import os
 import re
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
@@ -56,27 +57,39 @@ def num_devices() -> int:
     return sum(bool(re.fullmatch(r"neuron\d+", path.name)) for path in DEVICES.glob("neuron*"))
 
 
+def logical_core() -> int:
+    """Return how many physical cores a logical one is: 2, unless NEURON_LOGICAL_NC_CONFIG is 1."""
+    return int(os.environ.get("NEURON_LOGICAL_NC_CONFIG") or 2)
+
+
 def num_cores() -> int:
-    """Return how many logical cores they have: Trainium2's eight, by one or, as is usual, in twos."""
-    return num_devices() * CORES_PER_DEVICE // int(os.environ.get("NEURON_LOGICAL_NC_CONFIG") or 2)
+    """Return how many logical cores the devices have together."""
+    return num_devices() * CORES_PER_DEVICE // logical_core()
 
 
-def parse_cores(text: str) -> range:
-    """Read `2` or `0-3`. Raises ModelError."""
-    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
-    cores = range(int(match[1]), int(match[2] or match[1]) + 1) if match else range(0)
-    if not cores:
-        raise ModelError(f"cores {text!r}: neither a core, as 2, nor a range, as 0-3")
+def parse_cores(text: str) -> list[int]:
+    """Read `2`, `0-3`, or several of these with commas between. Raises ModelError."""
+    cores: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+        span = range(int(match[1]), int(match[2] or match[1]) + 1) if match else range(0)
+        if not span:
+            raise ModelError(f"cores {text!r}: neither a core, as 2, nor a range, as 0-3")
+        cores += span
     return cores
 
 
-def claim_cores(cores: range) -> None:
+def check_cores(cores: Sequence[int]) -> None:
+    """Raise ModelError if this machine does not have them."""
+    if num_devices() and max(cores) >= num_cores():
+        raise ModelError(f"core {max(cores)}: this machine has {num_cores()} logical cores, 0 to {num_cores() - 1}")
+
+
+def claim_cores(cores: Sequence[int]) -> None:
     """Take these cores for this process, until it ends. A core is one process's alone.
 
-    Raises ModelError if there are not so many, or if another of our processes on this machine has one of them.
+    Raises ModelError if another of our processes on this machine has one of them.
     """
-    if num_devices() and cores[-1] >= num_cores():
-        raise ModelError(f"core {cores[-1]}: this machine has {num_cores()} logical cores, 0 to {num_cores() - 1}")
     LOCKS.mkdir(exist_ok=True)
     for core in cores:
         lock = FileLock(LOCKS / str(core))

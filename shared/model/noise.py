@@ -20,9 +20,9 @@ def row_key(seed: int, position: int) -> tuple[int, int]:
 
 def _mix(x: torch.Tensor, sixteen: torch.Tensor, fifteen: torch.Tensor) -> torch.Tensor:
     """Scramble 32-bit words one to one: `lowbias32` of C. Wellons' Hash Prospector, in wrapping int32 arithmetic."""
-    x = (x ^ (x >> sixteen & 0xFFFF)) * 0x21F0AAAD
-    x = (x ^ (x >> fifteen & 0x1FFFF)) * 0x735A2D97
-    return x ^ (x >> fifteen & 0x1FFFF)
+    x = (x ^ (torch.bitwise_right_shift(x, sixteen) & 0xFFFF)) * 0x21F0AAAD
+    x = (x ^ (torch.bitwise_right_shift(x, fifteen) & 0x1FFFF)) * 0x735A2D97
+    return x ^ (torch.bitwise_right_shift(x, fifteen) & 0x1FFFF)
 
 
 def gumbel(token_ids: torch.Tensor, seed: int, position: int) -> torch.Tensor:
@@ -35,7 +35,7 @@ def gumbel(token_ids: torch.Tensor, seed: int, position: int) -> torch.Tensor:
 
 def keyed_gumbel(token_ids: torch.Tensor, low: torch.Tensor | int, high: torch.Tensor | int) -> torch.Tensor:
     """Return the noise of these tokens in rows with these keys; all int32, broadcast. Returns float32."""
-    # Distances of shifts are tensors, since torch-mlir lowers no others.
+    # Distances of shifts are tensors, and `>>` is not used, since torch-mlir lowers no other shifts.
     distances = [torch.full((), bits, dtype=torch.int32, device=token_ids.device) for bits in (16, 15)]
     words = _mix(_mix(token_ids ^ low, *distances) ^ high, *distances)  # int32
     # 31 bits, so that small values, which are what wins, keep all of float32's precision.

@@ -64,6 +64,13 @@ class StaticLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is unt
         return int(self.keys.shape[2])
 
 
+def cache_shape(config: PretrainedConfig, num_slots: int, num_positions: int) -> torch.Size:
+    """Return the shape of a layer's keys, and of its values."""
+    text = config.get_text_config()
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return torch.Size((num_slots, text.num_key_value_heads, num_positions, head_dim))
+
+
 class StaticCache:
     """The tensors of all layers, allocated at once; they never move."""
 
@@ -71,12 +78,10 @@ class StaticCache:
         self, config: PretrainedConfig, num_slots: int, num_positions: int, dtype: torch.dtype, device: torch.device
     ) -> None:
         """Allocate."""
-        text = config.get_text_config()
-        head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        shape = (num_slots, text.num_key_value_heads, num_positions, head_dim)
+        shape = cache_shape(config, num_slots, num_positions)
         self.layers = [
             (torch.zeros(shape, dtype=dtype, device=device), torch.zeros(shape, dtype=dtype, device=device))
-            for _ in range(text.num_hidden_layers)
+            for _ in range(config.get_text_config().num_hidden_layers)
         ]
 
     @property

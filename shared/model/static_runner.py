@@ -53,9 +53,9 @@ class StaticRunner:
         `alone` says whether the graph of one row runs passes of one row a session. None is where it gives a row the
         same bits as the verify graph does, which is tried.
         """
-        self._graphs, self._sizes, self.device = graphs, graphs.sizes, device
+        self._graphs, self.sizes, self.device = graphs, graphs.sizes, device
         self.model, self.num_slots, self.max_length = graphs.model, graphs.sizes.num_slots, graphs.sizes.max_length
-        self.warmed = [self._warm(key) for key in self._sizes.keys]
+        self.warmed = [self._warm(key) for key in self.sizes.keys]
         self._alone = self._alone_is_exact() if alone is None else alone
         seconds = round(sum(warmed.seconds for warmed in self.warmed), 1)
         log.info("graphs are warm", device=device, graphs=len(self.warmed), seconds=seconds, row_graphs=self._alone)
@@ -69,9 +69,9 @@ class StaticRunner:
         waves: dict[tuple[int, int], list[_Piece]] = defaultdict(list)
         with torch.compiler.set_stance("fail_on_recompile"):
             for index, segment in enumerate(segments):
-                num_rows, most = len(segment.token_ids), self._sizes.verify_rows
+                num_rows, most = len(segment.token_ids), self.sizes.verify_rows
                 last = max(segment.num_logits, min(num_rows, most)) if segment.num_logits else 0
-                for piece in self._pieces(index, segment, range(num_rows - last), self._sizes.prefill_rows):
+                for piece in self._pieces(index, segment, range(num_rows - last), self.sizes.prefill_rows):
                     self._prefill(segment, piece)
                 for turn, piece in enumerate(self._pieces(index, segment, range(num_rows - last, num_rows), most)):
                     waves[turn, piece.bucket].append(piece)
@@ -84,7 +84,7 @@ class StaticRunner:
     def _pieces(self, index: int, segment: Segment, rows: range, most: int) -> Iterator[_Piece]:
         """Part rows where a bucket ends, and so that a piece has at most so many."""
         while rows:
-            bucket = self._sizes.bucket(segment.start + rows[0])
+            bucket = self.sizes.bucket(segment.start + rows[0])
             piece = rows[: min(most, bucket - segment.start - rows[0])]
             yield _Piece(index, bucket, piece)
             rows = rows[len(piece) :]
@@ -122,7 +122,7 @@ class StaticRunner:
 
     def _padding(self, kind: Kind) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the tokens and positions of a graph's rows if all are padding: each slot's scratch. [B, T] int32."""
-        num_slots, num_rows = self._sizes.shape(kind)
+        num_slots, num_rows = self.sizes.shape(kind)
         scratch = torch.arange(self.max_length, self.max_length + num_rows, dtype=torch.int32)
         return torch.zeros(num_slots, num_rows, dtype=torch.int32), scratch.repeat(num_slots, 1)
 
@@ -141,13 +141,13 @@ class StaticRunner:
         else:
             draw = DrawInputs.greedy(*token_ids.shape).to(device)
             self._graphs.verify(key, token_ids, positions, draw)[0].cpu()
-        return Warmed(key, self._sizes.shape(key.kind), perf_counter() - started)
+        return Warmed(key, self.sizes.shape(key.kind), perf_counter() - started)
 
     def _alone_is_exact(self) -> bool:
         """Return whether the graphs of one row give a row the bits that the verify graphs do. Uses the first slot."""
         vocabulary = range(self.model.config.get_text_config().vocab_size)
-        most = self._sizes.verify_rows
-        for bucket in self._sizes.buckets:
+        most = self.sizes.verify_rows
+        for bucket in self.sizes.buckets:
             tokens = random.Random(bucket).choices(vocabulary, k=min(bucket, 2 * most))  # noqa: S311 - no secret
             self._alone = False
             together = self.extend([Segment(0, bucket - len(tokens), tokens, most)])[0].logits  # [T, V]

@@ -1,0 +1,23 @@
+"""What a service can do besides serving: `python -m target_service compile`, and `doctor`."""
+
+import sys
+
+from shared import log
+from shared.errors import ModelError
+from shared.model.compile_graphs import compile_graphs
+from shared.model.doctor import DoctorSettings, doctor
+from shared.model.engine_settings import EngineSettings
+from shared.model.pairs import resolve_half
+
+
+def run_command(settings: type[EngineSettings], half: int) -> None:
+    """Run the command that the first argument names, with the settings of the others, and end the process."""
+    command = sys.argv.pop(1)
+    log.configure(command, "WARNING")
+    try:
+        if command == "doctor":
+            sys.exit(min(1, doctor(DoctorSettings.load(), half)))
+        given = settings.load()
+        compile_graphs(resolve_half(given.model, half), given)
+    except ModelError as error:
+        sys.exit(str(error))

@@ -1,0 +1,145 @@
+"""A backend of torch.compile that goes TorchNeuron's way as far as a CPU can, and keeps what it saw.
+
+Dynamo, then AOTAutograd, then torch-mlir's importer, then StableHLO; there neuronx-cc would take over, and here XLA
+compiles for the CPU. Keys and values are aliased, input to output, as TorchNeuron aliases what a graph mutates.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import ml_dtypes
+import numpy as np
+import torch
+from jax.extend.backend import get_backend
+from jaxlib import xla_client
+from torch._dynamo.backends.common import aot_autograd
+from torch._guards import TracingContext
+from torch_mlir import fx
+
+WANTED_INTEGERS = {torch.int32, torch.bool}
+SCALAR = r"dense<[^>]*> : tensor<1xf64>"  # of torch-mlir, which writes a number of Python's so and rounds it at once
+ROUNDED = r"stablehlo\.convert %\S+ : \(tensor<1xf64>\) -> tensor<1x(f32|bf16)>"
+
+
+@dataclass
+class Seen:
+    """One graph, and its calls."""
+
+    text: str = ""
+    """StableHLO."""
+    num_results: int = 0
+    """Besides what it mutates."""
+    faults: list[str] = field(default_factory=list)
+    mutated: list[frozenset[int]] = field(default_factory=list)
+    """Of each call, the addresses of the tensors that it mutated."""
+
+
+class StableHlo:
+    """The backend."""
+
+    def __init__(self) -> None:
+        """Begin with nothing seen."""
+        self.graphs: list[Seen] = []
+
+    def __call__(self, graph: torch.fx.GraphModule, inputs: Sequence[torch.Tensor], **_: Any) -> Callable[..., Any]:
+        """Compile a graph of Dynamo's."""
+        lower = aot_autograd(
+            fw_compiler=self._lower, decompositions=fx.get_decomposition_table(), keep_inference_input_mutations=False
+        )
+        compiled: Callable[..., Any] = lower(graph, inputs)
+        return compiled
+
+    def _lower(self, graph: torch.fx.GraphModule, inputs: Sequence[torch.Tensor]) -> Callable[..., Any]:
+        context = TracingContext.try_get()
+        assert context
+        assert context.fw_metadata
+        mutated = context.fw_metadata.mutated_inp_runtime_indices
+        results: Any = graph.graph.find_nodes(op="output")[0].args[0]
+        seen = Seen(num_results=len(results) - len(mutated), faults=faults_of(graph))
+        self.graphs.append(seen)
+        if seen.faults:
+            return _boxed(lambda args: graph(*args))
+        seen.text = str(fx.stateless_fx_import(graph, output_type=fx.OutputType.STABLEHLO, model_name="main"))
+        seen.faults = faults_of_text(seen.text)
+        execute = _compile(aliased(seen.text, mutated))
+
+        def run(args: list[torch.Tensor]) -> list[torch.Tensor]:
+            seen.mutated.append(frozenset(args[index].data_ptr() for index in mutated))
+            buffers = [_to_jax(arg) for arg in args]
+            before = [buffers[index].unsafe_buffer_pointer() for index in mutated]
+            outputs = execute(buffers)
+            if [output.unsafe_buffer_pointer() for output in outputs[: len(mutated)]] != before:
+                seen.faults.append("what is mutated was moved by XLA")
+            return [_to_torch(output) for output in outputs]
+
+        return _boxed(run)
+
+
+def faults_of(graph: torch.fx.GraphModule) -> list[str]:
+    """Return what a device of fixed shapes could not run: shapes and numbers that depend on data, and wrong types."""
+    faults = []
+    for node in graph.graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
+            faults.append(f"host sync: {node.target} brings a number to the host")
+        if isinstance(value, torch.Tensor):
+            if any(isinstance(size, torch.SymInt) for size in value.shape):
+                faults.append(f"dynamic shape: {node.target} {tuple(value.shape)}")
+            if value.dtype == torch.float64:
+                faults.append(f"float64: {node.target}")
+            if not value.is_floating_point() and value.dtype not in WANTED_INTEGERS:
+                faults.append(f"{value.dtype}: {node.target}")
+    return faults
+
+
+def faults_of_text(text: str) -> list[str]:
+    """Return likewise what StableHLO has that neuronx-cc should not get."""
+    lines = [line.strip() for line in text.splitlines()]
+    faults = [f"dynamic: {line}" for line in lines if re.search(r"tensor<[^>]*\?|dynamic_(?!slice|update)", line)]
+    faults += [f"float64: {s}" for s in lines if "f64" in s and not re.search(f"{SCALAR}|{ROUNDED}", s)]
+    if (functions := sum("func.func" in line for line in lines)) != 1:
+        faults.append(f"{functions} functions")
+    return faults
+
+
+def aliased(text: str, mutated: Sequence[int]) -> str:
+    """Let the results that stand first take the place of the inputs that they are new values of."""
+    head, body = text.split(") -> (", 1)
+    for result, index in enumerate(mutated):
+        head = re.sub(rf"(%arg{index}: tensor<[^>]*>)", rf"\1 {{tf.aliasing_output = {result} : i32}}", head)
+    return f"{head}) -> ({body}"
+
+
+def _compile(text: str) -> Callable[[Sequence[jax.Array]], list[jax.Array]]:
+    client = get_backend("cpu")
+    devices = xla_client.DeviceList(tuple(client.local_devices()[:1]))
+    executable = client.compile_and_load(text, devices, xla_client.CompileOptions())
+
+    def execute(buffers: Sequence[jax.Array]) -> list[jax.Array]:
+        outputs = executable.execute_sharded(buffers).disassemble_into_single_device_arrays()
+        return [array for (array,) in outputs]
+
+    return execute
+
+
+def _to_jax(tensor: torch.Tensor) -> jax.Array:
+    """Copy, so that what XLA overwrites is its own."""
+    tensor = tensor.detach().contiguous()
+    bits = tensor.dtype == torch.bfloat16
+    array = tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16) if bits else tensor.numpy()
+    return jax.device_put(jax.numpy.array(array, copy=True))
+
+
+def _to_torch(array: jax.Array) -> torch.Tensor:
+    copied = np.array(array)
+    if copied.dtype == ml_dtypes.bfloat16:
+        return torch.from_numpy(copied.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(copied)
+
+
+def _boxed(run: Callable[[list[torch.Tensor]], Any]) -> Callable[..., Any]:
+    run._boxed_call = True  # type: ignore[attr-defined]  # how AOTAutograd knows
+    return run
