@@ -32,7 +32,7 @@ class Sampler:
     @property
     def ended(self) -> bool:
         """Whether nothing can follow."""
-        return bool(self._processors) and any(processor.ended for processor in self._processors)
+        return any(processor.ended for processor in self._processors)
 
     @property
     def for_device(self) -> SamplingParams | None:
