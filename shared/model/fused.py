@@ -97,8 +97,8 @@ class FusedNorm(nn.Module):
 
 def _joined(linears: Sequence[nn.Linear]) -> nn.Linear:
     weight = torch.cat([linear.weight.detach() for linear in linears])
-    joined = nn.Linear(weight.shape[1], weight.shape[0], bias=linears[0].bias is not None, dtype=weight.dtype)
-    joined.weight.data = weight
+    joined = nn.Linear(weight.shape[1], weight.shape[0], bias=linears[0].bias is not None, device="meta")
+    joined.weight = nn.Parameter(weight, requires_grad=False)
     if joined.bias is not None:
-        joined.bias.data = torch.cat([linear.bias.detach() for linear in linears])
+        joined.bias = nn.Parameter(torch.cat([linear.bias.detach() for linear in linears]), requires_grad=False)
     return joined

@@ -3,8 +3,12 @@
 transformers can open a GGUF itself, but takes a minute for it, anew at every start; a folder opens in seconds.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
+import gguf as gguf_library
 import torch
 from gguf import GGUFReader, Keys
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
@@ -23,14 +27,16 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     not hold all of its model's weights.
     """
     try:
-        model, loading = AutoModelForCausalLM.from_pretrained(
-            gguf.parent,
-            gguf_file=gguf.name,
-            dtype=torch.bfloat16,
-            quantization_config=GgufConfig(dequantize=True),
-            output_loading_info=True,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        with _read_once():
+            model, loading = AutoModelForCausalLM.from_pretrained(
+                gguf.parent,
+                gguf_file=gguf.name,
+                dtype=torch.bfloat16,
+                quantization_config=GgufConfig(dequantize=True),
+                output_loading_info=True,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+            end_token_ids = _end_token_ids(gguf, tokenizer.get_vocab())
     # What the readers of a damaged or foreign file raise.
     except (ValueError, KeyError, IndexError, NotImplementedError, OSError, RuntimeError) as error:
         raise ModelError(f"{gguf}: not a GGUF that can be converted: {error}") from error
@@ -38,13 +44,24 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         raise ModelError(f"{gguf}: holds no weights for {', '.join(missing[:4])}")
     # Otherwise the folder would be opened as a quantized model.
     model.config.__dict__.pop("quantization_config", None)
-    model.generation_config.eos_token_id = _end_token_ids(gguf, tokenizer.get_vocab())
+    model.generation_config.eos_token_id = end_token_ids
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
 def _end_token_ids(gguf: Path, vocabulary: dict[str, int]) -> list[int]:
     """Return every token that ends a text or a turn, in order of ids."""
-    fields = GGUFReader(gguf).fields
+    fields = gguf_library.GGUFReader(gguf).fields
     listed = {int(fields[key].contents()) for key in END_KEYS if key in fields}
     return sorted(listed | {vocabulary[name] for name in END_NAMES & vocabulary.keys()})
+
+
+@contextmanager
+def _read_once() -> Iterator[None]:
+    """Read each file once in the block: transformers does it three times, each longer than to dequantize the weights."""
+    read = cache(lambda path: GGUFReader(path))
+    gguf_library.GGUFReader = lambda path: read(Path(path))
+    try:
+        yield
+    finally:
+        gguf_library.GGUFReader = GGUFReader

@@ -19,12 +19,12 @@ class HalfLinear(nn.Module):
         """Pack the layer's weight, [out, in]; the layer itself can be dropped afterwards."""
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        weight = linear.weight.detach().float()  # [out, in]
-        _, exponent = torch.frexp(weight.abs().max())
+        weight = linear.weight.detach()  # [out, in]
+        _, exponent = torch.frexp(torch.stack(weight.aminmax()).float().abs().max())
         shift = _HALF_EXPONENT - int(exponent)
         self._unscale = 2.0**-shift
         bias = None if linear.bias is None else linear.bias.detach().float()
-        self.packed = torch.ops.quantized.linear_prepack_fp16(weight * 2.0**shift, bias)
+        self.packed = torch.ops.quantized.linear_prepack_fp16(weight.float().mul_(2.0**shift), bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Multiply. x: [..., in] float32; returns [..., out] float32."""

@@ -1,5 +1,7 @@
 """Which kernels a model's linear layers run by, on this processor."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -36,10 +38,18 @@ def repack(model: PreTrainedModel, quant: Quant) -> None:
     Rounded weights (`quant`, which is not `auto`) are for drafts alone.
     """
     dtype = activation_dtype(model.dtype, quant)
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Linear):
-                setattr(parent, name, _quantized(child, quant, dtype))
+
+    def pack(parent: nn.Module, name: str) -> None:
+        setattr(parent, name, _quantized(getattr(parent, name), quant, dtype))
+
+    places = [
+        (parent, name)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, nn.Linear)
+    ]
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:  # a layer is packed by one thread, without the GIL
+        list(threads.map(lambda place: pack(*place), places))
     model.set_input_embeddings(_Embedding(model.get_input_embeddings(), dtype))
     for name, parameter in model.named_parameters():
         if "embedding" not in name:
