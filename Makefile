@@ -40,8 +40,8 @@ serve: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks all --report=docs/benchmarks.md --dollars-per-hour=$(DOLLARS_PER_HOUR) $(BENCH) --pair=$(PAIR) --target=$(TARGET) --draft=$(DRAFT) --k=$(K) --dtype=$(DTYPE) $(ENGINE)
 
-test: $(READY)
-	$(BIN)/python -m pytest
+test: $(READY) # a file a worker, of one thread as the services that it starts
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-real: $(READY)
 	$(BIN)/python -m pytest -m real --timeout 1800

@@ -87,6 +87,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartService]:
     with ExitStack() as stack:
 
         def start_one(module: str, **settings: object) -> Service:
+            settings = {"dtype": "bfloat16"} | settings
             key = (module, *sorted(settings.items(), key=str))
             if key not in started:
                 log = logs / f"{module}-{len(started)}.log"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from adversary import Adversary, serve
 from conftest import StartService, decoder
 from reference import Reference
@@ -90,6 +91,13 @@ def expected(toy: tuple[Path, Path]) -> list[list[int]]:
     return [reference.decode(case.prompt, case.params, MAX_TOKENS) for case in CASES]
 
 
+@pytest_asyncio.fixture(scope="module")
+async def alone(start: StartService, toy: tuple[Path, Path]) -> list[list[int]]:
+    """Decode every case by the target alone in bfloat16, one session at a time."""
+    async with decoder(start("target_service", model=toy[0], dtype="bfloat16").address, None) as decode:
+        return [tokens for tokens, _, _ in await run_all(decode, CASES, at_once=1, k=0)]
+
+
 @pytest.mark.parametrize("at_once", [1, 8])
 @pytest.mark.parametrize("draft", ["good", "perfect", "adversarial"])
 async def test_float32_equals_plain_loop(
@@ -114,14 +122,15 @@ async def test_float32_without_speculation(
 
 
 @pytest.mark.parametrize("draft", ["good", "perfect", "adversarial"])
-async def test_bfloat16_on_equals_off(start: StartService, toy: tuple[Path, Path], draft: str) -> None:
+async def test_bfloat16_on_equals_off(
+    start: StartService, toy: tuple[Path, Path], alone: list[list[int]], draft: str
+) -> None:
     """In bfloat16 every k and every load give the tokens that the target alone gives, one session at a time."""
     async with paired(start, toy, draft, "bfloat16") as decode:
         assert decode.target.row_exact
-        alone = await run_all(decode, CASES, at_once=1, k=0)
         for at_once in (1, 8):
             results = await run_all(decode, CASES, at_once)
-            assert [tokens for tokens, _, _ in results] == [tokens for tokens, _, _ in alone]
+            assert [tokens for tokens, _, _ in results] == alone
 
 
 async def test_cached_prefix_changes_nothing(start: StartService, toy: tuple[Path, Path]) -> None:

@@ -58,8 +58,8 @@ def _end_token_ids(gguf: Path, vocabulary: dict[str, int]) -> list[int]:
 
 @contextmanager
 def _read_once() -> Iterator[None]:
-    """Read each file once in the block: transformers does it three times, each longer than to dequantize the weights."""
-    read = cache(lambda path: GGUFReader(path))
+    """Read each file once in the block: transformers alone reads it three times, each as long as dequantizing it."""
+    read = cache(GGUFReader)
     gguf_library.GGUFReader = lambda path: read(Path(path))
     try:
         yield
