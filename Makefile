@@ -50,7 +50,7 @@ browser: $(READY)
 	$(BIN)/python -m scripts.browser
 
 contract: .venv/.contract
-	$(BIN)/python -m pytest -m contract tests/contract
+	$(BIN)/python -m pytest -m contract tests/contract tests/test_tensor_parallel.py
 
 check: $(READY)
 	$(BIN)/ruff check

@@ -10,6 +10,8 @@ from shared.errors import ModelError
 from shared.model.commands import run_command
 from shared.model.engine import Engine
 from shared.model.pairs import TARGET, resolve_half
+from shared.model.parallel import follow
+from shared.model.ranks import rank
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
 from shared.rpc import RpcServer
@@ -39,6 +41,8 @@ if __name__ == "__main__":
     settings = TargetSettings.load()
     log.configure("target", settings.log_level)
     try:
+        if rank():
+            follow(resolve_half(settings.model, TARGET), settings)
         asyncio.run(main(settings))
     except ModelError as error:
         sys.exit(f"setting model: {error}")

@@ -47,13 +47,15 @@ class Service:
 
 
 @contextmanager
-def service(module: str, log: Path, **settings: object) -> Iterator[Service]:
-    """Run `python -m module` with these settings, from when it serves to the end of the block."""
+def service(module: str, log: Path, *, ranks: object = 1, **settings: object) -> Iterator[Service]:
+    """Run `python -m module` with these settings, from when it serves to the end of the block; several by torchrun."""
     settings = {"address": "127.0.0.1:0"} | settings
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks != 1 else []
+    command = [sys.executable, *torchrun, "-m", module, *flags]
     with log.open("wb") as sink:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen([sys.executable, "-m", module, *flags], cwd=ROOT, stderr=sink, env=environment)
+        process = subprocess.Popen(command, cwd=ROOT, stderr=sink, env=environment)
     running = Service(process, "", log)
     try:
         deadline = time.monotonic() + 120

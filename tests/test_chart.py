@@ -138,7 +138,10 @@ def test_drain_and_safety(manifests: list[Manifest]) -> None:
         (container,) = pod["containers"]
         env = {variable["name"]: variable["value"] for variable in container["env"]}
         sleep = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
-        assert pod["terminationGracePeriodSeconds"] >= float(env["OUTRIDER_GRACE_SECONDS"]) + sleep + 5
+        grace_seconds = float(env["OUTRIDER_GRACE_SECONDS"])
+        assert pod["terminationGracePeriodSeconds"] >= grace_seconds + sleep + 5
+        assert ("command" in container) == ("TORCH_ELASTIC_SHUTDOWN_TIMEOUT" in env)
+        assert float(env.get("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "inf")) >= grace_seconds + 5
         assert pod["securityContext"]["runAsNonRoot"]
         assert container["securityContext"]["readOnlyRootFilesystem"]
 
@@ -174,13 +177,16 @@ def test_each_service_is_scaled_by_metrics_that_exist() -> None:
 
 
 def test_trn2_asks_for_neuron_cores() -> None:
-    """Target and draft have cores of their own, time to compile, and one cache of what was compiled."""
+    """Target and draft have cores of their own, one a rank, time to compile, and one cache of what was compiled."""
     manifests = render("values-trn2.yaml", "1.37.0")
+    command = " ".join(containers(manifests)["target"]["command"])
+    assert command == "python -m torch.distributed.run --standalone --nproc-per-node=8 -m target_service"
+    assert "command" not in containers(manifests)["draft"]
     cores = {
         name: container["resources"]["limits"].get("aws.amazon.com/neuroncore")
         for name, container in containers(manifests).items()
     }
-    assert cores == {"gateway": None, "draft": 1, "target": 32}
+    assert cores == {"gateway": None, "draft": 1, "target": 8}
     for name in ("draft", "target"):
         container = containers(manifests)[name]
         assert container["startupProbe"]["failureThreshold"] * 10 >= 4.75 * 3600

@@ -6,19 +6,23 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT
 from mix import trial_settings
+from transformers import AutoConfig
 
 from shared.errors import ModelError
 from shared.model import neuron_machine
 from shared.model.compile_graphs import compile_graphs
 from shared.model.doctor import doctor_findings
+from shared.model.footprint import Footprint
+from shared.model.graphs import GraphSizes
 from shared.model.pairs import TARGET
 
 
 def test_compile(toy: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     """A line for each graph of the set, with its shapes and seconds, and what stays on the device."""
-    compile_graphs(toy[1], trial_settings(toy[1], device="cpu", max_length=100))
+    compile_graphs(toy[1], trial_settings(toy[1], max_length=100))
     printed = capsys.readouterr().out
     lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if "│" in line]
     shapes = {"prefill": "1 x 16", "verify": "3 x 5", "row": "3 x 1"}
@@ -67,3 +71,15 @@ def test_doctor_of_a_trn2(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, toy: 
     monkeypatch.setattr("shared.model.doctor.TRN2_CORE_GB", 1)
     (memory,) = [f for f in doctor_findings(many, TARGET) if f.what == "memory, GB"]
     assert "more than the 1 GB of a logical core: fewer slots" in memory.advice
+
+
+def test_ranks_share_the_memory(toy: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of two has half of all keys, values and weights but the norms'; the logits of a pass are whole."""
+    config, sizes = AutoConfig.from_pretrained(toy[0]), GraphSizes.of(trial_settings(toy[0]), 128)
+    alone = Footprint.of(config, torch.float32, sizes)
+    for name, value in {"TORCHELASTIC_RUN_ID": "a", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    shared = Footprint.of(config, torch.float32, sizes)
+    assert shared.cache * 2 == alone.cache
+    assert 0 < shared.weights - alone.weights / 2 < 0.01 * alone.weights
+    assert shared.logits == alone.logits

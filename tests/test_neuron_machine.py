@@ -12,7 +12,7 @@ from shared.errors import ModelError
 from shared.model import neuron_machine
 from shared.model.device import open_runner
 from shared.model.engine_settings import EngineSettings
-from shared.model.neuron import open_neuron
+from shared.model.neuron import open_neuron, own_cores
 from shared.model.neuron_machine import Package, check_cores, claim_cores, parse_cores
 
 
@@ -111,3 +111,13 @@ def test_cores_that_are_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         check_cores(range(2, 5))
     monkeypatch.setenv("NEURON_LOGICAL_NC_CONFIG", "1")
     check_cores(range(2, 5))
+
+
+def test_each_rank_has_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those that the ranks see together, of which there have to be as many."""
+    assert own_cores("4-7") == [4, 5, 6, 7]
+    for name, value in {"TORCHELASTIC_RUN_ID": "a", "WORLD_SIZE": "4", "RANK": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert own_cores("4-7") == [6]
+    with pytest.raises(ModelError, match="cores 0-7: 8 for 4 ranks"):
+        own_cores("0-7")

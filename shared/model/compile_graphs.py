@@ -11,6 +11,7 @@ from shared.model.engine_settings import EngineSettings
 from shared.model.footprint import Footprint
 from shared.model.linears import resolve
 from shared.model.loader import row_exact
+from shared.model.parallel import lead
 from shared.model.static_runner import StaticRunner
 
 MB = 10**6
@@ -18,7 +19,7 @@ MB = 10**6
 
 def compile_graphs(folder: Path, settings: EngineSettings) -> None:
     """Compile each graph, run it once, and print what it took. Raises ModelError."""
-    runner = open_runner(folder, settings.model_copy(update={"device": "neuron"}), resolve(settings.quant))
+    runner = open_runner(folder, settings, resolve(settings.quant))
     if not isinstance(runner, StaticRunner):
         raise ModelError(f"device {runner.device}: it has no graphs to compile")
     config = runner.model.config
@@ -36,4 +37,4 @@ def compile_graphs(folder: Path, settings: EngineSettings) -> None:
     console = Console()
     console.print(table)
     console.print(f"on the device: weights {needs.weights / MB:.1f} MB, keys and values {needs.cache / MB:.1f} MB")
-    console.print(f"rows are the same bits alone and together: {row_exact(runner, sizes.num_slots, vocab_size)}")
+    console.print(f"rows are the same bits alone and together: {row_exact(lead(runner), sizes.num_slots, vocab_size)}")

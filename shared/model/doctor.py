@@ -100,7 +100,7 @@ def fit_finding(settings: EngineSettings, half: int) -> Finding:
     found = ", ".join(f"{name} {size / GB:.2f}" for name, size in parts.items())
     has = TRN2_CORE_GB * logical_core() / 2
     fits = needs.total <= has * GB
-    advice = f"more than the {has:g} GB of a logical core: fewer slots, a shorter max-length, or tensor parallelism"
+    advice = f"more than the {has:g} GB of a logical core: fewer slots, a shorter max-length, or more ranks by torchrun"
     return Finding("memory, GB", f"{found}: {needs.total / GB:.2f} of {has:g}", "" if fits else advice)
 
 

@@ -18,6 +18,7 @@ from shared.model.engine_settings import EngineSettings
 from shared.model.grammar import GrammarMask, Grammars
 from shared.model.linears import resolve
 from shared.model.loader import row_exact
+from shared.model.parallel import lead
 from shared.model.runner import Runner
 from shared.model.sampler import Sampler
 from shared.model.scheduler import Scheduler
@@ -51,7 +52,8 @@ class Engine:
             torch.set_num_threads(settings.threads)
         quant = resolve(settings.quant)
         runner = open_runner(folder, settings, quant)
-        on = on_device(runner, settings.device, settings.profile)
+        together = lead(runner)
+        on = on_device(together, settings.device, settings.profile)
         vocab_size = runner.model.config.get_text_config().vocab_size
         tokenizer = AutoTokenizer.from_pretrained(folder)
         vocabulary = tokenizer.get_vocab()
@@ -65,7 +67,7 @@ class Engine:
             num_slots=settings.num_slots,
             device=on.device,
             dtype=settings.dtype if quant == "none" else f"{settings.dtype}, {quant} weights",
-            row_exact=quant == "none" and row_exact(runner, runner.num_slots, vocab_size),
+            row_exact=quant == "none" and row_exact(together, runner.num_slots, vocab_size),
         )
         log.info("model loaded", folder=str(folder), row_exact=info.row_exact, dtype=info.dtype, device=on.device)
         ends = runner.model.generation_config.eos_token_id

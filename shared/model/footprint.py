@@ -6,6 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from shared.model.graphs import GraphSizes
+from shared.model.parts import num_weights
 from shared.model.static_cache import cache_shape
 
 GB = 10**9
@@ -14,7 +15,7 @@ TRN2_CORE_GB = 24  # of a logical core that is two physical ones: a Trainium2 ha
 
 @dataclass(frozen=True)
 class Footprint:
-    """What stays on the device, and the largest result of a pass, in bytes, without what a compiler adds."""
+    """What stays on this rank's device, and the largest result of a pass, in bytes, without what a compiler adds."""
 
     weights: int
     cache: int
@@ -30,8 +31,7 @@ class Footprint:
         """Work it out from shapes alone."""
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
-        num_weights = sum(parameter.numel() for parameter in model.parameters())
         text = config.get_text_config()
         cache = cache_shape(config, sizes.num_slots, sizes.num_positions).numel() * 2 * text.num_hidden_layers
         logits = sizes.num_slots * sizes.verify_rows * text.vocab_size
-        return cls(num_weights * dtype.itemsize, cache * dtype.itemsize, logits * dtype.itemsize)
+        return cls(num_weights(model) * dtype.itemsize, cache * dtype.itemsize, logits * dtype.itemsize)

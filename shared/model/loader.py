@@ -5,8 +5,9 @@ from pathlib import Path
 
 import structlog
 import torch
-from transformers import AutoModelForCausalLM, DynamicCache, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PretrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
+from transformers.distributed import DistributedConfig
 
 from shared.errors import ModelError
 from shared.model import attention
@@ -15,6 +16,8 @@ from shared.model.fused import fuse
 from shared.model.graphs import Graphs, GraphSizes
 from shared.model.linears import repack
 from shared.model.model_runner import MAX_ROWS, ModelRunner
+from shared.model.parts import check_parts, take_parts
+from shared.model.ranks import join, num_ranks
 from shared.model.row_counts import RowCounts
 from shared.model.runner import Runner
 from shared.model.static_runner import StaticRunner
@@ -30,8 +33,7 @@ def load_runner(folder: Path, dtype: str, num_slots: int, max_length: int, quant
 
     Raises ModelError for a model that cannot be rewound or that our attention does not compute.
     """
-    model = _open(folder, dtype)
-    probe, expected = _probe(model)
+    model, probe, expected = _open(folder, dtype)
     model.set_attn_implementation(attention.NAME)
     fuse(model)
     any_count = RowCounts(range(1, MAX_ROWS + 1))
@@ -46,8 +48,7 @@ def load_static_runner(folder: Path, settings: EngineSettings, device: torch.dev
 
     Raises ModelError for a model that cannot be rewound or that our attention does not compute.
     """
-    model = _open(folder, settings.dtype)
-    probe, expected = _probe(model)
+    model, probe, expected = _open(folder, settings.dtype)
     sizes = GraphSizes.of(settings, own_length(model.config, settings.max_length))
     try:
         runner = StaticRunner(Graphs(model, sizes, device, settings.compile_backend), name)
@@ -74,10 +75,21 @@ def row_exact(runner: Runner, num_slots: int, vocab_size: int) -> bool:
     return True
 
 
-def _open(folder: Path, dtype: str) -> PreTrainedModel:
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[dtype], attn_implementation="sdpa").eval()
+def _open(folder: Path, dtype: str) -> tuple[PreTrainedModel, list[int], torch.Tensor]:
+    """Return the model, or this rank's part of it, and the probe."""
+    spread = None
+    if num_ranks() > 1:
+        check_parts(AutoConfig.from_pretrained(folder))
+        join()
+        spread = DistributedConfig(tp_plan="auto")
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=DTYPES[dtype], attn_implementation="sdpa", distributed_config=spread
+    ).eval()
     _refuse_unrewindable(model)
-    return model
+    probe, expected = _probe(model)
+    if spread:
+        take_parts(model)
+    return model, probe, expected
 
 
 def own_length(config: PretrainedConfig, max_length: int) -> int:
@@ -100,7 +112,7 @@ def _probe(model: PreTrainedModel) -> tuple[list[int], torch.Tensor]:
     """Return 24 tokens and the logits that the model itself computes of them, [24, V]."""
     probe = random.Random(0).choices(range(model.config.get_text_config().vocab_size), k=24)  # noqa: S311 - no secret
     with torch.inference_mode():
-        return probe, model(torch.tensor([probe])).logits[0]
+        return probe, model(torch.tensor([probe], device=model.device)).logits[0].cpu()
 
 
 def _refuse_miscomputed(runner: Runner, name: str, probe: list[int], expected: torch.Tensor) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from shared.errors import ModelError
 from shared.model.neuron_machine import INSTALL, check_cores, check_machine, claim_cores, instance_type, parse_cores
+from shared.model.ranks import num_ranks, rank
 
 log = structlog.get_logger()
 
@@ -26,6 +27,16 @@ def cache_folder(setting: str) -> Path:
     return Path(setting or os.environ.get("TORCH_NEURONX_NEFF_CACHE_DIR") or default)
 
 
+def own_cores(visible: str) -> list[int]:
+    """Return this process's cores, of those that all ranks see: one a rank, or all if alone. Raises ModelError."""
+    cores = parse_cores(visible)
+    if num_ranks() == 1:
+        return cores
+    if len(cores) != num_ranks():
+        raise ModelError(f"cores {visible}: {len(cores)} for {num_ranks()} ranks, of which each has one")
+    return cores[rank() : rank() + 1]
+
+
 def open_neuron(cores: str, cache: str) -> tuple[torch.device, str]:
     """Take the cores, load the runtime, and return the device and how it is called.
 
@@ -36,7 +47,7 @@ def open_neuron(cores: str, cache: str) -> tuple[torch.device, str]:
         check_cores(parse_cores(cores))
         os.environ["NEURON_RT_VISIBLE_CORES"] = cores
     if visible := os.environ.get("NEURON_RT_VISIBLE_CORES"):
-        claim_cores(parse_cores(visible))
+        claim_cores(own_cores(visible))
     folder = cache_folder(cache)
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["TORCH_NEURONX_NEFF_CACHE_DIR"] = str(folder)

@@ -7,6 +7,8 @@ import torch
 from transformers import Cache, PretrainedConfig
 from transformers.cache_utils import CacheLayerMixin
 
+from shared.model.ranks import num_ranks
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -65,10 +67,10 @@ class StaticLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is unt
 
 
 def cache_shape(config: PretrainedConfig, num_slots: int, num_positions: int) -> torch.Size:
-    """Return the shape of a layer's keys, and of its values."""
+    """Return the shape of a layer's keys, and of its values, on this rank."""
     text = config.get_text_config()
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return torch.Size((num_slots, text.num_key_value_heads, num_positions, head_dim))
+    return torch.Size((num_slots, text.num_key_value_heads // num_ranks(), num_positions, head_dim))
 
 
 class StaticCache:
