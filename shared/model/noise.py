@@ -6,7 +6,6 @@ how many tokens at a time (Gumbel-max coupling: Daliri, Musco, Suresh, arXiv 240
 
 import hashlib
 import struct
-from collections.abc import Sequence
 
 import torch
 
@@ -19,24 +18,11 @@ def row_key(seed: int, position: int) -> tuple[int, int]:
     return struct.unpack("<ii", digest)
 
 
-def _constants(device: torch.device) -> list[torch.Tensor]:
-    """Return the int32 constants of `_mix`.
-
-    Distances of shifts are tensors, and `>>` is not used, since torch-mlir lowers no other shifts.
-    """
-    numbers = (16, 0xFFFF, 0x21F0AAAD, 15, 0x1FFFF, 0x735A2D97)
-    return [torch.full((), number, dtype=torch.int32, device=device) for number in numbers]
-
-
-_ON_HOST = _constants(torch.device("cpu"))  # a number costs a small operation as much again as the operation
-
-
-def _mix(x: torch.Tensor, constants: Sequence[torch.Tensor]) -> torch.Tensor:
+def _mix(x: torch.Tensor, sixteen: torch.Tensor, fifteen: torch.Tensor) -> torch.Tensor:
     """Scramble 32-bit words one to one: `lowbias32` of C. Wellons' Hash Prospector, in wrapping int32 arithmetic."""
-    sixteen, low_16, first, fifteen, low_17, second = constants
-    x = (x ^ (torch.bitwise_right_shift(x, sixteen) & low_16)) * first
-    x = (x ^ (torch.bitwise_right_shift(x, fifteen) & low_17)) * second
-    return x ^ (torch.bitwise_right_shift(x, fifteen) & low_17)
+    x = (x ^ (torch.bitwise_right_shift(x, sixteen) & 0xFFFF)) * 0x21F0AAAD
+    x = (x ^ (torch.bitwise_right_shift(x, fifteen) & 0x1FFFF)) * 0x735A2D97
+    return x ^ (torch.bitwise_right_shift(x, fifteen) & 0x1FFFF)
 
 
 def gumbel(token_ids: torch.Tensor, seed: int, position: int) -> torch.Tensor:
@@ -44,18 +30,14 @@ def gumbel(token_ids: torch.Tensor, seed: int, position: int) -> torch.Tensor:
 
     token_ids: [N] int32. Returns [N] float32, between -2.9 and MAX_GUMBEL.
     """
-    return _gumbel(token_ids, *row_key(seed, position), _ON_HOST)
+    return keyed_gumbel(token_ids, *row_key(seed, position))
 
 
-def keyed_gumbel(token_ids: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+def keyed_gumbel(token_ids: torch.Tensor, low: torch.Tensor | int, high: torch.Tensor | int) -> torch.Tensor:
     """Return the noise of these tokens in rows with these keys; all int32, broadcast. Returns float32."""
-    return _gumbel(token_ids, low, high, _constants(token_ids.device))
-
-
-def _gumbel(
-    token_ids: torch.Tensor, low: torch.Tensor | int, high: torch.Tensor | int, constants: Sequence[torch.Tensor]
-) -> torch.Tensor:
-    words = _mix(_mix(token_ids ^ low, constants) ^ high, constants)  # int32
+    # Distances of shifts are tensors, and `>>` is not used, since torch-mlir lowers no other shifts.
+    distances = [torch.full((), bits, dtype=torch.int32, device=token_ids.device) for bits in (16, 15)]
+    words = _mix(_mix(token_ids ^ low, *distances) ^ high, *distances)  # int32
     # 31 bits, so that small values, which are what wins, keep all of float32's precision.
     uniform = ((words & 0x7FFFFFFF).float() + 0.5) * 2.0**-31
     return -torch.log(-torch.log1p(-uniform.clamp(max=1 - 2.0**-24)))
