@@ -102,7 +102,7 @@ async def harmed(
 async def test_every_output_validates(start: StartService, toy: tuple[Path, Path], tokenizer: ChatTokenizer) -> None:
     """300 random schemas: the output parses, validates, ends by itself, and is the same when a draft means harm.
 
-    A sixth of them are decoded without speculation too.
+    A third of them are decoded without speculation too.
     """
     turns = asyncio.Semaphore(8)
     target = start("target_service", model=toy[0], dtype="float32").address
@@ -121,7 +121,7 @@ async def test_every_output_validates(start: StartService, toy: tuple[Path, Path
             rounds = await run(decode, params, (1, 2, 3, 4, 8)[seed % 5])
             token_ids = [token_id for done in rounds for token_id in done.token_ids]
             assert await harmed(client, params, token_ids, random.Random(seed)) == token_ids
-            if seed % 6 == 0:
+            if seed % 3 == 0:
                 plain = await run(decode, params, 0)
                 assert [token_id for done in plain for token_id in done.token_ids] == token_ids
         text = text_of(tokenizer, rounds, params)
