@@ -29,10 +29,11 @@ class HalfLinear(nn.Module):
         self._unscale = 2.0**-shift
         bias = None if linear.bias is None else linear.bias.detach().float()
         size = max(_SLAB_BYTES // (2 * self.in_features) // _OUTPUTS_GRAIN, 1) * _OUTPUTS_GRAIN  # outputs of a slab
-        biases = [None] * -(-self.out_features // size) if bias is None else torch.split(bias, size)
         self.packed = [
-            torch.ops.quantized.linear_prepack_fp16(slab.float().mul_(2.0**shift), slab_bias)
-            for slab, slab_bias in zip(torch.split(weight, size), biases, strict=True)
+            torch.ops.quantized.linear_prepack_fp16(
+                weight[at : at + size].float() * 2.0**shift, None if bias is None else bias[at : at + size]
+            )
+            for at in range(0, self.out_features, size)
         ]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -39,7 +39,8 @@ def repack(model: PreTrainedModel, quant: Quant) -> None:
     """
     dtype = activation_dtype(model.dtype, quant)
 
-    def pack(parent: nn.Module, name: str) -> None:
+    def pack(place: tuple[nn.Module, str]) -> None:
+        parent, name = place
         setattr(parent, name, _quantized(getattr(parent, name), quant, dtype))
 
     places = [
@@ -49,7 +50,7 @@ def repack(model: PreTrainedModel, quant: Quant) -> None:
         if isinstance(child, nn.Linear)
     ]
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:  # a layer is packed by one thread, without the GIL
-        list(threads.map(lambda place: pack(*place), places))
+        list(threads.map(pack, places))
     model.set_input_embeddings(_Embedding(model.get_input_embeddings(), dtype))
     for name, parameter in model.named_parameters():
         if "embedding" not in name:
