@@ -89,7 +89,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartService]:
     with ExitStack() as stack:
 
         def start_one(module: str, **settings: object) -> Service:
-            settings = {"dtype": "bfloat16"} | settings
+            settings = {"dtype": "bfloat16"} | settings  # the default: who names it and who does not share a service
             key = (module, *sorted(settings.items(), key=str))
             if key not in started:
                 log = logs / f"{module}-{len(started)}.log"
@@ -115,6 +115,19 @@ async def decoder(target: str, draft: str | None, deadline_seconds: float = 30) 
         watching.cancel()
         await draft_client.close()
         await target_client.close()
+
+
+def after(count: int, call: Callable[[], object]) -> Callable[[], None]:
+    """Return what makes the call once it has been called so often."""
+    left = count
+
+    def one() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            call()
+
+    return one
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import grpc
 import pytest
-from conftest import StartService, decoder, service
+from conftest import StartService, after, decoder, service
 from structlog.testing import capture_logs
 
 from gateway.decoder import Decoder
@@ -60,14 +60,7 @@ async def test_target_lost_under_eight_streams(
     with service("target_service", tmp_path / "target.log", model=toy[0], dtype="float32") as leaves:
         async with decoder(f"ipv4:{stays.address},{leaves.address}", draft.address, deadline_seconds=0.2) as decode:
             await asyncio.sleep(0.5)  # the channel does not tell when it has reached both
-            num_rounds = 0
-
-            def progress() -> None:
-                nonlocal num_rounds
-                num_rounds += 1
-                if num_rounds == 6 * SLOTS:
-                    leaves.send(signal_number)
-
+            progress = after(6 * SLOTS, lambda: leaves.send(signal_number))
             with capture_logs() as logs:
                 got = await asyncio.gather(*(run(decode, number, progress=progress) for number in range(2 * SLOTS)))
             assert got == expected

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Service, StartService, decoder, service
+from conftest import Service, StartService, after, decoder, service
 from structlog.testing import capture_logs
 from test_lossless import Case, make_cases
+from test_target_lost import LOST
 from transformers import AutoConfig, GPT2Config
 
 from gateway.decoder import Decoder
@@ -19,7 +20,6 @@ from shared.model.parts import check_parts
 
 CASES = make_cases(20)
 MAX_TOKENS = 32
-LOST = "target lost: the session goes on at another replica"
 
 
 async def run(decode: Decoder, case: Case, k: int, progress: Callable[[], None] = lambda: None) -> list[int]:
@@ -54,19 +54,6 @@ def followers(target: Service) -> list[int]:
     children = Path(f"/proc/{target.process.pid}/task/{target.process.pid}/children").read_text().split()
     environments = {int(pid): Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") for pid in children}
     return [pid for pid, environment in environments.items() if b"RANK=1" in environment]
-
-
-def after(count: int, call: Callable[[], object]) -> Callable[[], None]:
-    """Return what makes the call once it has been called so often."""
-    left = count
-
-    def one() -> None:
-        nonlocal left
-        left -= 1
-        if not left:
-            call()
-
-    return one
 
 
 async def test_two_ranks_are_one_target(
