@@ -1,9 +1,9 @@
 # One file, five images: `--target gateway`, `target`, `draft`, and `target-neuron`, `draft-neuron` for Trainium.
-#   BASE_IMAGE         Python >= 3.11 with pip and venv
-#   NEURON_IMAGE       for the two last, in the place of it: AWS's deep-learning container with native torch-neuronx,
-#                      "PyTorch Training (TorchNeuron)"; its tag is in AWS's gallery
-#   TORCH_INDEX        a wheel index with CPU builds of torch; without it PyPI's build comes, with CUDA, several GB
-#   VERSION, REVISION  what the labels say
+#   BASE_IMAGE    Python >= 3.11 with pip and venv
+#   NEURON_IMAGE  for the two last, in the place of it: AWS's deep-learning container with native torch-neuronx,
+#                 "PyTorch Training (TorchNeuron)"; its tag is in AWS's gallery
+#   TORCH_INDEX   a wheel index with CPU builds of torch; without it PyPI's build comes, with CUDA, several GB
+# Labels are the build command's (docs/deploy.md), so that a new revision leaves the layers as they are.
 ARG BASE_IMAGE=python:3.11-slim
 ARG NEURON_IMAGE=${BASE_IMAGE}
 
@@ -44,13 +44,6 @@ RUN find / -xdev \( -path '*-packages/pip*' -o -path '*-packages/setuptools*' -o
     && ! command -v gcc && ! command -v make && ! python3 -m pip --version 2> /dev/null \
     && useradd --uid 10001 outrider
 WORKDIR /app
-ARG VERSION=
-ARG REVISION=
-LABEL org.opencontainers.image.title=Outrider \
-    org.opencontainers.image.description="Lossless speculative decoding as services" \
-    org.opencontainers.image.licenses=Apache-2.0 \
-    org.opencontainers.image.version=${VERSION} \
-    org.opencontainers.image.revision=${REVISION}
 
 FROM runtime AS runtime-model
 COPY --from=build-model /opt/venv /opt/venv
@@ -89,15 +82,8 @@ WORKDIR /app
 COPY --from=build /app/pyproject.toml /app/requirements.py ./
 RUN python -c "import torch; print(f'torch=={torch.__version__}')" > constraints.txt \
     && python requirements.py model | grep -v '^torch[^a-z]' > requirements.txt \
-    && pip --python "$(command -v python)" install --no-cache-dir --no-compile -c constraints.txt -r requirements.txt \
+    && python -m pip install --no-cache-dir --no-compile -c constraints.txt -r requirements.txt \
     && rm pyproject.toml requirements.py requirements.txt constraints.txt
-ARG VERSION=
-ARG REVISION=
-LABEL org.opencontainers.image.title=Outrider \
-    org.opencontainers.image.description="Lossless speculative decoding as services, on Trainium" \
-    org.opencontainers.image.licenses=Apache-2.0 \
-    org.opencontainers.image.version=${VERSION} \
-    org.opencontainers.image.revision=${REVISION}
 COPY shared shared
 USER 10001
 

@@ -1,9 +1,10 @@
 """`make compose-test`: builds the images, brings compose.yaml up, kills the draft in mid-stream, takes it all down.
 
-ENGINE is `podman`, with buildah and podman-compose, where they are, else `docker`. BASE_IMAGE and TORCH_INDEX are the
-Dockerfile's. BUILD_FLAGS go to the build as they are. A host that has packages, such as torch's build for the CPU, in
-folders of its own gives them to buildah by `--volume`: each folder, pip's configuration that names them, and the
-certificates that pip trusts.
+ENGINE is `podman`, with buildah and podman-compose, where they are, else `docker`. BASE_IMAGE, TORCH_INDEX and
+NEURON_IMAGE are the Dockerfile's; with the last, which here may be any image that has torch, the images for Trainium
+are built too, and asked what they lack. BUILD_FLAGS go to the build as they are. A host that has packages, such as
+torch's build for the CPU, in folders of its own gives them to buildah by `--volume`: each folder, pip's configuration
+that names them, and the certificates that pip trusts.
 """
 
 import os
@@ -27,6 +28,7 @@ ENGINE = os.environ.get("ENGINE") or ("podman" if shutil.which("podman-compose")
 COMPOSE = ["docker", "compose"] if ENGINE == "docker" else ["podman-compose"]
 # Layers, so that what the images share is made once; docker's format, since the other has no health checks.
 BUILDAH = ["buildah", "bud", "--isolation=chroot", "--format=docker", "--layers"]
+ARGUMENTS = ("BASE_IMAGE", "TORCH_INDEX", "NEURON_IMAGE")
 PREFIX = "" if ENGINE == "docker" else "localhost/"
 ENVIRONMENT = os.environ | {"PORT": PORT, "IMAGE_PREFIX": PREFIX, "COMPOSE_PROJECT_NAME": PROJECT}
 
@@ -49,24 +51,37 @@ import importlib.util, os, sys
 problems = ["runs as root"] * (os.getuid() == 0)
 problems += [f"has {name}" for name in sys.argv[1:] if importlib.util.find_spec(name)]
 problems += ["can write to its root"] * (not os.statvfs("/").f_flag & os.ST_RDONLY)
-sys.exit("; ".join(problems))
+sys.exit("; ".join(problems) or 0)
 """
 
 
-def build() -> dict[str, float]:
-    """Build the three images and return their sizes in megabytes."""
+def build(name: str) -> str:
+    """Build one of the Dockerfile's targets and return its image."""
     tool = ["docker", "build"] if ENGINE == "docker" else BUILDAH
-    arguments = [
-        f"--build-arg={name}={os.environ[name]}" for name in ("BASE_IMAGE", "TORCH_INDEX") if name in os.environ
-    ]
-    arguments += [f"--build-arg=VERSION={VERSION}", f"--build-arg=REVISION={read('git', 'rev-parse', 'HEAD')}"]
-    flags = shlex.split(os.environ.get("BUILD_FLAGS", ""))
-    sizes = {}
-    for name in SERVICES:
-        image = f"{PREFIX}outrider-{name}"
-        run(*tool, *flags, *arguments, "--target", name, "-t", image, ".")
-        sizes[name] = int(read(ENGINE, "image", "inspect", "--format", "{{.Size}}", image)) / 1e6
-    return sizes
+    image = f"{PREFIX}outrider-{name}"
+    arguments = [f"--build-arg={key}={os.environ[key]}" for key in ARGUMENTS if key in os.environ]
+    revision = read("git", "rev-parse", "HEAD")
+    labels = {"title": "Outrider", "licenses": "Apache-2.0", "version": VERSION, "revision": revision}
+    arguments += [f"--label=org.opencontainers.image.{key}={value}" for key, value in labels.items()]
+    run(*tool, *shlex.split(os.environ.get("BUILD_FLAGS", "")), *arguments, "--target", name, "-t", image, ".")
+    return image
+
+
+def check_neuron() -> None:
+    """Build the images for Trainium; end the process unless they run confined, with the torch of the image below."""
+    version = ("python", "-c", "import torch; print(torch.__version__)")
+    below = read(ENGINE, "run", "--rm", os.environ["NEURON_IMAGE"], *version)
+    for service in ("target", "draft"):
+        image = build(f"{service}-neuron")
+        confined = (ENGINE, "run", "--rm", "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", image)
+        run(*confined, "python", "-c", CONFINED)
+        if (own := read(*confined, *version)) != below:
+            sys.exit(f"{service}-neuron has torch {own} in the place of {below}")
+        doctor = [*confined, "python", "-m", f"{service}_service", "doctor"]
+        report = subprocess.run(doctor, text=True, stdout=subprocess.PIPE, check=False).stdout  # noqa: S603 - our own
+        print(report, flush=True)
+        if "torch-neuronx" not in report:  # its code is 1 on a machine that lacks something
+            sys.exit("the doctor made no report")
 
 
 def containers(*filters: str) -> list[str]:
@@ -145,7 +160,7 @@ def check_answers() -> None:
 
 def main() -> None:
     """Build, bring up, ask, take down."""
-    sizes = build()
+    images = [build(name) for name in SERVICES]
     try:
         bring_up()
         check_confinement()
@@ -154,9 +169,12 @@ def main() -> None:
         run(*COMPOSE, "down", "--volumes")
     if left := containers():
         sys.exit(f"left behind: {left}")
-    for name, megabytes in sizes.items():
-        print(f"outrider-{name}: {megabytes:.0f} MB")
-    if sizes["gateway"] >= MAX_GATEWAY_MB:
+    if "NEURON_IMAGE" in os.environ:
+        check_neuron()
+    sizes = {image: int(read(ENGINE, "image", "inspect", "--format={{.Size}}", image)) / 1e6 for image in images}
+    for image, megabytes in sizes.items():
+        print(f"{image}: {megabytes:.0f} MB")
+    if sizes[images[-1]] >= MAX_GATEWAY_MB:
         sys.exit(f"the gateway's image is not under {MAX_GATEWAY_MB} MB")
     print("the texts are equal; passed")
 
