@@ -3,13 +3,15 @@
 import asyncio
 import json
 import os
+import runpy
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
@@ -23,22 +25,39 @@ from shared.model.pairs import resolve_pair
 ROOT = Path(__file__).parent.parent
 
 
+# What takes a service seconds to import is imported once, by a process that the services are forked from. It must have
+# one thread, so that there is nothing else to fork.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+FORKS = get_context("forkserver")
+FORKS.set_forkserver_preload(["shared.model.commands", "shared.rpc", "prometheus_client"])
+
+
 @dataclass
 class Service:
     """A service that runs in a process of its own."""
 
-    process: subprocess.Popen[bytes]
+    process: ForkServerProcess
     address: str
     log: Path
 
     def send(self, signal_number: int) -> None:
         """Send a signal to the process."""
-        self.process.send_signal(signal_number)
+        os.kill(self.pid, signal_number)
 
     def kill(self) -> None:
         """End the process without a word."""
         self.process.kill()
-        self.process.wait()
+        self.process.join()
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self.process.pid or 0
+
+    def wait(self, seconds: float) -> int | None:
+        """Return the code that the process ends with, or None if it does not in time."""
+        self.process.join(seconds)
+        return self.process.exitcode
 
     def events(self, name: str) -> list[dict[str, object]]:
         """Return its log's events of this name."""
@@ -46,30 +65,38 @@ class Service:
         return [event for event in map(json.loads, lines) if event["event"] == name]
 
 
+def run_module(log: Path, module: str, *arguments: str) -> None:
+    """Be `python -m module`, with its standard error in this file."""
+    os.chdir(ROOT)
+    with log.open("wb") as sink:
+        os.dup2(sink.fileno(), 2)
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
 @contextmanager
 def service(module: str, log: Path, *, ranks: object = 1, **settings: object) -> Iterator[Service]:
     """Run `python -m module` with these settings, from when it serves to the end of the block; several by torchrun."""
     settings = {"address": "127.0.0.1:0"} | settings
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks != 1 else []
-    command = [sys.executable, *torchrun, "-m", module, *flags]
-    with log.open("wb") as sink:
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen(command, cwd=ROOT, stderr=sink, env=environment)
+    command = [module, *(f"--{name.replace('_', '-')}={value}" for name, value in settings.items())]
+    if ranks != 1:
+        command = ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m", *command]
+    log.touch()
+    process = FORKS.Process(target=run_module, args=(log, *command))
+    process.start()
     running = Service(process, "", log)
     try:
         deadline = time.monotonic() + 120
         while not (serving := running.events("serving")):
-            if process.poll() is not None or time.monotonic() > deadline:
+            if process.exitcode is not None or time.monotonic() > deadline:
                 pytest.fail(f"{module} did not start:\n{log.read_text()[-4000:]}")
             time.sleep(0.05)
         running.address = f"127.0.0.1:{serving[0]['port']}"
         yield running
     finally:
         with suppress(ProcessLookupError):
-            process.send_signal(signal.SIGCONT)
-        process.kill()
-        process.wait()
+            running.send(signal.SIGCONT)
+        running.kill()
 
 
 @pytest.fixture(scope="session")

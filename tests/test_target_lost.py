@@ -65,7 +65,7 @@ async def test_target_lost_under_eight_streams(
                 got = await asyncio.gather(*(run(decode, number, progress=progress) for number in range(2 * SLOTS)))
             assert got == expected
             assert [log["event"] for log in logs].count(LOST) == num_moved
-            assert await asyncio.to_thread(leaves.process.wait, 20) == (-9 if num_moved else 0)
+            assert await asyncio.to_thread(leaves.wait, 20) == (-9 if num_moved else 0)
             assert await run(decode, 0) == expected[0]  # new ones go to the replica that is left
 
 

@@ -51,7 +51,7 @@ async def expected(start: StartService, toy: tuple[Path, Path]) -> list[list[int
 
 def followers(target: Service) -> list[int]:
     """Return the pids of the ranks that do not serve."""
-    children = Path(f"/proc/{target.process.pid}/task/{target.process.pid}/children").read_text().split()
+    children = Path(f"/proc/{target.pid}/task/{target.pid}/children").read_text().split()
     environments = {int(pid): Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") for pid in children}
     return [pid for pid, environment in environments.items() if b"RANK=1" in environment]
 
@@ -83,7 +83,7 @@ async def test_two_ranks_are_one_target(
             with capture_logs() as logs:
                 assert await run_all(decode, at_once=12, progress=after(30, kill)) == expected
             assert LOST in [log["event"] for log in logs]
-            assert await asyncio.to_thread(spread.process.wait, 10) == 1
+            assert await asyncio.to_thread(spread.wait, 10) == 1
             assert time.monotonic() - killed < 10
     assert spread.events("a rank is lost")
 
@@ -99,7 +99,7 @@ async def test_bfloat16_and_drain(start: StartService, toy: tuple[Path, Path], t
             stop = after(40, lambda: spread.send(signal.SIGTERM))
             together = await run_all(decode, at_once=len(CASES), progress=stop)
             assert together[: len(alone)] == alone
-        await asyncio.to_thread(spread.process.wait, 10)
+        await asyncio.to_thread(spread.wait, 10)
     assert spread.events("stopped")
     assert not spread.events("a rank is lost")
 
