@@ -4,6 +4,7 @@
 #   make test      all tests that need no download of a model; those of the page want a browser: `make browser`
 #   make serve     stays up: the OpenAI API on 127.0.0.1:8000
 #                  PAIR=qwen-coder|toy, or TARGET= and DRAFT= (folder, .gguf file or hub id), K=, DTYPE=, DRAFT_QUANT=, PORT=
+#                  DEVICE=neuron with TARGET_CORES= and DRAFT_CORES=, such as 0-3 and 4
 #                  DEVICE=simulated takes the time of the Trn2 profiles, with NETWORK_DELAY_MS= each way (PAIR=toy)
 #   make bench     measures it all and writes docs/benchmarks.md: DOLLARS_PER_HOUR=, BENCH="flags of python -m benchmarks"
 #   make contract  the graphs of DEVICE=neuron, lowered to StableHLO and run by XLA on the CPU; keeps them in build/stablehlo
@@ -20,12 +21,14 @@ K ?= auto
 DTYPE ?= bfloat16
 DRAFT_QUANT ?= auto
 DEVICE ?= cpu
+TARGET_CORES ?=
+DRAFT_CORES ?=
 NETWORK_DELAY_MS ?= 0
 PORT ?= 8000
 DOLLARS_PER_HOUR ?=
 BENCH ?=
 
-ENGINE := --draft-quant=$(DRAFT_QUANT) --device=$(DEVICE) --network-delay-ms=$(NETWORK_DELAY_MS)
+ENGINE := --draft-quant=$(DRAFT_QUANT) --device=$(DEVICE) --target-cores=$(TARGET_CORES) --draft-cores=$(DRAFT_CORES) --network-delay-ms=$(NETWORK_DELAY_MS)
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -50,7 +53,7 @@ browser: $(READY)
 	$(BIN)/python -m scripts.browser
 
 contract: .venv/.contract
-	$(BIN)/python -m pytest -m contract tests/contract tests/test_tensor_parallel.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m contract tests/contract tests/test_tensor_parallel.py
 
 check: $(READY)
 	$(BIN)/ruff check

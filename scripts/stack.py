@@ -31,9 +31,11 @@ def parser(description: str | None, *, add_help: bool = True) -> ArgumentParser:
     flags.add_argument("--k", default="auto", help="draft tokens of a round; auto is as many as pay")
     flags.add_argument("--dtype", default="bfloat16", help="bfloat16 or float32")
     flags.add_argument("--num-slots", type=int, default=8, help="sessions at once")
-    flags.add_argument("--device", default="cpu", help="cpu, or simulated: in the time of the profiles")
+    flags.add_argument("--device", default="cpu", help="cpu, neuron, or simulated: in the time of the profiles")
     flags.add_argument("--target-profile", default="trn2-qwen3-32b", help="of shared/model/profiles, or a .toml file")
     flags.add_argument("--draft-profile", default="trn2-qwen3-1.7b", help="likewise")
+    flags.add_argument("--target-cores", default="", help="the target's NeuronCores, such as 0-3")
+    flags.add_argument("--draft-cores", default="", help="the draft's, others than the target's")
     flags.add_argument("--network-delay-ms", type=float, default=0, help="of each message, to the services and back")
     return flags
 
@@ -63,8 +65,9 @@ def stack(args: Namespace, port: int, draft_port: int, target_port: int, log_lev
     url = f"http://127.0.0.1:{port}"
     with ExitStack() as running:
         own = {
-            "target": {"model": target, "profile": args.target_profile},
-            "draft": {"model": draft or "none", "quant": args.draft_quant, "profile": args.draft_profile},
+            "target": {"model": target, "profile": args.target_profile, "cores": args.target_cores},
+            "draft": {"model": draft or "none", "profile": args.draft_profile, "cores": args.draft_cores}
+            | {"quant": args.draft_quant},
         }
         services = {
             name: running.enter_context(_process(f"{name}_service", address=addresses[name], **common, **settings))

@@ -12,9 +12,11 @@ from conftest import Service, StartService, after, decoder, service
 from structlog.testing import capture_logs
 from test_lossless import Case, make_cases
 from test_target_lost import LOST
+from toy_gateway import post, serve
 from transformers import AutoConfig, GPT2Config
 
 from gateway.decoder import Decoder
+from gateway.tokenizer import ChatTokenizer
 from shared.errors import ModelError
 from shared.model.parts import check_parts
 
@@ -42,6 +44,25 @@ async def run_all(decode: Decoder, at_once: int, progress: Callable[[], None] = 
     return await asyncio.gather(*map(one, CASES))
 
 
+async def ask_all(decode: Decoder, tokenizer: ChatTokenizer) -> list[str]:
+    """Return the texts of all cases, asked of a gateway by HTTP at once."""
+    async with serve(decode, tokenizer) as url:
+        answers = await asyncio.gather(
+            *(
+                post(
+                    url,
+                    "/v1/completions",
+                    prompt=case.prompt,
+                    max_tokens=MAX_TOKENS,
+                    temperature=case.params.temperature,
+                    seed=case.params.seed,
+                )
+                for case in CASES
+            )
+        )
+    return [answer["choices"][0]["text"] for answer in answers]
+
+
 @pytest.fixture(scope="module")
 async def expected(start: StartService, toy: tuple[Path, Path]) -> list[list[int]]:
     """Decode the cases in float32, without speculation, by a target of one process."""
@@ -59,17 +80,21 @@ def followers(target: Service) -> list[int]:
 async def test_two_ranks_are_one_target(
     start: StartService, toy: tuple[Path, Path], tmp_path: Path, expected: list[list[int]]
 ) -> None:
-    """20 requests have the tokens that a target of one process gives; also when a rank is killed under them.
+    """20 requests have the tokens of a target of one process, through the gateway too; also when a rank is killed.
 
     Then the replica is gone at once, as a whole, and its sessions go on at another one.
     """
     draft = start("draft_service", model=toy[1], dtype="float32").address
     other = start("target_service", model=toy[0], dtype="float32")
+    tokenizer = ChatTokenizer.load(str(toy[0]))
+    async with decoder(other.address, None) as plain:
+        texts = await ask_all(plain, tokenizer)
     with service("target_service", tmp_path / "target.log", ranks=2, model=toy[0], dtype="float32") as spread:
         async with decoder(spread.address, draft) as decode:
             assert decode.target.device == "cpu, 2 ranks"
             assert decode.target.row_exact
             assert await run_all(decode, at_once=8) == expected
+            assert await ask_all(decode, tokenizer) == texts
         async with decoder(f"ipv4:{other.address},{spread.address}", draft) as decode:
             await asyncio.sleep(0.5)  # the channel does not tell when it has reached both
             (follower,) = followers(spread)

@@ -19,7 +19,7 @@ MB = 10**6
 
 def compile_graphs(folder: Path, settings: EngineSettings) -> None:
     """Compile each graph, run it once, and print what it took. Raises ModelError."""
-    runner = open_runner(folder, settings, resolve(settings.quant))
+    runner = open_runner(folder, settings, resolve(settings.quant, settings.device))
     if not isinstance(runner, StaticRunner):
         raise ModelError(f"device {runner.device}: it has no graphs to compile")
     config = runner.model.config

@@ -50,7 +50,7 @@ class Engine:
         """Open the model, try it out and describe it. Raises ModelError."""
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        quant = resolve(settings.quant)
+        quant = resolve(settings.quant, settings.device)
         runner = open_runner(folder, settings, quant)
         together = lead(runner)
         on = on_device(together, settings.device, settings.profile)

@@ -6,17 +6,19 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from shared.model.engine_settings import Quant
+from shared.model.engine_settings import DeviceKind, Quant
 from shared.model.half_linear import HalfLinear
 from shared.model.int4_linear import Int4Linear
 from shared.model.int8_linear import Int8Linear
 from shared.model.packed_linear import PackedLinear
 
 
-def resolve(quant: Quant) -> Quant:
-    """Return what `auto` is on this processor: int4 is faster where bfloat16 is multiplied, elsewhere int8."""
+def resolve(quant: Quant, device: DeviceKind) -> Quant:
+    """Return what `auto` is: on processors int4 is faster where bfloat16 is multiplied, elsewhere int8."""
     if quant != "auto":
         return quant
+    if device == "neuron":
+        return "none"
     return "int4" if activation_dtype(torch.bfloat16) is torch.bfloat16 else "int8"
 
 

@@ -56,7 +56,7 @@ def lead(runner: Runner) -> Runner:
 
 def follow(folder: Path, settings: EngineSettings) -> NoReturn:
     """Run what rank 0 runs, for as long as there is one, and end. Raises ModelError."""
-    runner = open_runner(folder, settings, resolve(settings.quant))
+    runner = open_runner(folder, settings, resolve(settings.quant, settings.device))
     for number in (signal.SIGTERM, signal.SIGINT):  # torchrun sends them to all ranks: rank 0 drains first
         signal.signal(number, signal.SIG_IGN)
     (leader,) = join()
