@@ -8,6 +8,8 @@
 #                  DEVICE=simulated takes the time of the Trn2 profiles, with NETWORK_DELAY_MS= each way (PAIR=toy)
 #   make bench     measures it all and writes docs/benchmarks.md: DOLLARS_PER_HOUR=, BENCH="flags of python -m benchmarks"
 #   make contract  the graphs of DEVICE=neuron, lowered to StableHLO and run by XLA on the CPU; keeps them in build/stablehlo
+#   make clients   openai (Python, Node), litellm, langchain-openai and llm against the gateway, on the toy pair or
+#                  PAIR=qwen-coder; they are installed in build/clients, all but Node itself
 #   make check     ruff, mypy, import-linter, buf
 #
 # On a machine with PyPI alone, torch comes with CUDA, several GB: name a wheel index with CPU builds by TORCH_INDEX=URL.
@@ -55,6 +57,10 @@ browser: $(READY)
 contract: .venv/.contract
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m contract tests/contract tests/test_tensor_parallel.py
 
+clients: PAIR := toy
+clients: $(READY) build/clients/.ready
+	$(BIN)/python -m scripts.clients --pair=$(PAIR)
+
 check: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -72,6 +78,14 @@ compose-test: $(READY)
 
 .venv/.contract: $(READY)
 	$(BIN)/pip install --editable .[contract]
+	touch $@
+
+build/clients/.ready: examples/clients/requirements.txt examples/clients/package.json
+	@command -v npm || { echo "no npm here: make clients runs a client on Node, 20 or later"; exit 1; }
+	$(PYTHON) -m venv build/clients/venv
+	build/clients/venv/bin/pip install --quiet --requirement examples/clients/requirements.txt
+	cp examples/clients/package.json build/clients
+	npm install --prefix build/clients --no-audit --no-fund
 	touch $@
 
 clean:

@@ -1,0 +1,47 @@
+"""What each example asks, and how it tells what came of it: `python NAME.py http://127.0.0.1:8000/v1`."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+from urllib.request import urlopen
+
+from jsonschema import Draft202012Validator
+
+URL = sys.argv[1]
+with urlopen(f"{URL}/models") as answer:  # noqa: S310 - the gateway
+    MODEL = json.load(answer)["data"][0]["id"]
+
+QUESTION = "How far is it from London to Dover?"
+SEED = 7  # the same text again, streamed or not
+NUM_TOKENS = 60
+MILES = {"type": "integer", "minimum": 0, "maximum": 999}
+PARAMETERS = {"type": "object", "properties": {"miles": MILES}, "required": ["miles"], "additionalProperties": False}
+TOOL = {"type": "function", "function": {"name": "ride", "description": "Rides ahead.", "parameters": PARAMETERS}}
+UNIT = {"enum": ["miles", "km"]}
+DISTANCE = PARAMETERS | {"properties": {"length": MILES, "unit": UNIT}, "required": ["length", "unit"]}
+
+
+def fits(value: str | dict[str, Any], schema: dict[str, Any]) -> str:
+    """Return what is JSON of this schema, as text."""
+    value = json.loads(value) if isinstance(value, str) else value
+    Draft202012Validator(schema).validate(value)
+    return json.dumps(value)
+
+
+def show(*features: Callable[[], Any]) -> None:
+    """Run each, print a line of what it returned, and exit with 1 if one failed."""
+    failed = False
+    with asyncio.Runner() as loop:
+        for feature in features:
+            name = feature.__name__
+            try:
+                result = feature()
+                told = loop.run(result) if asyncio.iscoroutine(result) else result
+                assert told, "nothing came"
+                print(f"{name}: ok {told!r:.80}", flush=True)
+            except Exception as error:  # noqa: BLE001 - whatever a client raises is what it came to
+                failed = True
+                print(f"{name}: {type(error).__name__}: {' '.join(str(error).split())}", flush=True)
+    sys.exit(failed)
