@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 from rich.table import Table
 
@@ -24,7 +25,7 @@ UNCALLED = "the model made no call"  # said by `llm`, which has no `tool_choice`
 
 def run(example: str, url: str) -> dict[str, str]:
     """Run one example; return what it says of each feature."""
-    program = [BUILD / "venv" / "bin" / "python", EXAMPLES / example]
+    program: list[Path | str] = [BUILD / "venv" / "bin" / "python", EXAMPLES / example]
     if example.endswith(".mjs"):  # Node looks for packages beside the file
         program = ["node", shutil.copy(EXAMPLES / example, BUILD)]
     done = subprocess.run([*program, f"{url}/v1"], capture_output=True, text=True, timeout=600, check=False)  # noqa: S603 - ours
