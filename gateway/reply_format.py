@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from gateway.bare_call import BareCallParser
 from gateway.decoder import FinishReason
 from gateway.reasoning_parser import THINK, THOUGHT, ReasoningParser
 from gateway.tool_call import ToolCallDelta
@@ -81,6 +82,8 @@ class ReplyFormat:
     """How tools are called, where there are any."""
     parallel: bool = True
     """Whether there may be more than one call."""
+    bare: Sequence[str] = ()
+    """The functions of which a call is one without its tags, too."""
 
     @classmethod
     def of(cls, template: str, prompt: str, *, tools: bool, parallel: bool) -> "ReplyFormat":
@@ -151,6 +154,8 @@ class ReplyParser:
         self._form = form
         self._reasoning = ReasoningParser(thinking=form.thinking) if form.reasoning else None
         self._tools = form.tools.parser() if form.tools else None
+        if self._tools and form.bare:
+            self._tools = BareCallParser(form.bare, self._tools)
         self._called = False
 
     @property

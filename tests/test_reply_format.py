@@ -13,6 +13,7 @@ ARGUMENTS = '{"a": "x } </tool \\" {", "b": [1, {}]}'
 OTHER = '{"name": "g", "arguments": {}}'
 THINKING, HERMES_TOOLS, LLAMA_TOOLS = ReplyFormat(reasoning=True), ReplyFormat(tools=HERMES), ReplyFormat(tools=LLAMA)
 ALL = ReplyFormat(reasoning=True, tools=HERMES)
+BARE = ReplyFormat(tools=HERMES, bare=["f", "g"])
 CASES: list[tuple[ReplyFormat, str, str, str, list[tuple[str, str]]]] = [
     (ReplyFormat(), " plain <think> <tool_call> ", " plain <think> <tool_call> ", "", []),
     (THINKING, "<think>\nWell.\n\nSo\n</think>\n\nYes.\n", "Yes.\n", "Well.\n\nSo", []),
@@ -43,6 +44,18 @@ CASES: list[tuple[ReplyFormat, str, str, str, list[tuple[str, str]]]] = [
      [("f", '{"a": 1}'), ("g", "{}")]),
     (LLAMA_TOOLS, "It is {so}.", "It is {so}.", "", []),
     (LLAMA_TOOLS, '{"steps": []}', '{"steps": []}', "", []),
+    (BARE, CALL, "", "", [("f", ARGUMENTS)]),
+    (BARE, f"\n```json\n{OTHER}\n```\n", "", "", [("g", "{}")]),
+    (BARE, f"```\n{OTHER}\n```", "", "", [("g", "{}")]),
+    (BARE, f"```json\n{OTHER}\n", f"```json\n{OTHER}\n", "", []),
+    (BARE, f"{OTHER} That was g.", f"{OTHER} That was g.", "", []),
+    (BARE, f"Here: {OTHER}", f"Here: {OTHER}", "", []),
+    (BARE, '{"name": "h", "arguments": {}}', '{"name": "h", "arguments": {}}', "", []),
+    (BARE, '{"name": "f", "arguments": 5}', '{"name": "f", "arguments": 5}', "", []),
+    (BARE, '{"name": "f", "arguments": {"a": 1', '{"name": "f", "arguments": {"a": 1', "", []),
+    (BARE, "```c\nint f;\n```", "```c\nint f;\n```", "", []),
+    (BARE, f"\n<tool_call>\n{CALL}\n</tool_call>", "", "", [("f", ARGUMENTS)]),
+    (HERMES_TOOLS, OTHER, OTHER, "", []),
 ]  # fmt: skip
 
 

@@ -119,3 +119,29 @@ async def test_thought_words_and_calls(
     none = (await client.chat.completions.create(**ask, tool_choice="none")).choices[0]
     assert none.finish_reason == "stop"
     assert CALL in (none.message.content or "")
+
+
+@pytest.mark.parametrize(
+    ("fields", "called"),
+    [
+        ({}, True),
+        ({"tool_choice": "none"}, False),
+        ({"response_format": {"type": "json_object"}}, False),
+        ({"tools": [tool | {"function": tool["function"] | {"strict": True}} for tool in TOOLS]}, False),
+    ],
+)
+async def test_a_call_without_tags(
+    said: tuple[ScriptedDecoder, ChatTokenizer, openai.AsyncOpenAI], fields: dict[str, Any], *, called: bool
+) -> None:
+    """Claim: Qwen2.5-Coder's way to call is a call where one was offered, and else the text, streamed or not."""
+    decoder, tokenizer, client = said
+    text = '```json\n{"name": "ride", "arguments": {"miles": 7}}\n```'
+    decoder.script = [Round([*tokenizer.encode(text), 2], 0, 0, "stop", ROUND_TIME)]
+    ask: dict[str, Any] = {"model": toy_gateway.MODEL, "messages": ASK, "tools": TOOLS} | fields
+    whole = (await client.chat.completions.create(**ask)).choices[0]
+    calls = [(call.function.name, call.function.arguments) for call in whole.message.tool_calls or []]
+    assert (whole.message.content or "", calls) == (("", [("ride", '{"miles": 7}')]) if called else (text, []))
+    assert whole.finish_reason == ("tool_calls" if called else "stop")
+    deltas = [chunk.choices[0].delta async for chunk in await client.chat.completions.create(**ask, stream=True)]
+    assert "".join(delta.content or "" for delta in deltas) == ("" if called else text)
+    assert any(delta.tool_calls for delta in deltas) == called
