@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -34,6 +35,8 @@ OPTIONS = [
     # Replicas come and go: who is there is asked again when one is lost, and whenever a connection has grown old.
     ("grpc.dns_min_time_between_resolutions_ms", 1_000),
     ("grpc.max_connection_age_ms", 300_000),
+    # Two servers at one port would share its connections, each with a model of its own.
+    ("grpc.so_reuseport", 0),
 ]
 
 
@@ -78,12 +81,15 @@ class RpcServer:
     async def serve(self, address: str) -> None:
         """Serve at `host:port` until SIGTERM or SIGINT, then refuse new streams and let the open ones finish.
 
-        Raises RuntimeError if the address cannot be bound.
+        Ends the process if the address cannot be bound.
         """
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        port = self.grpc.add_insecure_port(address)
+        try:
+            port = self.grpc.add_insecure_port(address)
+        except RuntimeError:  # gRPC's log has the reason
+            sys.exit(f"setting address: {address} cannot be bound")
         await self.grpc.start()
         for name in ("", self._service_name):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)

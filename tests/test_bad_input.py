@@ -1,12 +1,15 @@
 """Bad input over gRPC: one status that names the field, and no slot held."""
 
+import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from conftest import StartService
+from conftest import ROOT, StartService
 
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
@@ -155,3 +158,13 @@ async def test_no_free_slot(start: StartService, toy: tuple[Path, Path]) -> None
         assert dict(await refused.trailing_metadata())["grpc-retry-pushback-ms"] == "1000"
         holding.cancel()
         assert await outcome(stub.Verify(send([target_open(), verify(0, 2)]), timeout=1)) == (grpc.StatusCode.OK, "")
+
+
+@pytest.mark.parametrize("address", ["", "nowhere.invalid:1"])
+async def test_an_address_that_cannot_be_bound(start: StartService, address: str) -> None:
+    """Ends the start, above all one that another service has: gRPC by itself would let the two share it."""
+    taken = start("draft_service", model="none").address
+    command = [sys.executable, "-m", "draft_service", "--model=none", f"--address={address or taken}"]
+    done = await asyncio.to_thread(subprocess.run, command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"setting address: {address or taken} cannot be bound"
