@@ -49,7 +49,8 @@ class ToolFormat:
             f"{json.dumps('}' + self.space)} {_tag(self.closing, tags)}"
             for function, schema in functions
         ]
-        more = f" ({json.dumps(self.between)} call)*" if parallel else ""
+        between = json.dumps(self.between)  # a reply may also end on it: who wrote it may have no more to call
+        more = f" ({between} call)* {between}?" if parallel else ""
         return f"calls: call{more}\ncall: {_tag(self.opening, tags)} ({' | '.join(calls)})\n"
 
     def _head(self, function: Function) -> str:

@@ -297,6 +297,27 @@ def test_calls_that_may_be_made(toy: tuple[Path, Path], form: ReplyFormat) -> No
     assert said > 0
 
 
+@pytest.mark.parametrize("form", [ReplyFormat(tools=HERMES), ReplyFormat(tools=LLAMA)])
+def test_a_reply_may_end_on_what_stands_between_calls(toy: tuple[Path, Path], form: ReplyFormat) -> None:
+    """A model that writes it after its call need not call again: Qwen 2.5 Coder would, until its context is full."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(toy[0])
+    function = Function.model_validate({"name": "f", "parameters": {"type": "object", "additionalProperties": False}})
+    grammar = form.calls([function], [])
+    assert grammar
+    assert form.tools
+    mask = GrammarMask(grammar.kind, Grammars(tokenizer, len(tokenizer), [tokenizer.eos_token_id]).compile(grammar))
+    space, arguments = form.tools.space, form.tools.arguments
+    call = f'{form.tools.opening}{space}{{"name": "f", "{arguments}": {{}}}}{space}{form.tools.closing}'
+    for text in (call, form.tools.between):
+        mask.push(tokenizer.encode(text, add_special_tokens=False))
+        scores = torch.zeros(len(tokenizer))
+        mask.process(scores)
+        assert scores[tokenizer.eos_token_id] == 0
+        assert not mask.ended
+    [part] = ReplyParser(form).push(call + form.tools.between, last=True).tool_calls
+    assert (part.name, part.arguments) == ("f", "{}")
+
+
 async def test_a_grammar_that_fails_ends_its_own_session(decode: Decoder) -> None:
     """One that grows too complex while it is followed is the request's error, and the service goes on."""
     grammar = Grammar("lark", 'start: a\na: a a | "x" | ""\n')
