@@ -57,7 +57,9 @@ def free_port() -> int:
 
 @contextmanager
 def stack(args: Namespace, port: int, draft_port: int, target_port: int, log_level: str) -> Iterator[str]:
-    """Run the three services for the length of the block; yields the gateway's URL."""
+    """Run the three services for the length of the block; yields the gateway's URL. Exits if a port is taken."""
+    for number in (port, draft_port, target_port):
+        _check_free(number)
     target, draft = folders(args)
     common = {"dtype": args.dtype, "num_slots": args.num_slots, "log_level": log_level}
     common |= {"device": args.device, "network_delay_ms": args.network_delay_ms}
@@ -82,6 +84,15 @@ def stack(args: Namespace, port: int, draft_port: int, target_port: int, log_lev
         with status("starting the gateway"):
             _wait(gateway, lambda: _answers(f"{url}/health"))
         yield url
+
+
+def _check_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: old connections do not matter
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            sys.exit(f"port {port} is taken")
 
 
 @contextmanager
