@@ -34,7 +34,7 @@ ENGINE := --draft-quant=$(DRAFT_QUANT) --device=$(DEVICE) --target-cores=$(TARGE
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo serve bench test test-real contract browser check proto compose-test clean
+.PHONY: demo serve bench test test-real contract clients browser check proto compose-test clean
 
 demo: $(READY)
 	$(BIN)/python -m scripts.demo --pair=$(PAIR) --target=$(TARGET) --draft=$(DRAFT) --k=$(K) --dtype=$(DTYPE) $(ENGINE)

@@ -8,7 +8,7 @@ from typing import Literal
 from gateway.choices import Choice
 from gateway.decoder import Decoder
 from gateway.errors import ContextLengthError, ModelNotFoundError
-from gateway.reply_format import HERMES, ReplyFormat
+from gateway.reply_format import ReplyFormat
 from gateway.responses_request import CHAT_FIELDS, ResponsesRequest
 from gateway.sampling_fields import Speculative
 from gateway.schemas import ChatRequest, CompletionRequest, GenerationRequest, TokenizeRequest
@@ -47,8 +47,8 @@ class Planner:
         calls = form.calls(request.called, tags)
         if not (calls or request.grammar):
             calls = form.optional_calls(request.callable, tags)
-        if form.tools is HERMES and not (calls or request.grammar):
-            form = replace(form, bare=[function.name for function in request.callable if not function.strict])
+        if not (calls or request.grammar):
+            form = form.with_bare_calls(request.callable)
         predicted = request.prediction.text if request.prediction else ""
         predicted_ids = tokenizer.encode(predicted, add_special_tokens=False)
         return [replace(_formed(choice, form, calls, tags), predicted_ids=predicted_ids) for choice in choices]

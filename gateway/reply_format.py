@@ -3,8 +3,8 @@
 import json
 import re
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self
 
 from gateway.bare_call import BareCallParser
 from gateway.decoder import FinishReason
@@ -107,6 +107,11 @@ class ReplyFormat:
         if not self.tools or not any(function.strict for function in functions) or not spelled <= set(tags):
             return None
         return self._thoughtful(self.tools.optional_rules(functions, tags, parallel=self.parallel), tags)
+
+    def with_bare_calls(self, functions: Sequence[Function]) -> Self:
+        """Return the format in which these functions, unless they are strict, are called without tags too."""
+        bare = [function.name for function in functions if not function.strict]
+        return replace(self, bare=bare) if self.tools is HERMES else self
 
     def thoughtful(self, grammar: Grammar, tags: Collection[str]) -> Grammar:
         """Return the grammar of a reply that may think before it conforms to this one."""

@@ -68,8 +68,12 @@ def stack(args: Namespace, port: int, draft_port: int, target_port: int, log_lev
     with ExitStack() as running:
         own = {
             "target": {"model": target, "profile": args.target_profile, "cores": args.target_cores},
-            "draft": {"model": draft or "none", "profile": args.draft_profile, "cores": args.draft_cores}
-            | {"quant": args.draft_quant},
+            "draft": {
+                "model": draft or "none",
+                "profile": args.draft_profile,
+                "cores": args.draft_cores,
+                "quant": args.draft_quant,
+            },
         }
         services = {
             name: running.enter_context(_process(f"{name}_service", address=addresses[name], **common, **settings))

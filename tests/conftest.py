@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 
 # What takes a service seconds to import is imported once, by a process that the services are forked from. It must have
 # one thread, so that there is nothing else to fork.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"
 FORKS = get_context("forkserver")
 FORKS.set_forkserver_preload(["shared.model.commands", "shared.rpc", "prometheus_client"])
 
@@ -52,7 +52,8 @@ class Service:
     @property
     def pid(self) -> int:
         """The process's id."""
-        return self.process.pid or 0
+        assert self.process.pid
+        return self.process.pid
 
     def wait(self, seconds: float) -> int | None:
         """Return the code that the process ends with, or None if it does not in time."""

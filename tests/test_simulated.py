@@ -128,10 +128,12 @@ async def test_network_delay(start: StartService, toy: tuple[Path, Path]) -> Non
     delay_ms = 30
     target = start("target_service", model=toy[0], network_delay_ms=delay_ms).address
     draft = start("draft_service", model=toy[1], network_delay_ms=delay_ms).address
-    plain = min(done.time.wire * 1000 for done in await rounds_of(target, None, k=0))
-    assert 2 * delay_ms <= plain < 3 * delay_ms
-    drafted = min(done.time.wire * 1000 for done in await rounds_of(target, draft, k=6) if done.num_drafted == 6)
-    assert 4 * delay_ms <= drafted < 6 * delay_ms  # and not 9 times, one part after the other
+    plain = sorted(done.time.wire * 1000 for done in await rounds_of(target, None, k=0))
+    assert 2 * delay_ms <= plain[0]
+    assert plain[len(plain) // 2] < 2 * delay_ms + 20
+    drafted = sorted(done.time.wire * 1000 for done in await rounds_of(target, draft, k=6) if done.num_drafted > 1)
+    assert 4 * delay_ms <= drafted[0]
+    assert drafted[len(drafted) // 2] < 4 * delay_ms + 40
 
 
 @pytest.mark.parametrize("path", sorted(PROFILES.glob("*.toml")), ids=lambda path: path.stem)
