@@ -5,11 +5,15 @@ how many tokens at a time (Gumbel-max coupling: Daliri, Musco, Suresh, arXiv 240
 """
 
 import hashlib
+import math
 import struct
+from functools import lru_cache
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
-MAX_GUMBEL = 22.2  # no noise is greater
+_Words = npt.NDArray[np.uint32]
 
 
 def row_key(seed: int, position: int) -> tuple[int, int]:
@@ -28,7 +32,7 @@ def _mix(x: torch.Tensor, sixteen: torch.Tensor, fifteen: torch.Tensor) -> torch
 def gumbel(token_ids: torch.Tensor, seed: int, position: int) -> torch.Tensor:
     """Return standard Gumbel noise for these tokens at this position of a sequence with this seed.
 
-    token_ids: [N] int32. Returns [N] float32, between -2.9 and MAX_GUMBEL.
+    token_ids: [N] int32. Returns [N] float32, between -2.9 and 22.2.
     """
     return keyed_gumbel(token_ids, *row_key(seed, position))
 
@@ -41,3 +45,26 @@ def keyed_gumbel(token_ids: torch.Tensor, low: torch.Tensor | int, high: torch.T
     # 31 bits, so that small values, which are what wins, keep all of float32's precision.
     uniform = ((words & 0x7FFFFFFF).float() + 0.5) * 2.0**-31
     return -torch.log(-torch.log1p(-uniform.clamp(max=1 - 2.0**-24)))
+
+
+def loud(vocab_size: int, least: float, seed: int, position: int) -> torch.Tensor:
+    """Return the tokens of a vocabulary whose noise is at least `least`, and perhaps a few more. Returns [N] int64.
+
+    The noise falls as its word rises, so the words decide, and few tokens are left to take logarithms of.
+    """
+    words = _token_ids(vocab_size).copy()  # [V]
+    shifted = np.empty_like(words)
+    for key in row_key(seed, position):
+        words ^= np.uint32(key & 0xFFFFFFFF)
+        for distance, factor in ((16, 0x21F0AAAD), (15, 0x735A2D97)):  # as in `_mix`
+            words ^= np.right_shift(words, distance, out=shifted)
+            words *= np.uint32(factor)
+        words ^= np.right_shift(words, 15, out=shifted)
+    words &= np.uint32(0x7FFFFFFF)
+    highest = -math.expm1(-math.exp(-least)) * 2**31 * 1.0001  # since float32 rounds
+    return torch.from_numpy((words <= highest + 1).nonzero()[0])
+
+
+@lru_cache(maxsize=4)
+def _token_ids(vocab_size: int) -> _Words:
+    return np.arange(vocab_size, dtype=np.uint32)

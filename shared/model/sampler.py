@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import torch
 
 from shared.model.logits_processors import LogitsProcessor, logits_processors
-from shared.model.noise import MAX_GUMBEL, gumbel
+from shared.model.noise import gumbel, loud
 from shared.sampling_params import SamplingParams
 
-_LIKELY = 8.0  # how far below the greatest logit a token may stand to be tried first
-_NUCLEUS = 1024  # nearly every nucleus lies within so many tokens, and a top-k costs far less than a sort
+_LIKELY = 4.0  # how far below the greatest logit a token may stand to be tried first
+_NEAR = 12.0  # likewise, to be looked for a nucleus first
 
 
 class Sampler:
@@ -83,13 +83,21 @@ def draw(logits: torch.Tensor, params: SamplingParams, position: int) -> int:
         scores = scores.masked_fill(scores < torch.topk(scores, params.top_k).values[-1], -torch.inf)
     if params.top_p < 1:
         scores = scores.masked_fill(scores < _nucleus_border(scores, params.top_p), -torch.inf)
-    if params.top_k == 0 and params.top_p == 1 and scores.numel() > _NUCLEUS:  # spare those that cannot win their noise
-        likely = (scores > scores.max() - _LIKELY).nonzero().flatten()  # [N]
-        best = (scores[likely] + gumbel(likely.int(), params.seed, position)).max()
-        scores = scores.masked_fill(scores < best - MAX_GUMBEL, -torch.inf)
-    candidates = (scores > -torch.inf).nonzero().flatten()  # [C]
-    noise = gumbel(candidates.int(), params.seed, position)
-    return int(candidates[(scores[candidates] + noise).argmax()])
+    whole = params.top_k == 0 and params.top_p == 1
+    candidates = _contenders(scores, params.seed, position) if whole else (scores > -torch.inf).nonzero().flatten()
+    noisy = scores[candidates] + gumbel(candidates.int(), params.seed, position)  # [C]
+    return int(candidates[noisy == noisy.max()].min())
+
+
+def _contenders(scores: torch.Tensor, seed: int, position: int) -> torch.Tensor:
+    """Return the tokens that can win, once or twice: the likely ones, and those with noise enough. scores: [V].
+
+    Returns [C] int64.
+    """
+    border = scores.max() - _LIKELY
+    likely = (scores > border).nonzero().flatten()
+    best = (scores[likely] + gumbel(likely.int(), seed, position)).max()
+    return torch.cat([likely, loud(len(scores), float(best - border), seed, position)])
 
 
 def _likeliest(logits: torch.Tensor) -> int:
@@ -109,8 +117,9 @@ def _likeliest(logits: torch.Tensor) -> int:
 def _nucleus_border(scores: torch.Tensor, top_p: float) -> torch.Tensor:
     """Return the score of the last token of the smallest set of likeliest tokens that reaches top_p. scores: [V]."""
     total = scores.logsumexp(-1)
-    for size in (min(_NUCLEUS, scores.numel()), scores.numel()):
-        likeliest = torch.topk(scores, size).values
+    near = scores[scores > scores.max() - _NEAR]  # all of them need hardly ever be sorted
+    for some in (near, scores):
+        likeliest = some.sort(descending=True).values
         reached = (likeliest - total).exp().cumsum(-1) >= top_p
         if reached.any():
             return likeliest[reached.int().argmax()]
