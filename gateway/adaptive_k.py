@@ -5,13 +5,14 @@ from dataclasses import replace
 
 from gateway.acceptance_estimate import AcceptanceEstimate
 from gateway.draft_session import Proposal
+from gateway.measured import PassCosts
 from gateway.probe import Probe
 from gateway.round_costs import RoundCosts
 from shared.cost_model import CostModel
 from shared.pb import specdec_pb2 as pb
 
-FIRST_K = 4  # while costs are unknown
-FIRST_RATE = 0.8  # of acceptance, likewise
+FIRST_RATE = 0.8  # of acceptance, while nothing is known
+TRIED_LOOKUP = 4  # tokens, where none seems to pay
 BEGIN, END = 1.05, 0.97  # speculation that promises so many times the plain speed begins, or ends
 TOGETHER_BEGIN, TOGETHER_END = 1.08, 1.0  # the same for all sessions together
 BESIDE_PLAIN, BESIDE_SPECULATIVE = 1.3, 0.85  # the same for a session that would do other than all together
@@ -23,10 +24,10 @@ OWN_MEMORY, MEMORY = 20, 100  # drafts that a session's acceptance goes back, an
 class Speculation:
     """What the sessions of this gateway know together about speculation: what it costs, and how it fares."""
 
-    def __init__(self, max_k: int, max_sessions: int) -> None:
-        """Choose k from 0 to max_k, 1 or more; the target decodes `max_sessions` at once."""
-        self.max_k, self.first_k = max_k, min(max_k, FIRST_K)
-        self.costs = RoundCosts(max_sessions)
+    def __init__(self, max_k: int, max_sessions: int, target_costs: Sequence[pb.PassCost] = ()) -> None:
+        """Choose k from 0 to max_k, 1 or more; the target decodes `max_sessions` at once, at these costs."""
+        self.max_k = max_k
+        self.costs = RoundCosts(max_sessions, PassCosts(target_costs))
         self.probe = Probe()
         self.model_acceptance = AcceptanceEstimate(max_k, MEMORY, FIRST_RATE)
         self.lookup_acceptance = AcceptanceEstimate(max_k, MEMORY, FIRST_RATE)
@@ -96,10 +97,8 @@ class AdaptiveK:
 
     def _adapted(self) -> tuple[int, int]:
         """Return the best numbers, or what is to be tried out in their place."""
-        unknown = self._all.costs.unknown()
-        if unknown is not None:
-            self._costs = None
-            self._chosen = self._kept(self._all.first_k, self._all.first_k) if unknown else (0, 0)
+        if not self._all.costs.target.known:
+            self._chosen = 0, 0
             return self._chosen
         self._costs = costs = self._all.costs.model(self._all.max_k)
         k, self._pays = self._best_k(costs)
@@ -108,7 +107,7 @@ class AdaptiveK:
         num_lookup_tokens = num_lookup_tokens if gain / self._all.costs.slip > 1 else 0
         self._chosen = self._kept(k if self._pays else 0, num_lookup_tokens)
         if self._all.probe.decide(any(self._chosen), self._all.costs.num_sessions):
-            return self._chosen if any(self._chosen) else (k, self._all.first_k)
+            return self._chosen if any(self._chosen) else (k, min(TRIED_LOOKUP, self._all.max_k))
         return 0, 0
 
     def _best_k(self, costs: CostModel) -> tuple[int, bool]:

@@ -60,7 +60,8 @@ class Decoder:
         self.target = target
         self._target_client, self._draft_client = target_client, draft_client
         self._deadline_seconds = deadline_seconds
-        self._speculation = Speculation(min(max_k, target.max_draft_tokens), target.num_slots)
+        max_k = min(max_k, target.max_draft_tokens)
+        self._speculation = Speculation(max_k, target.num_slots, target.pass_costs)
 
     @property
     def max_draft_tokens(self) -> int:
@@ -88,6 +89,8 @@ class Decoder:
         output, or else up to k of the draft model; None is as many as pay, round by round.
         Raises InvalidFieldError, NoFreeSlotError, TargetUnavailableError.
         """
+        if info := self._draft_client.info:
+            self._speculation.costs.meet_draft(info.model_info.pass_costs)
         choice = AdaptiveK(self._speculation, k, num_lookup_tokens, predicted=bool(predicted_ids))
         async with (
             self._speculation.costs.session(),

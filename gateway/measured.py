@@ -1,14 +1,15 @@
 """Costs as they are measured."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import log2
 from statistics import median
 
 from shared.pass_cost import pass_seconds
+from shared.pb import specdec_pb2 as pb
 
 MEMORY = 8  # measurements
-CLASSES_PER_OCTAVE = 3  # of row counts; those of one class are as good as equal
+CLASSES_PER_OCTAVE = 6  # of row counts; those of one class, above 12, are as good as equal
 
 
 class RecentMedian:
@@ -25,8 +26,8 @@ class RecentMedian:
 
     @property
     def value(self) -> float:
-        """The median. Needs a measurement."""
-        return median(self._values)
+        """The median; 0 while nothing was measured."""
+        return median(self._values) if self._values else 0.0
 
     def add(self, value: float) -> None:
         """Take up a measurement."""
@@ -36,10 +37,17 @@ class RecentMedian:
 class PassCosts:
     """What the forward passes of a service take, by their number of rows."""
 
-    def __init__(self) -> None:
-        """Know nothing."""
+    def __init__(self, known: Iterable[pb.PassCost] = ()) -> None:
+        """Begin with what the service itself measured."""
         self._classes: dict[int, tuple[RecentMedian, RecentMedian]] = {}  # rows and seconds
         self._last: tuple[int, float] | None = None
+        for cost in known:
+            self.add(cost.num_rows, cost.forward_us / 1e6)
+
+    @property
+    def known(self) -> bool:
+        """Whether any pass was measured."""
+        return bool(self._classes)
 
     def add(self, num_rows: int, seconds: float) -> None:
         """Take up a pass, once, though each of its sessions tells of it."""

@@ -1,6 +1,6 @@
 """What rounds cost, as all sessions of this gateway measure it together."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -8,8 +8,6 @@ from gateway.draft_session import Proposal
 from gateway.measured import MEMORY, PassCosts, RecentMedian
 from shared.cost_model import CostModel
 from shared.pb import specdec_pb2 as pb
-
-ENOUGH = 2  # measurements
 
 
 class ByLoad(dict[int, RecentMedian]):
@@ -23,18 +21,26 @@ class ByLoad(dict[int, RecentMedian]):
 
 @dataclass
 class RoundCosts:
-    """Measured costs of passes by their rows, and of what a round takes beside them by how many sessions there are."""
+    """Measured costs of passes by their rows, and of what a round takes beside them by how many sessions there are.
+
+    The services' own measurements come first, so that no session has to try what cannot pay.
+    """
 
     max_sessions: int
     """How many the target decodes at once; those above wait and cost nothing."""
+    target: PassCosts
+    draft: PassCosts = field(default_factory=PassCosts)
     open: int = 0
-    _target: PassCosts = field(default_factory=PassCosts)
-    _draft: PassCosts = field(default_factory=PassCosts)
     _asking: ByLoad = field(default_factory=ByLoad)  # a proposal beside its passes
     _plain: ByLoad = field(default_factory=ByLoad)  # a verify beside its pass, k = 0
     _speculative: ByLoad = field(default_factory=ByLoad)  # the same, k > 0
     _plain_ratio: ByLoad = field(default_factory=ByLoad)  # a round, by what the model says of it
     _speculative_ratio: ByLoad = field(default_factory=ByLoad)
+
+    def meet_draft(self, known: Sequence[pb.PassCost]) -> None:
+        """Take up what a draft service says of its passes, unless there is something to go by."""
+        if not self.draft.known:
+            self.draft = PassCosts(known)
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[None]:
@@ -62,12 +68,12 @@ class RoundCosts:
         for timing in proposal.timings:
             drafting_seconds += (timing.forward_us + timing.queue_us) / 1e6
             if timing.num_passes == 1:
-                self._draft.add(timing.num_rows, timing.forward_us / 1e6)
+                self.draft.add(timing.num_rows, timing.forward_us / 1e6)
         if proposal.asked and not any(timing.num_passes > 1 for timing in proposal.timings):
             self._asking[self._load].add(proposing_seconds - drafting_seconds)
         if verified.num_passes == 1:
             forward_seconds = verified.forward_us / 1e6
-            self._target.add(verified.num_rows, forward_seconds)
+            self.target.add(verified.num_rows, forward_seconds)
             waited = self._speculative if proposal.asked else self._plain
             waited[self._load].add(verifying_seconds - forward_seconds - verified.queue_us / 1e6)
 
@@ -85,23 +91,19 @@ class RoundCosts:
         speculative, plain = self._speculative_ratio[self._load], self._plain_ratio[self._load]
         return max(speculative.value / plain.value, 1.0) if speculative.count and plain.count else 1.0
 
-    def unknown(self) -> bool | None:
-        """Return which kind of round has not been measured at this load: speculative, plain, or None."""
-        if min(self._asking[self._load].count, self._speculative[self._load].count) < ENOUGH:
-            return True
-        return False if self._plain[self._load].count < ENOUGH else None
-
     def model(self, max_k: int) -> CostModel:
-        """Return what rounds cost at this load if all sessions take the same k. Nothing may be `unknown`.
+        """Return what rounds cost at this load if all sessions take the same k; the target's costs must be known.
 
         A session that chose its k by what its own rows cost would make the others pay: where rows are what a pass
         costs, every one of them would gain by drafting, and all together would lose.
         """
         n, load = self.num_sessions, self._load
-        plain, speculative = self._plain[load].value, self._speculative[load].value
+        medians = [waited[load] for waited in (self._plain, self._speculative)]
+        measured = [median.value for median in medians if median.count] or [0.0]
+        plain, speculative = measured[0], measured[-1]  # where one of the two is not known, it is as the other
         return CostModel(
-            draft_token_seconds=self._draft.seconds([n])[0],
-            verify_seconds=self._target.seconds([n * (k + 1) for k in range(max_k + 1)]),
+            draft_token_seconds=self.draft.seconds([n])[0],
+            verify_seconds=self.target.seconds([n * (k + 1) for k in range(max_k + 1)]),
             overhead_seconds=plain,
             proposal_seconds=self._asking[load].value + speculative - plain,
         )

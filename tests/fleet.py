@@ -156,13 +156,15 @@ class Fleet:
         k: int | None = None,
         max_k: int = 12,
         wire_seconds: float = 0.0005,
+        told: bool = True,
     ) -> None:
-        """Begin all sessions, adaptive or with this k."""
+        """Begin all sessions, adaptive or with this k; the services tell their costs, or not."""
         self.clock = Clock()
         self.target = Service(self.clock, target)
         self.draft = Service(self.clock, draft)
         self.wire_seconds = wire_seconds
-        self.speculation = Speculation(max_k, num_sessions)
+        self.speculation = Speculation(max_k, num_sessions, _told(target) if told else ())
+        self.speculation.costs.meet_draft(_told(draft) if told else ())
         self.sessions = [
             Session(self, AdaptiveK(self.speculation, k, 0), acceptance, random.Random(number))
             for number in range(num_sessions)
@@ -176,3 +178,7 @@ class Fleet:
         before = sum(session.committed for session in self.sessions)
         self.clock.run(seconds)
         return (sum(session.committed for session in self.sessions) - before) / seconds
+
+
+def _told(cost: Cost) -> list[pb.PassCost]:
+    return [pb.PassCost(num_rows=rows, forward_us=round(cost(rows) * 1e6)) for rows in (1, 2, 4, 8, 16, 32)]

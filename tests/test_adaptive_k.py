@@ -83,6 +83,22 @@ def test_costs_are_those_of_all_together() -> None:
     assert sum(k > 0 for k in ks) < 0.2 * len(ks)
 
 
+def test_what_cannot_pay_is_not_tried_first() -> None:
+    """What the services say of their passes is enough to begin with: the first seconds are as fast as plain ones."""
+    fleet = Fleet(8, *ROWS, [0.8])
+    assert fleet.tokens_per_second(SECONDS_WARM) > 0.97 * Fleet(8, *ROWS, [0.8], k=0).tokens_per_second(SECONDS_WARM)
+    assert not any(k for session in fleet.sessions for k in session.ks[:5])
+
+
+def test_a_service_that_tells_no_costs_is_measured() -> None:
+    """The first rounds are plain, those of a draft that is not known yet come next."""
+    fleet = Fleet(1, *TRN2, [0.9], told=False)
+    fleet.tokens_per_second(SECONDS_WARM)
+    ks = fleet.sessions[0].ks
+    assert ks[0] == 0 < ks[1]
+    assert speed(fleet) > 0.93 * speed(Fleet(1, *TRN2, [0.9]))
+
+
 def test_acceptance_by_position() -> None:
     """The estimate of a position is that of its own drafts once there are many, and the common one before."""
     everyone = AcceptanceEstimate(4, 100, 0.8)

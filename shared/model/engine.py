@@ -19,6 +19,7 @@ from shared.model.grammar import GrammarMask, Grammars
 from shared.model.linears import resolve
 from shared.model.loader import row_exact
 from shared.model.parallel import lead
+from shared.model.pass_costs import pass_costs
 from shared.model.runner import Runner
 from shared.model.sampler import Sampler
 from shared.model.scheduler import Scheduler
@@ -68,6 +69,7 @@ class Engine:
             device=on.device,
             dtype=settings.dtype if quant == "none" else f"{settings.dtype}, {quant} weights",
             row_exact=quant == "none" and row_exact(together, runner.num_slots, vocab_size),
+            pass_costs=pass_costs(on, settings.num_slots, min(settings.max_draft_tokens + 1, runner.max_length)),
         )
         log.info("model loaded", folder=str(folder), row_exact=info.row_exact, dtype=info.dtype, device=on.device)
         ends = runner.model.generation_config.eos_token_id

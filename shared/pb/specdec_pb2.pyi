@@ -674,6 +674,7 @@ class ModelInfo(google.protobuf.message.Message):
     DEVICE_FIELD_NUMBER: builtins.int
     DTYPE_FIELD_NUMBER: builtins.int
     ROW_EXACT_FIELD_NUMBER: builtins.int
+    PASS_COSTS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """The model's name: its folder or hub id."""
     vocab_size: builtins.int
@@ -696,6 +697,10 @@ class ModelInfo(google.protobuf.message.Message):
     """Whether a row's logits were seen at start not to depend on the rows beside it. If false, rounding may make the
     output depend on k and on load.
     """
+    @property
+    def pass_costs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PassCost]:
+        """What forward passes took at start, by ascending number of rows: what a client knows of speed before its first round."""
+
     def __init__(
         self,
         *,
@@ -709,7 +714,30 @@ class ModelInfo(google.protobuf.message.Message):
         device: builtins.str = ...,
         dtype: builtins.str = ...,
         row_exact: builtins.bool = ...,
+        pass_costs: collections.abc.Iterable[Global___PassCost] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["device", b"device", "dtype", b"dtype", "max_draft_tokens", b"max_draft_tokens", "max_length", b"max_length", "name", b"name", "num_slots", b"num_slots", "row_exact", b"row_exact", "tokenizer_fingerprint", b"tokenizer_fingerprint", "tokenizer_size", b"tokenizer_size", "vocab_size", b"vocab_size"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["device", b"device", "dtype", b"dtype", "max_draft_tokens", b"max_draft_tokens", "max_length", b"max_length", "name", b"name", "num_slots", b"num_slots", "pass_costs", b"pass_costs", "row_exact", b"row_exact", "tokenizer_fingerprint", b"tokenizer_fingerprint", "tokenizer_size", b"tokenizer_size", "vocab_size", b"vocab_size"]) -> None: ...
 
 Global___ModelInfo: typing_extensions.TypeAlias = ModelInfo
+
+@typing.final
+class PassCost(google.protobuf.message.Message):
+    """What a forward pass costs."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NUM_ROWS_FIELD_NUMBER: builtins.int
+    FORWARD_US_FIELD_NUMBER: builtins.int
+    num_rows: builtins.int
+    """Its rows, of all sessions together."""
+    forward_us: builtins.int
+    """What it took, in microseconds."""
+    def __init__(
+        self,
+        *,
+        num_rows: builtins.int = ...,
+        forward_us: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["forward_us", b"forward_us", "num_rows", b"num_rows"]) -> None: ...
+
+Global___PassCost: typing_extensions.TypeAlias = PassCost
