@@ -89,8 +89,6 @@ class Decoder:
         output, or else up to k of the draft model; None is as many as pay, round by round.
         Raises InvalidFieldError, NoFreeSlotError, TargetUnavailableError.
         """
-        if info := self._draft_client.info:
-            self._speculation.costs.meet_draft(info.model_info.pass_costs)
         choice = AdaptiveK(self._speculation, k, num_lookup_tokens, predicted=bool(predicted_ids))
         async with (
             self._speculation.costs.session(),

@@ -1,6 +1,6 @@
 """What rounds cost, as all sessions of this gateway measure it together."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -8,6 +8,8 @@ from gateway.draft_session import Proposal
 from gateway.measured import MEMORY, PassCosts, RecentMedian
 from shared.cost_model import CostModel
 from shared.pb import specdec_pb2 as pb
+
+FIRST_DRAFT_SHARE = 1 / 4  # of a target's pass of as many sessions: what a draft token costs while nothing is known
 
 
 class ByLoad(dict[int, RecentMedian]):
@@ -23,24 +25,19 @@ class ByLoad(dict[int, RecentMedian]):
 class RoundCosts:
     """Measured costs of passes by their rows, and of what a round takes beside them by how many sessions there are.
 
-    The services' own measurements come first, so that no session has to try what cannot pay.
+    The target's own measurements come first, so that no session has to try what cannot pay.
     """
 
     max_sessions: int
     """How many the target decodes at once; those above wait and cost nothing."""
     target: PassCosts
-    draft: PassCosts = field(default_factory=PassCosts)
     open: int = 0
+    _draft: PassCosts = field(default_factory=PassCosts)
     _asking: ByLoad = field(default_factory=ByLoad)  # a proposal beside its passes
     _plain: ByLoad = field(default_factory=ByLoad)  # a verify beside its pass, k = 0
     _speculative: ByLoad = field(default_factory=ByLoad)  # the same, k > 0
     _plain_ratio: ByLoad = field(default_factory=ByLoad)  # a round, by what the model says of it
     _speculative_ratio: ByLoad = field(default_factory=ByLoad)
-
-    def meet_draft(self, known: Sequence[pb.PassCost]) -> None:
-        """Take up what a draft service says of its passes, unless there is something to go by."""
-        if not self.draft.known:
-            self.draft = PassCosts(known)
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[None]:
@@ -68,7 +65,7 @@ class RoundCosts:
         for timing in proposal.timings:
             drafting_seconds += (timing.forward_us + timing.queue_us) / 1e6
             if timing.num_passes == 1:
-                self.draft.add(timing.num_rows, timing.forward_us / 1e6)
+                self._draft.add(timing.num_rows, timing.forward_us / 1e6)
         if proposal.asked and not any(timing.num_passes > 1 for timing in proposal.timings):
             self._asking[self._load].add(proposing_seconds - drafting_seconds)
         if verified.num_passes == 1:
@@ -101,8 +98,9 @@ class RoundCosts:
         medians = [waited[load] for waited in (self._plain, self._speculative)]
         measured = [median.value for median in medians if median.count] or [0.0]
         plain, speculative = measured[0], measured[-1]  # where one of the two is not known, it is as the other
+        [one_row] = self.target.seconds([n])
         return CostModel(
-            draft_token_seconds=self.draft.seconds([n])[0],
+            draft_token_seconds=self._draft.seconds([n])[0] if self._draft.known else one_row * FIRST_DRAFT_SHARE,
             verify_seconds=self.target.seconds([n * (k + 1) for k in range(max_k + 1)]),
             overhead_seconds=plain,
             proposal_seconds=self._asking[load].value + speculative - plain,

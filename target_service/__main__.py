@@ -22,6 +22,7 @@ from target_service.settings import TargetSettings
 async def main(settings: TargetSettings) -> None:
     """Serve until told to stop."""
     engine = Engine.load(resolve_half(settings.model, TARGET), settings)
+    engine.measure()
     server = RpcServer(
         pb.DESCRIPTOR.services_by_name["TargetService"].full_name, settings.grace_seconds, settings.network_delay_ms
     )

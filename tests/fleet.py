@@ -158,13 +158,12 @@ class Fleet:
         wire_seconds: float = 0.0005,
         told: bool = True,
     ) -> None:
-        """Begin all sessions, adaptive or with this k; the services tell their costs, or not."""
+        """Begin all sessions, adaptive or with this k; the target tells its costs, or not."""
         self.clock = Clock()
         self.target = Service(self.clock, target)
         self.draft = Service(self.clock, draft)
         self.wire_seconds = wire_seconds
         self.speculation = Speculation(max_k, num_sessions, _told(target) if told else ())
-        self.speculation.costs.meet_draft(_told(draft) if told else ())
         self.sessions = [
             Session(self, AdaptiveK(self.speculation, k, 0), acceptance, random.Random(number))
             for number in range(num_sessions)

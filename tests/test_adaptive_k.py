@@ -84,14 +84,14 @@ def test_costs_are_those_of_all_together() -> None:
 
 
 def test_what_cannot_pay_is_not_tried_first() -> None:
-    """What the services say of their passes is enough to begin with: the first seconds are as fast as plain ones."""
+    """What the target says of its passes is enough to begin with: the first seconds are as fast as plain ones."""
     fleet = Fleet(8, *ROWS, [0.8])
     assert fleet.tokens_per_second(SECONDS_WARM) > 0.97 * Fleet(8, *ROWS, [0.8], k=0).tokens_per_second(SECONDS_WARM)
     assert not any(k for session in fleet.sessions for k in session.ks[:5])
 
 
-def test_a_service_that_tells_no_costs_is_measured() -> None:
-    """The first rounds are plain, those of a draft that is not known yet come next."""
+def test_a_target_that_tells_no_costs_is_measured() -> None:
+    """The first round is plain, and then the draft is tried."""
     fleet = Fleet(1, *TRN2, [0.9], told=False)
     fleet.tokens_per_second(SECONDS_WARM)
     ks = fleet.sessions[0].ks

@@ -36,7 +36,7 @@ class Engine:
 
     def __init__(self, runner: Runner, settings: EngineSettings, info: pb.ModelInfo, grammars: Grammars) -> None:
         """Put the parts together; nothing runs before `run`."""
-        self.info, self._grammars = info, grammars
+        self.info, self._runner, self._grammars = info, runner, grammars
         self.slots = Slots(settings.num_slots, info.max_length, settings.slot_wait_seconds, settings.max_waiting)
         self.meter = EngineMeter(self.slots)
         self._scheduler = Scheduler(runner, settings.prefill_rows, self.meter)
@@ -69,12 +69,16 @@ class Engine:
             device=on.device,
             dtype=settings.dtype if quant == "none" else f"{settings.dtype}, {quant} weights",
             row_exact=quant == "none" and row_exact(together, runner.num_slots, vocab_size),
-            pass_costs=pass_costs(on, settings.num_slots, min(settings.max_draft_tokens + 1, runner.max_length)),
         )
         log.info("model loaded", folder=str(folder), row_exact=info.row_exact, dtype=info.dtype, device=on.device)
         ends = runner.model.generation_config.eos_token_id
         end_ids = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None}
         return cls(on, settings, info, Grammars(tokenizer, vocab_size, sorted(end_ids)))
+
+    def measure(self) -> None:
+        """Let `info` tell what passes cost. Before `run`; a machine that is busy otherwise makes them look slow."""
+        most_rows = min(self.info.max_draft_tokens + 1, self.info.max_length)
+        self.info.pass_costs.extend(pass_costs(self._runner, self.info.num_slots, most_rows))
 
     @asynccontextmanager
     async def session(self, prompt_ids: Sequence[int], params: SamplingParams) -> AsyncIterator[Session]:

@@ -699,7 +699,7 @@ class ModelInfo(google.protobuf.message.Message):
     """
     @property
     def pass_costs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PassCost]:
-        """What forward passes took at start, by ascending number of rows: what a client knows of speed before its first round."""
+        """Of a target: what forward passes took at start, by ascending number of rows. Tells what pays before the first round."""
 
     def __init__(
         self,
