@@ -60,13 +60,13 @@ class RoundCosts:
     def add(
         self, proposal: Proposal, proposing_seconds: float, verified: pb.StepTiming, verifying_seconds: float
     ) -> None:
-        """Take up a round. Passes that were waited for while a prompt was prefilled say nothing of rounds."""
+        """Take up a round. Waits for a prefill, or for draft tokens that did not come, say nothing of rounds."""
         drafting_seconds = 0.0
         for timing in proposal.timings:
             drafting_seconds += (timing.forward_us + timing.queue_us) / 1e6
             if timing.num_passes == 1:
                 self._draft.add(timing.num_rows, timing.forward_us / 1e6)
-        if proposal.asked and not any(timing.num_passes > 1 for timing in proposal.timings):
+        if proposal.timings and not any(timing.num_passes > 1 for timing in proposal.timings):
             self._asking[self._load].add(proposing_seconds - drafting_seconds)
         if verified.num_passes == 1:
             forward_seconds = verified.forward_us / 1e6

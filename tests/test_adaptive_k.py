@@ -4,9 +4,12 @@ import pytest
 from fleet import Cost, Fleet
 
 from gateway.acceptance_estimate import AcceptanceEstimate
+from gateway.adaptive_k import AdaptiveK, Speculation
+from gateway.draft_session import Proposal
 from gateway.measured import PassCosts
 from shared.cost_model import CostModel
 from shared.model.device import Profile
+from shared.pb import specdec_pb2 as pb
 
 SECONDS_WARM, SECONDS = 4.0, 12.0
 MAX_K = 12
@@ -97,6 +100,16 @@ def test_a_target_that_tells_no_costs_is_measured() -> None:
     ks = fleet.sessions[0].ks
     assert ks[0] == 0 < ks[1]
     assert speed(fleet) > 0.93 * speed(Fleet(1, *TRN2, [0.9]))
+
+
+def test_a_first_proposal_that_is_late_does_not_end_speculation() -> None:
+    """A draft that is still prefilling at the first deadline costs that round, and says nothing of those after it."""
+    speculation = Speculation(MAX_K, 1, [pb.PassCost(num_rows=rows, forward_us=45_000) for rows in (1, 16)])
+    choice = AdaptiveK(speculation, None, 0)
+    assert choice.next(100)[0] > 0
+    verified = pb.VerifyResponse(timing=pb.StepTiming(forward_us=45_000, num_passes=1, num_rows=1))
+    choice.learn(Proposal(0), 1.0, verified, 0.046)
+    assert choice.next(100)[0] > 0
 
 
 def test_acceptance_by_position() -> None:
