@@ -10,6 +10,7 @@ from shared.model.noise import gumbel, loud
 from shared.sampling_params import SamplingParams
 
 _LIKELY = 4.0  # how far below the greatest logit a token may stand to be tried first
+_FEW = 1024  # tokens, that may all be tried at once
 _NEAR = 12.0  # likewise, to be looked for a nucleus first
 
 
@@ -83,8 +84,8 @@ def draw(logits: torch.Tensor, params: SamplingParams, position: int) -> int:
         scores = scores.masked_fill(scores < torch.topk(scores, params.top_k).values[-1], -torch.inf)
     if params.top_p < 1:
         scores = scores.masked_fill(scores < _nucleus_border(scores, params.top_p), -torch.inf)
-    whole = params.top_k == 0 and params.top_p == 1
-    candidates = _contenders(scores, params.seed, position) if whole else (scores > -torch.inf).nonzero().flatten()
+    many = params.top_k == 0 and params.top_p == 1 and len(scores) > _FEW
+    candidates = _contenders(scores, params.seed, position) if many else (scores > -torch.inf).nonzero().flatten()
     noisy = scores[candidates] + gumbel(candidates.int(), params.seed, position)  # [C]
     return int(candidates[noisy == noisy.max()].min())
 
