@@ -77,9 +77,8 @@ class AdaptiveK:
         if None in self._fixed:
             as_chosen = any((self._k, self._num_lookup_tokens)) == any(self._chosen)
             self._all.probe.spend(seconds, as_chosen=as_chosen)
-        prefilled = any(timing.num_passes > 1 for timing in (verified.timing, *proposal.timings))
-        told = proposal.timings or not proposal.asked  # a proposal that came too late says nothing
-        if self._costs and proposal.proposer not in LOOKUPS and told and not prefilled:
+        tells_costs = (proposal.tells_costs or not proposal.asked) and verified.timing.num_passes <= 1
+        if self._costs and proposal.proposer not in LOOKUPS and tells_costs:
             expected = self._costs.round_seconds(min(len(proposal.token_ids), self._all.max_k))
             self._all.costs.compare(expected, seconds, speculative=proposal.asked)
         if not proposal.asked:

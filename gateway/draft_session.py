@@ -31,6 +31,11 @@ class Proposal:
     asked: bool = True
     """Whether the draft was asked for it."""
 
+    @property
+    def tells_costs(self) -> bool:
+        """Whether it took what proposals take: something came in time, and no prompt was prefilled for it."""
+        return bool(self.timings) and all(timing.num_passes <= 1 for timing in self.timings)
+
 
 class DraftSession:
     """Asks for a proposal a round, and takes what arrives in time.

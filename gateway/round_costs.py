@@ -66,7 +66,7 @@ class RoundCosts:
             drafting_seconds += (timing.forward_us + timing.queue_us) / 1e6
             if timing.num_passes == 1:
                 self._draft.add(timing.num_rows, timing.forward_us / 1e6)
-        if proposal.timings and not any(timing.num_passes > 1 for timing in proposal.timings):
+        if proposal.tells_costs:
             self._asking[self._load].add(proposing_seconds - drafting_seconds)
         if verified.num_passes == 1:
             forward_seconds = verified.forward_us / 1e6
@@ -98,10 +98,11 @@ class RoundCosts:
         medians = [waited[load] for waited in (self._plain, self._speculative)]
         measured = [median.value for median in medians if median.count] or [0.0]
         plain, speculative = measured[0], measured[-1]  # where one of the two is not known, it is as the other
-        [one_row] = self.target.seconds([n])
+        verify_seconds = self.target.seconds([n * (k + 1) for k in range(max_k + 1)])
+        drafted = self._draft.seconds([n])[0] if self._draft.known else verify_seconds[0] * FIRST_DRAFT_SHARE
         return CostModel(
-            draft_token_seconds=self._draft.seconds([n])[0] if self._draft.known else one_row * FIRST_DRAFT_SHARE,
-            verify_seconds=self.target.seconds([n * (k + 1) for k in range(max_k + 1)]),
+            draft_token_seconds=drafted,
+            verify_seconds=verify_seconds,
             overhead_seconds=plain,
             proposal_seconds=self._asking[load].value + speculative - plain,
         )

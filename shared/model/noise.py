@@ -15,6 +15,8 @@ import torch
 
 _Words = npt.NDArray[np.uint32]
 
+_FACTORS = 0x21F0AAAD, 0x735A2D97  # of `lowbias32`
+
 
 def row_key(seed: int, position: int) -> tuple[int, int]:
     """Return the two 32-bit words that key the noise of one row: the BLAKE2b hash of its seed and position."""
@@ -24,8 +26,8 @@ def row_key(seed: int, position: int) -> tuple[int, int]:
 
 def _mix(x: torch.Tensor, sixteen: torch.Tensor, fifteen: torch.Tensor) -> torch.Tensor:
     """Scramble 32-bit words one to one: `lowbias32` of C. Wellons' Hash Prospector, in wrapping int32 arithmetic."""
-    x = (x ^ (torch.bitwise_right_shift(x, sixteen) & 0xFFFF)) * 0x21F0AAAD
-    x = (x ^ (torch.bitwise_right_shift(x, fifteen) & 0x1FFFF)) * 0x735A2D97
+    x = (x ^ (torch.bitwise_right_shift(x, sixteen) & 0xFFFF)) * _FACTORS[0]
+    x = (x ^ (torch.bitwise_right_shift(x, fifteen) & 0x1FFFF)) * _FACTORS[1]
     return x ^ (torch.bitwise_right_shift(x, fifteen) & 0x1FFFF)
 
 
@@ -56,7 +58,7 @@ def loud(vocab_size: int, least: float, seed: int, position: int) -> torch.Tenso
     shifted = np.empty_like(words)
     for key in row_key(seed, position):
         words ^= np.uint32(key & 0xFFFFFFFF)
-        for distance, factor in ((16, 0x21F0AAAD), (15, 0x735A2D97)):  # as in `_mix`
+        for distance, factor in zip((16, 15), _FACTORS, strict=True):  # `_mix` in place, which takes half its time
             words ^= np.right_shift(words, distance, out=shifted)
             words *= np.uint32(factor)
         words ^= np.right_shift(words, 15, out=shifted)

@@ -10,8 +10,8 @@ from shared.model.noise import gumbel, loud
 from shared.sampling_params import SamplingParams
 
 _LIKELY = 4.0  # how far below the greatest logit a token may stand to be tried first
-_FEW = 1024  # tokens, that may all be tried at once
 _NEAR = 12.0  # likewise, to be looked for a nucleus first
+_FEW = 1024  # tokens, that may all be tried at once
 
 
 class Sampler:
