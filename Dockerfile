@@ -14,15 +14,16 @@ ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1
 RUN python3 -m venv --without-pip /opt/venv
 WORKDIR /app
 COPY pyproject.toml ./
-# Prints the requirements of the project and of one extra.
+# Prints the requirements of the project and of the extras that are named.
 RUN printf '%s\n' 'import sys, tomllib' \
     'project = tomllib.load(open("pyproject.toml", "rb"))["project"]' \
-    'print(*project["dependencies"], *project["optional-dependencies"][sys.argv[1]], sep="\n")' > requirements.py
+    'extras = project["optional-dependencies"]' \
+    'print(*project["dependencies"], *(line for name in sys.argv[1:] for line in extras[name]), sep="\n")' > requirements.py
 
 FROM build AS build-model
 ARG TORCH_INDEX=
 RUN pip --python /opt/venv install --no-cache-dir --no-compile ${TORCH_INDEX:+--index-url $TORCH_INDEX} torch==2.13.0
-RUN python requirements.py model > requirements.txt \
+RUN python requirements.py model int4 > requirements.txt \
     && pip --python /opt/venv install --no-cache-dir --no-compile -r requirements.txt
 COPY shared shared
 RUN python -c "from pathlib import Path; from shared.model.toy_pair import make_toy_pair; make_toy_pair(Path('/models/toy'))" \

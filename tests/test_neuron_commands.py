@@ -17,7 +17,6 @@ from shared.model.compile_graphs import compile_graphs
 from shared.model.doctor import doctor_findings
 from shared.model.footprint import Footprint
 from shared.model.graphs import GraphSizes
-from shared.model.linears import resolve
 from shared.model.pairs import TARGET
 
 
@@ -84,9 +83,3 @@ def test_ranks_share_the_memory(toy: tuple[Path, Path], monkeypatch: pytest.Monk
     assert shared.cache * 2 == alone.cache
     assert 0 < shared.weights - alone.weights / 2 < 0.01 * alone.weights
     assert shared.logits == alone.logits
-
-
-def test_weights_are_rounded_on_processors_alone() -> None:
-    """`auto`, the default of `make serve`, serves on the device too, which takes no rounded weights."""
-    assert resolve("auto", "neuron") == "none"
-    assert resolve("auto", "cpu") in {"int4", "int8"}

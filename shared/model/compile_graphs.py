@@ -9,9 +9,9 @@ from shared.errors import ModelError
 from shared.model.device import open_runner
 from shared.model.engine_settings import EngineSettings
 from shared.model.footprint import Footprint
-from shared.model.linears import resolve
 from shared.model.loader import row_exact
 from shared.model.parallel import lead
+from shared.model.quant import resolve
 from shared.model.static_runner import StaticRunner
 
 MB = 10**6
@@ -19,7 +19,7 @@ MB = 10**6
 
 def compile_graphs(folder: Path, settings: EngineSettings) -> None:
     """Compile each graph, run it once, and print what it took. Raises ModelError."""
-    runner = open_runner(folder, settings, resolve(settings.quant, settings.device))
+    runner = open_runner(folder, settings, resolve(settings.quant, settings.device, folder))
     if not isinstance(runner, StaticRunner):
         raise ModelError(f"device {runner.device}: it has no graphs to compile")
     config = runner.model.config

@@ -19,9 +19,10 @@ from pydantic.dataclasses import dataclass as checked
 
 from shared.errors import ModelError
 from shared.model.engine_settings import DeviceKind, EngineSettings, Quant
-from shared.model.loader import load_runner, load_static_runner
+from shared.model.loader import load_int4_runner, load_runner, load_static_runner
 from shared.model.model_runner import ModelRunner
 from shared.model.neuron import NEURON, open_neuron
+from shared.model.onnx_runner import OnnxRunner
 from shared.model.rows import Rows
 from shared.model.runner import Runner
 from shared.model.static_runner import StaticRunner
@@ -81,8 +82,10 @@ class _Paced:
         return rows
 
 
-def open_runner(folder: Path, settings: EngineSettings, quant: Quant) -> ModelRunner | StaticRunner:
+def open_runner(folder: Path, settings: EngineSettings, quant: Quant) -> ModelRunner | StaticRunner | OnnxRunner:
     """Open a Hugging Face folder, and return its runner on the device of the settings. Raises ModelError."""
+    if settings.device != "neuron" and quant == "int4":
+        return load_int4_runner(folder, settings.num_slots, settings.max_length)
     if settings.device != "neuron":
         return load_runner(folder, settings.dtype, settings.num_slots, settings.max_length, quant)
     if quant != "none":

@@ -8,7 +8,8 @@ from typing import Self
 
 import structlog
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from shared.errors import InvalidFieldError
 from shared.fingerprint import fingerprint
@@ -16,10 +17,10 @@ from shared.model.device import on_device, open_runner
 from shared.model.engine_meter import EngineMeter
 from shared.model.engine_settings import EngineSettings
 from shared.model.grammar import GrammarMask, Grammars
-from shared.model.linears import resolve
 from shared.model.loader import row_exact
 from shared.model.parallel import lead
 from shared.model.pass_costs import pass_costs
+from shared.model.quant import resolve
 from shared.model.runner import Runner
 from shared.model.sampler import Sampler
 from shared.model.scheduler import Scheduler
@@ -51,11 +52,11 @@ class Engine:
         """Open the model, try it out and describe it. Raises ModelError."""
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        quant = resolve(settings.quant, settings.device)
+        quant = resolve(settings.quant, settings.device, folder)
         runner = open_runner(folder, settings, quant)
         together = lead(runner)
         on = on_device(together, settings.device, settings.profile)
-        vocab_size = runner.model.config.get_text_config().vocab_size
+        vocab_size = AutoConfig.from_pretrained(folder).get_text_config().vocab_size
         tokenizer = AutoTokenizer.from_pretrained(folder)
         vocabulary = tokenizer.get_vocab()
         info = pb.ModelInfo(
@@ -71,8 +72,7 @@ class Engine:
             row_exact=quant == "none" and row_exact(together, runner.num_slots, vocab_size),
         )
         log.info("model loaded", folder=str(folder), row_exact=info.row_exact, dtype=info.dtype, device=on.device)
-        ends = runner.model.generation_config.eos_token_id
-        end_ids = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None}
+        end_ids = {*_end_token_ids(folder), tokenizer.eos_token_id} - {None}
         return cls(on, settings, info, Grammars(tokenizer, vocab_size, sorted(end_ids)))
 
     def measure(self) -> None:
@@ -112,3 +112,12 @@ class Engine:
             if not 0 <= token_id < self.info.vocab_size:
                 problem = f"{token_id} is outside the vocabulary of {self.info.vocab_size}"
                 raise InvalidFieldError(f"{field}[{index}]", problem)
+
+
+def _end_token_ids(folder: Path) -> list[int]:
+    """Return the tokens that end a text, by the model's generation config or else by its config."""
+    if (folder / GENERATION_CONFIG_NAME).is_file():
+        ends = GenerationConfig.from_pretrained(folder).eos_token_id
+    else:
+        ends = AutoConfig.from_pretrained(folder).get_text_config().eos_token_id
+    return ends if isinstance(ends, list) else [ends]

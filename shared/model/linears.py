@@ -6,20 +6,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from shared.model.engine_settings import DeviceKind, Quant
+from shared.model.engine_settings import Quant
 from shared.model.half_linear import HalfLinear
-from shared.model.int4_linear import Int4Linear
 from shared.model.int8_linear import Int8Linear
 from shared.model.packed_linear import PackedLinear
-
-
-def resolve(quant: Quant, device: DeviceKind) -> Quant:
-    """Return what `auto` is: on processors int4 is faster where bfloat16 is multiplied, elsewhere int8."""
-    if quant != "auto":
-        return quant
-    if device == "neuron":
-        return "none"
-    return "int4" if activation_dtype(torch.bfloat16) is torch.bfloat16 else "int8"
 
 
 def activation_dtype(dtype: torch.dtype, quant: Quant = "none") -> torch.dtype:
@@ -37,13 +27,14 @@ def packed(linear: nn.Linear) -> nn.Module:
 def repack(model: PreTrainedModel, quant: Quant) -> None:
     """Replace the model's linear layers, and give the rest of it the type of their activations.
 
-    Rounded weights (`quant`, which is not `auto`) are for drafts alone.
+    Rounded weights, `int8`, are for drafts alone.
     """
     dtype = activation_dtype(model.dtype, quant)
 
     def pack(place: tuple[nn.Module, str]) -> None:
         parent, name = place
-        setattr(parent, name, _quantized(getattr(parent, name), quant, dtype))
+        linear = getattr(parent, name)
+        setattr(parent, name, Int8Linear(linear) if quant == "int8" else packed(linear))
 
     places = [
         (parent, name)
@@ -57,14 +48,6 @@ def repack(model: PreTrainedModel, quant: Quant) -> None:
     for name, parameter in model.named_parameters():
         if "embedding" not in name:
             parameter.data = parameter.data.to(dtype)
-
-
-def _quantized(linear: nn.Linear, quant: Quant, dtype: torch.dtype) -> nn.Module:
-    if quant == "int8":
-        return Int8Linear(linear)
-    if quant == "int4" and Int4Linear.fits(linear):
-        return Int4Linear(linear, dtype)
-    return packed(linear)
 
 
 class _Embedding(nn.Module):

@@ -12,10 +12,13 @@ from transformers.distributed import DistributedConfig
 from shared.errors import ModelError
 from shared.model import attention
 from shared.model.engine_settings import EngineSettings, Quant
-from shared.model.fused import fuse
+from shared.model.fused import FAMILY, fuse
 from shared.model.graphs import Graphs, GraphSizes
 from shared.model.linears import repack
 from shared.model.model_runner import MAX_ROWS, ModelRunner
+from shared.model.onnx_folder import GRAPH, can_convert
+from shared.model.onnx_runner import OnnxRunner
+from shared.model.pairs import int4_folder
 from shared.model.parts import check_parts, take_parts
 from shared.model.ranks import join, num_ranks
 from shared.model.row_counts import RowCounts
@@ -41,6 +44,22 @@ def load_runner(folder: Path, dtype: str, num_slots: int, max_length: int, quant
     row_counts = any_count if quant != "none" else RowCounts.exact(DTYPES[dtype], MAX_ROWS)
     repack(model, quant)
     return ModelRunner(model, num_slots, own_length(model.config, max_length), row_counts)
+
+
+def load_int4_runner(folder: Path, num_slots: int, max_length: int) -> OnnxRunner:
+    """Round the weights of a Hugging Face folder to 4 bits, once, and return the runner; max_length is cut likewise.
+
+    Raises ModelError for a model that cannot be rewound or that cannot be had so.
+    """
+    config = AutoConfig.from_pretrained(folder)
+    if config.model_type not in FAMILY or not can_convert():
+        raise ModelError(f"quant int4: for {', '.join(sorted(FAMILY))}, by onnxruntime-genai, the extra int4")
+    _refuse_unrewindable(config)
+    runner = OnnxRunner(int4_folder(folder) / GRAPH, config, num_slots, own_length(config, max_length))
+    probe = random.Random(0).choices(range(config.vocab_size), k=24)  # noqa: S311 - no secret
+    expected = runner.extend([Segment(0, 0, probe, 1)])[0].logits
+    _refuse_miscomputed(runner, config.model_type, probe, expected, tolerance=0.5)
+    return runner
 
 
 def load_static_runner(folder: Path, settings: EngineSettings, device: torch.device, name: str) -> StaticRunner:
@@ -85,7 +104,7 @@ def _open(folder: Path, dtype: str) -> tuple[PreTrainedModel, list[int], torch.T
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=DTYPES[dtype], attn_implementation="sdpa", distributed_config=spread
     ).eval()
-    _refuse_unrewindable(model)
+    _refuse_unrewindable(model.config)
     probe, expected = _probe(model)
     if spread:
         take_parts(model)
@@ -97,15 +116,13 @@ def own_length(config: PretrainedConfig, max_length: int) -> int:
     return min(max_length, getattr(config.get_text_config(), "max_position_embeddings", max_length))
 
 
-def _refuse_unrewindable(model: PreTrainedModel) -> None:
-    layers = DynamicCache(config=model.config).layers
+def _refuse_unrewindable(config: PretrainedConfig) -> None:
+    layers = DynamicCache(config=config).layers
     odd = sorted({type(layer).__name__ for layer in layers if type(layer) is not DynamicLayer})
     if odd:
-        raise ModelError(
-            f"{model.config.model_type}: its cache layers {odd} cannot be rewound, so no draft can be undone"
-        )
-    if getattr(model.config, "is_encoder_decoder", False):
-        raise ModelError(f"{model.config.model_type}: not a decoder")
+        raise ModelError(f"{config.model_type}: its cache layers {odd} cannot be rewound, so no draft can be undone")
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(f"{config.model_type}: not a decoder")
 
 
 def _probe(model: PreTrainedModel) -> tuple[list[int], torch.Tensor]:
@@ -115,15 +132,20 @@ def _probe(model: PreTrainedModel) -> tuple[list[int], torch.Tensor]:
         return probe, model(torch.tensor([probe], device=model.device)).logits[0].cpu()
 
 
-def _refuse_miscomputed(runner: Runner, name: str, probe: list[int], expected: torch.Tensor) -> None:
-    """Run the probe with a wrong draft that is rolled back, and compare with the model's own pass."""
+def _refuse_miscomputed(
+    runner: Runner, name: str, probe: list[int], expected: torch.Tensor, tolerance: float | None = None
+) -> None:
+    """Run the probe with a wrong draft that is rolled back, and compare its last rows with those expected, [n, V]."""
+    num_rows = min(8, len(expected))
+    expected = expected[-num_rows:]
     try:
         runner.extend([Segment(0, 0, probe[:16], 0)])
         runner.extend([Segment(0, 16, list(reversed(probe[16:])), 0)])
-        computed = runner.extend([Segment(0, 16, probe[16:], 8)])[0].logits
+        computed = runner.extend([Segment(0, 16, probe[16:], num_rows)])[0].logits
     except (TypeError, RuntimeError) as error:
         raise ModelError(f"{name}: does not run over the slot cache: {error}") from error
-    difference = float((computed.float() - expected[16:].float()).abs().max())
+    difference = float((computed.float() - expected.float()).abs().max())
     scale = float(expected.float().std())
-    if not difference <= scale * (0.5 if expected.dtype == torch.bfloat16 else 0.01):
+    tolerance = tolerance or (0.5 if expected.dtype == torch.bfloat16 else 0.01)
+    if not difference <= scale * tolerance:
         raise ModelError(f"{name}: over the slot cache its logits are off by {difference:.3g} (spread {scale:.3g})")

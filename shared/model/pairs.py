@@ -122,6 +122,19 @@ def _of_hub(name: str) -> Path:
     return folder
 
 
+def int4_folder(model: Path) -> Path:
+    """Return the folder of this model's graph with weights of 4 bits, made if need be. Raises ModelError."""
+    stats = {file.name: file.stat() for file in sorted(model.iterdir())}
+    version = " ".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats.items())
+
+    def make(folder: Path) -> None:
+        from shared.model.onnx_folder import convert_onnx
+
+        convert_onnx(model, folder)
+
+    return _made_once(_versioned(f"{model.name}-int4", "onnx_folder.py", f"{model.resolve()} {version}"), make)
+
+
 def _made_once(folder: Path, make: Callable[[Path], None]) -> Path:
     """Return the folder, which appears only when `make` has filled it."""
     if folder.is_dir():

@@ -14,7 +14,7 @@ import structlog
 from shared.errors import ModelError
 from shared.model.device import open_runner
 from shared.model.engine_settings import EngineSettings
-from shared.model.linears import resolve
+from shared.model.quant import resolve
 from shared.model.ranks import end, join, num_ranks, rank
 from shared.model.rows import Rows
 from shared.model.runner import Runner
@@ -56,7 +56,7 @@ def lead(runner: Runner) -> Runner:
 
 def follow(folder: Path, settings: EngineSettings) -> NoReturn:
     """Run what rank 0 runs, for as long as there is one, and end. Raises ModelError."""
-    runner = open_runner(folder, settings, resolve(settings.quant, settings.device))
+    runner = open_runner(folder, settings, resolve(settings.quant, settings.device, folder))
     for number in (signal.SIGTERM, signal.SIGINT):  # torchrun sends them to all ranks: rank 0 drains first
         signal.signal(number, signal.SIG_IGN)
     (leader,) = join()
