@@ -18,6 +18,7 @@ class RecentMedian:
     def __init__(self, memory: int = MEMORY) -> None:
         """Remember so many."""
         self._values: deque[float] = deque(maxlen=memory)
+        self._value: float | None = 0.0  # None until it is worked out anew
 
     @property
     def count(self) -> int:
@@ -27,11 +28,14 @@ class RecentMedian:
     @property
     def value(self) -> float:
         """The median; 0 while nothing was measured."""
-        return median(self._values) if self._values else 0.0
+        if self._value is None:
+            self._value = median(self._values)
+        return self._value
 
     def add(self, value: float) -> None:
         """Take up a measurement."""
         self._values.append(value)
+        self._value = None
 
 
 class PassCosts:
@@ -49,15 +53,16 @@ class PassCosts:
         """Whether any pass was measured."""
         return bool(self._classes)
 
-    def add(self, num_rows: int, seconds: float) -> None:
-        """Take up a pass, once, though each of its sessions tells of it."""
+    def add(self, num_rows: int, seconds: float) -> bool:
+        """Take up a pass, once, though each of its sessions tells of it; return whether it is a new one."""
         if (num_rows, seconds) == self._last:
-            return
+            return False
         self._last = num_rows, seconds
         size = round(CLASSES_PER_OCTAVE * log2(num_rows))
         rows, passes = self._classes.setdefault(size, (RecentMedian(), RecentMedian()))
         rows.add(num_rows)
         passes.add(seconds)
+        return True
 
     def seconds(self, num_rows: Sequence[int]) -> list[float]:
         """Return what passes of so many rows take, as far as those that were measured tell; 0 if none was."""

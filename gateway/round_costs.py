@@ -38,6 +38,9 @@ class RoundCosts:
     _speculative: ByLoad = field(default_factory=ByLoad)  # the same, k > 0
     _plain_ratio: ByLoad = field(default_factory=ByLoad)  # a round, by what the model says of it
     _speculative_ratio: ByLoad = field(default_factory=ByLoad)
+    _models: dict[tuple[int, int], CostModel] = field(
+        default_factory=dict
+    )  # by sessions and max_k, since the last pass
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[None]:
@@ -70,7 +73,8 @@ class RoundCosts:
             self._asking[self._load].add(proposing_seconds - drafting_seconds)
         if verified.num_passes == 1:
             forward_seconds = verified.forward_us / 1e6
-            self.target.add(verified.num_rows, forward_seconds)
+            if self.target.add(verified.num_rows, forward_seconds):
+                self._models.clear()
             waited = self._speculative if proposal.asked else self._plain
             waited[self._load].add(verifying_seconds - forward_seconds - verified.queue_us / 1e6)
 
@@ -92,9 +96,16 @@ class RoundCosts:
         """Return what rounds cost at this load if all sessions take the same k; the target's costs must be known.
 
         A session that chose its k by what its own rows cost would make the others pay: where rows are what a pass
-        costs, every one of them would gain by drafting, and all together would lose.
+        costs, every one of them would gain by drafting, and all together would lose. The sessions of a pass, which all
+        ask when it ends, get the same answer.
         """
-        n, load = self.num_sessions, self._load
+        known = self.num_sessions, max_k
+        if known not in self._models:
+            self._models[known] = self._model(*known)
+        return self._models[known]
+
+    def _model(self, n: int, max_k: int) -> CostModel:
+        load = self._load
         medians = [waited[load] for waited in (self._plain, self._speculative)]
         measured = [median.value for median in medians if median.count] or [0.0]
         plain, speculative = measured[0], measured[-1]  # where one of the two is not known, it is as the other

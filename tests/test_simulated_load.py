@@ -47,14 +47,15 @@ def target(start: StartService, toy: tuple[Path, Path], profiles: tuple[Path, Pa
 async def test_an_adversarial_draft_costs_little(target: str, num_sessions: int) -> None:
     """With a draft that is never right, adaptive k keeps the plain speed at any load.
 
-    To 10 %, since the machine that tests run on does other things too; `test_adaptive_k` holds it to 5 %.
+    To 10 %, and the better of two runs in turns, since the machine that tests run on does other things too;
+    `test_adaptive_k` holds it to 5 %.
     """
     async with decoder(target, None) as alone:
         adversary = Adversary(alone.target, STOP)
     async with serve(adversary) as address, decoder(target, address) as decode:
         await speed(decode, num_sessions, None, 15)
-        plain = await speed(decode, num_sessions, 0, 40)
-        adaptive = await speed(decode, num_sessions, None, 40)
+        runs = [(await speed(decode, num_sessions, 0, 30), await speed(decode, num_sessions, None, 30)) for _ in "ab"]
+    plain, adaptive = map(max, zip(*runs, strict=True))
     assert adaptive > 0.9 * plain
 
 
