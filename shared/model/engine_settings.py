@@ -29,7 +29,7 @@ class EngineSettings(Settings):
     max_waiting: int = Field(64, ge=0)
     """How many sessions can wait for a slot."""
     quant: Quant = "none"
-    """Round the weights, to what decodes fastest on this processor or to so many bits: for drafts, on a CPU."""
+    """Round the weights, to what decodes fastest or to so many bits: for drafts, on a CPU; int4 is by ONNX Runtime."""
     threads: int = Field(0, ge=0)
     """CPU threads of a forward pass; 0 leaves it to torch."""
     device: DeviceKind = "cpu"
