@@ -14,7 +14,8 @@ from shared.pb import specdec_pb2 as pb
 FIRST_RATE = 0.8  # of acceptance, while nothing is known
 TRIED_LOOKUP = 4  # tokens, where none seems to pay
 BEGIN, END = 1.05, 0.97  # speculation that promises so many times the plain speed begins, or ends
-TOGETHER_BEGIN, TOGETHER_END = 1.08, 1.0  # the same for all sessions together
+# The same for all sessions together, whose prompts the draft has yet to prefill, on the same cores in the worst case.
+TOGETHER_BEGIN, TOGETHER_END = 1.2, 1.0
 BESIDE_PLAIN, BESIDE_SPECULATIVE = 1.3, 0.85  # the same for a session that would do other than all together
 OWN_GAIN = 1.15  # that a k must promise over the one of all together
 LOOKUPS = (pb.PROPOSER_PROMPT_LOOKUP, pb.PROPOSER_PREDICTION)
