@@ -38,9 +38,7 @@ class RoundCosts:
     _speculative: ByLoad = field(default_factory=ByLoad)  # the same, k > 0
     _plain_ratio: ByLoad = field(default_factory=ByLoad)  # a round, by what the model says of it
     _speculative_ratio: ByLoad = field(default_factory=ByLoad)
-    _models: dict[tuple[int, int], CostModel] = field(
-        default_factory=dict
-    )  # by sessions and max_k, since the last pass
+    _models: dict[tuple[int, int], CostModel] = field(default_factory=dict)  # since the last pass, by n and max_k
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[None]:

@@ -84,9 +84,9 @@ class _Paced:
 
 def open_runner(folder: Path, settings: EngineSettings, quant: Quant) -> ModelRunner | StaticRunner | OnnxRunner:
     """Open a Hugging Face folder, and return its runner on the device of the settings. Raises ModelError."""
-    if settings.device != "neuron" and quant == "int4":
-        return load_int4_runner(folder, settings.num_slots, settings.max_length)
     if settings.device != "neuron":
+        if quant == "int4":
+            return load_int4_runner(folder, settings.num_slots, settings.max_length)
         return load_runner(folder, settings.dtype, settings.num_slots, settings.max_length, quant)
     if quant != "none":
         raise ModelError(f"quant {quant}: rounded weights are for CPUs, not for device neuron")

@@ -8,7 +8,7 @@ from typing import Self
 
 import structlog
 import torch
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PretrainedConfig
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from shared.errors import InvalidFieldError
@@ -56,7 +56,8 @@ class Engine:
         runner = open_runner(folder, settings, quant)
         together = lead(runner)
         on = on_device(together, settings.device, settings.profile)
-        vocab_size = AutoConfig.from_pretrained(folder).get_text_config().vocab_size
+        config = AutoConfig.from_pretrained(folder).get_text_config()
+        vocab_size = config.vocab_size
         tokenizer = AutoTokenizer.from_pretrained(folder)
         vocabulary = tokenizer.get_vocab()
         info = pb.ModelInfo(
@@ -72,7 +73,7 @@ class Engine:
             row_exact=quant == "none" and row_exact(together, runner.num_slots, vocab_size),
         )
         log.info("model loaded", folder=str(folder), row_exact=info.row_exact, dtype=info.dtype, device=on.device)
-        end_ids = {*_end_token_ids(folder), tokenizer.eos_token_id} - {None}
+        end_ids = {*_end_token_ids(folder, config), tokenizer.eos_token_id} - {None}
         return cls(on, settings, info, Grammars(tokenizer, vocab_size, sorted(end_ids)))
 
     def measure(self) -> None:
@@ -114,10 +115,8 @@ class Engine:
                 raise InvalidFieldError(f"{field}[{index}]", problem)
 
 
-def _end_token_ids(folder: Path) -> list[int]:
-    """Return the tokens that end a text, by the model's generation config or else by its config."""
-    if (folder / GENERATION_CONFIG_NAME).is_file():
-        ends = GenerationConfig.from_pretrained(folder).eos_token_id
-    else:
-        ends = AutoConfig.from_pretrained(folder).get_text_config().eos_token_id
+def _end_token_ids(folder: Path, config: PretrainedConfig) -> list[int]:
+    """Return the tokens that end a text, by the folder's generation config or else by the model's own."""
+    generates = (folder / GENERATION_CONFIG_NAME).is_file()
+    ends = (GenerationConfig.from_pretrained(folder) if generates else config).eos_token_id
     return ends if isinstance(ends, list) else [ends]
