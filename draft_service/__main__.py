@@ -26,7 +26,7 @@ async def main(settings: DraftSettings) -> None:
     from shared.model.engine import Engine  # noqa: PLC0415 - brings torch
     from shared.model.pairs import DRAFT, resolve_half  # noqa: PLC0415
 
-    engine = Engine.load(resolve_half(settings.model, DRAFT), settings)
+    engine = await Engine.load(resolve_half(settings.model, DRAFT), settings)
     pb_grpc.add_DraftServiceServicer_to_server(DraftServicer(engine, settings), server.grpc)
     if settings.metrics_port:
         start_http_server(settings.metrics_port, settings.address.rpartition(":")[0], engine.meter.registry)

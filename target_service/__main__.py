@@ -21,8 +21,8 @@ from target_service.settings import TargetSettings
 
 async def main(settings: TargetSettings) -> None:
     """Serve until told to stop."""
-    engine = Engine.load(resolve_half(settings.model, TARGET), settings)
-    engine.measure()
+    engine = await Engine.load(resolve_half(settings.model, TARGET), settings)
+    await engine.measure()
     server = RpcServer(
         pb.DESCRIPTOR.services_by_name["TargetService"].full_name, settings.grace_seconds, settings.network_delay_ms
     )

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -33,14 +35,22 @@ log = structlog.get_logger()
 
 
 class Engine:
-    """A model, its slots and its scheduler."""
+    """A model, its slots and its scheduler.
 
-    def __init__(self, runner: Runner, settings: EngineSettings, info: pb.ModelInfo, grammars: Grammars) -> None:
+    All that computes does so in one thread, from loading on. OpenMP keeps a team for each thread that ever computed,
+    and while there are more of them than cores it lets them sleep between any two products: a pass took 1.2 times as
+    long (docs/decisions.md).
+    """
+
+    def __init__(
+        self, runner: Runner, settings: EngineSettings, info: pb.ModelInfo, grammars: Grammars, worker: Executor
+    ) -> None:
         """Put the parts together; nothing runs before `run`."""
         self.info, self._runner, self._grammars = info, runner, grammars
         self.slots = Slots(settings.num_slots, info.max_length, settings.slot_wait_seconds, settings.max_waiting)
         self.meter = EngineMeter(self.slots)
-        self._scheduler = Scheduler(runner, settings.prefill_rows, self.meter)
+        self._scheduler = Scheduler(runner, settings.prefill_rows, self.meter, worker)
+        self._worker = worker
         self.run = self._scheduler.run
         self.verify = self._scheduler.verify
         self.decode = self._scheduler.decode
@@ -48,8 +58,13 @@ class Engine:
         self.settle = self._scheduler.settle
 
     @classmethod
-    def load(cls, folder: Path, settings: EngineSettings) -> Self:
+    async def load(cls, folder: Path, settings: EngineSettings) -> Self:
         """Open the model, try it out and describe it. Raises ModelError."""
+        worker = ThreadPoolExecutor(1, "forward")
+        return await asyncio.get_running_loop().run_in_executor(worker, cls._load, folder, settings, worker)
+
+    @classmethod
+    def _load(cls, folder: Path, settings: EngineSettings, worker: Executor) -> Self:
         if settings.threads:
             torch.set_num_threads(settings.threads)
         quant = resolve(settings.quant, settings.device, folder)
@@ -74,12 +89,13 @@ class Engine:
         )
         log.info("model loaded", folder=str(folder), row_exact=info.row_exact, dtype=info.dtype, device=on.device)
         end_ids = {*_end_token_ids(folder, config), tokenizer.eos_token_id} - {None}
-        return cls(on, settings, info, Grammars(tokenizer, vocab_size, sorted(end_ids)))
+        return cls(on, settings, info, Grammars(tokenizer, vocab_size, sorted(end_ids)), worker)
 
-    def measure(self) -> None:
+    async def measure(self) -> None:
         """Let `info` tell what passes cost. Before `run`; a machine that is busy otherwise makes them look slow."""
         most_rows = min(self.info.max_draft_tokens + 1, self.info.max_length)
-        self.info.pass_costs.extend(pass_costs(self._runner, self.info.num_slots, most_rows))
+        measuring = partial(pass_costs, self._runner, self.info.num_slots, most_rows)
+        self.info.pass_costs.extend(await asyncio.get_running_loop().run_in_executor(self._worker, measuring))
 
     @asynccontextmanager
     async def session(self, prompt_ids: Sequence[int], params: SamplingParams) -> AsyncIterator[Session]:

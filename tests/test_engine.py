@@ -1,0 +1,44 @@
+"""A model is loaded, measured and run in one thread, though the event loop has another."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from mix import trial_settings
+
+from shared.model.engine import Engine
+from shared.model.model_runner import ModelRunner
+from shared.model.rows import Rows
+from shared.model.step import Segment
+from shared.sampling_params import SamplingParams
+
+
+async def test_all_passes_are_in_one_thread(toy: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What computes in two threads has two teams of OpenMP, and a pass then takes 1.2 times as long."""
+    threads: list[str] = []
+    extend, make = ModelRunner.extend, ModelRunner.__init__
+
+    def extended(runner: ModelRunner, segments: Sequence[Segment]) -> list[Rows]:
+        threads.append(threading.current_thread().name)
+        return extend(runner, segments)
+
+    def made(*args: object, **kwargs: object) -> None:
+        threads.append(threading.current_thread().name)
+        make(*args, **kwargs)  # type: ignore[arg-type]  # whatever it takes
+
+    monkeypatch.setattr(ModelRunner, "extend", extended)
+    monkeypatch.setattr(ModelRunner, "__init__", made)
+    engine = await Engine.load(toy[0], trial_settings(toy[0], device="cpu"))
+    counts = [len(threads)]
+    await engine.measure()
+    counts.append(len(threads))
+    running = asyncio.create_task(engine.run())
+    async with engine.session([1, 2, 3], SamplingParams()) as session:
+        await engine.verify(session, [4])
+    running.cancel()
+    counts.append(len(threads))
+    assert 1 < counts[0] < counts[1] < counts[2]
+    assert len(set(threads)) == 1
+    assert threads[0] != threading.current_thread().name
