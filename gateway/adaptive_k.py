@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gateway.acceptance_estimate import AcceptanceEstimate
-from gateway.draft_session import Proposal
+from gateway.draft_session import LOOKUPS, Proposal
 from gateway.measured import PassCosts
 from gateway.probe import Probe
 from gateway.round_costs import RoundCosts
@@ -18,7 +18,6 @@ BEGIN, END = 1.05, 0.97  # speculation that promises so many times the plain spe
 TOGETHER_BEGIN, TOGETHER_END = 1.2, 1.0
 BESIDE_PLAIN, BESIDE_SPECULATIVE = 1.3, 0.85  # the same for a session that would do other than all together
 OWN_GAIN = 1.15  # that a k must promise over the one of all together
-LOOKUPS = (pb.PROPOSER_PROMPT_LOOKUP, pb.PROPOSER_PREDICTION)
 OWN_MEMORY, MEMORY = 20, 100  # drafts that a session's acceptance goes back, and that of all sessions
 
 
@@ -59,14 +58,19 @@ class AdaptiveK:
         expected = FIRST_RATE if predicted else speculation.lookup_acceptance
         self._lookup = AcceptanceEstimate(speculation.max_k, OWN_MEMORY, expected)
         self._pays = False
+        self._begun = False
         self._chosen = 0, 0
         self._k = self._num_lookup_tokens = 0
         self._costs: CostModel | None = None  # as they were known when the round began
 
-    def next(self, most: int) -> tuple[int, int]:
-        """Return how many tokens to ask of the draft model in the next round, and how many to look up, at most."""
-        numbers = self._adapted() if None in self._fixed else (0, 0)
-        self._k, self._num_lookup_tokens = (min(number, most) for number in self._kept(*numbers))
+    def next(self, left: int, behind: int) -> tuple[int, int]:
+        """Return how many tokens to ask of the draft model in the next round, and how many to look up, at most.
+
+        left: how many tokens may be committed yet, of which the round itself commits one.
+        behind: how many committed ones the draft model does not know.
+        """
+        numbers = self._adapted(left, behind) if None in self._fixed else (0, 0)
+        self._k, self._num_lookup_tokens = (min(number, left - 1) for number in self._kept(*numbers))
         return self._k, self._num_lookup_tokens
 
     def learn(
@@ -79,9 +83,10 @@ class AdaptiveK:
             as_chosen = any((self._k, self._num_lookup_tokens)) == any(self._chosen)
             self._all.probe.spend(seconds, as_chosen=as_chosen)
         tells_costs = (proposal.tells_costs or not proposal.asked) and verified.timing.num_passes <= 1
-        if self._costs and proposal.proposer not in LOOKUPS and tells_costs:
+        if self._begun and self._costs and proposal.proposer not in LOOKUPS and tells_costs:
             expected = self._costs.round_seconds(min(len(proposal.token_ids), self._all.max_k))
             self._all.costs.compare(expected, seconds, speculative=proposal.asked)
+        self._begun = True  # the first round, of the prompt, is like no other
         if not proposal.asked:
             return
         # Draft tokens that did not come were not accepted either.
@@ -96,31 +101,33 @@ class AdaptiveK:
         fixed_k, fixed_lookup = self._fixed
         return k if fixed_k is None else fixed_k, num_lookup_tokens if fixed_lookup is None else fixed_lookup
 
-    def _adapted(self) -> tuple[int, int]:
+    def _adapted(self, left: int, behind: int) -> tuple[int, int]:
         """Return the best numbers, or what is to be tried out in their place."""
         if not self._all.costs.target.known:
             self._chosen = 0, 0
             return self._chosen
         self._costs = costs = self._all.costs.model(self._all.max_k)
-        k, self._pays = self._best_k(costs)
+        catch_up_seconds = self._all.costs.catch_up_seconds(behind) if self._fixed[0] is None else 0.0
+        k, self._pays = self._best_k(costs, catch_up_seconds / left)
         lookups = replace(costs, draft_token_seconds=0.0).tokens_per_second(self._lookup.rates)
         num_lookup_tokens, gain = best_gain(lookups)
         num_lookup_tokens = num_lookup_tokens if gain / self._all.costs.slip > 1 else 0
         self._chosen = self._kept(k if self._pays else 0, num_lookup_tokens)
-        if self._all.probe.decide(any(self._chosen), self._all.costs.num_sessions):
+        if self._all.probe.decide(any(self._chosen), self._all.costs.num_sessions, catch_up_seconds):
             return self._chosen if any(self._chosen) else (k, min(TRIED_LOOKUP, self._all.max_k))
         return 0, 0
 
-    def _best_k(self, costs: CostModel) -> tuple[int, bool]:
-        """Return the best k but 0, and whether it pays."""
+    def _best_k(self, costs: CostModel, catch_up_seconds: float) -> tuple[int, bool]:
+        """Return the best k but 0, and whether it pays, given what it takes to catch up for each token that is left."""
         speeds = costs.tokens_per_second(self._model.rates)
         k, gain = best_gain(speeds)
-        gain /= self._all.costs.slip
+        gain /= self._all.costs.slip * (1 + catch_up_seconds * speeds[k])
         if self._all.costs.num_sessions == 1:
             return k, gain > (END if self._pays else BEGIN)
         common_k, all_speculate = self._all.common(costs)
         k = k if speeds[k] > OWN_GAIN * speeds[common_k] else common_k
-        return k, gain > (BESIDE_SPECULATIVE if all_speculate else BESIDE_PLAIN)
+        stay = BESIDE_SPECULATIVE if self._pays else BEGIN
+        return k, gain > (stay if all_speculate else BESIDE_PLAIN)
 
 
 def best_gain(speeds: Sequence[float]) -> tuple[int, float]:

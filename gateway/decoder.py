@@ -98,7 +98,7 @@ class Decoder:
             left = max_tokens
             while left:
                 started = perf_counter()
-                proposal = await draft.propose(*choice.next(left - 1))
+                proposal = await draft.propose(*choice.next(left, draft.behind))
                 proposed = perf_counter()
                 verified = await target.verify(proposal.token_ids)
                 verifying_seconds = perf_counter() - proposed

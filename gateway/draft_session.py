@@ -16,6 +16,8 @@ from shared.sampling_params import SamplingParams
 
 log = structlog.get_logger()
 
+LOOKUPS = (pb.PROPOSER_PROMPT_LOOKUP, pb.PROPOSER_PREDICTION)
+CATCHING_UP = 32  # new tokens from which the draft model is said to catch up
 _PAUSE_SECONDS = 1.0  # after a stream that was refused, for instance for want of a slot
 
 
@@ -30,11 +32,18 @@ class Proposal:
     complete: bool = False
     asked: bool = True
     """Whether the draft was asked for it."""
+    num_new: int = 0
+    """How many committed tokens were new to the draft model, if it was asked."""
+
+    @property
+    def catches_up(self) -> bool:
+        """Whether the draft model ran much that was new to it."""
+        return self.num_new >= CATCHING_UP
 
     @property
     def tells_costs(self) -> bool:
         """Whether it took what proposals take: something came in time, and no prompt was prefilled for it."""
-        return bool(self.timings) and all(timing.num_passes <= 1 for timing in self.timings)
+        return not self.catches_up and bool(self.timings) and all(timing.num_passes <= 1 for timing in self.timings)
 
 
 class DraftSession:
@@ -59,7 +68,8 @@ class DraftSession:
         self._params = replace(params, output_start=len(prompt_ids), logprobs=False, prompt_logprobs=False)
         self._predicted_ids = predicted_ids
         self._committed = list(prompt_ids)
-        self._told = 0  # how many of the committed tokens the draft knows
+        self._told = 0  # how many of the committed tokens the stream was told
+        self._known = 0  # how many of them it was told when the draft model was last asked
         self._round = -1
         self._proposal = Proposal(self._round, complete=True)
         self._progress = asyncio.Event()
@@ -85,6 +95,11 @@ class DraftSession:
             if session._reader:
                 session._reader.cancel()
 
+    @property
+    def behind(self) -> int:
+        """How many of the committed tokens the draft model does not know."""
+        return len(self._committed) - (self._known if self._call else 0)
+
     async def propose(self, k: int, num_lookup_tokens: int) -> Proposal:
         """Return draft tokens for the next round: a whole proposal, or what there is of it at the deadline.
 
@@ -95,8 +110,9 @@ class DraftSession:
         message = self._message(k, num_lookup_tokens)
         if not message:
             return Proposal(self._round, asked=False)
-        self._proposal = proposal = Proposal(self._round)
+        self._proposal = proposal = Proposal(self._round, num_new=self.behind if k else 0)
         self._told = len(self._committed)
+        self._known = self._told if k else self._known
         if not self._call:
             self._call = self._client.draft()
             self._reader = asyncio.create_task(self._read(self._call))
@@ -109,7 +125,7 @@ class DraftSession:
                     await self._progress.wait()
         except TimeoutError:
             log.info("draft is late: going on without", round=self._round, arrived=len(proposal.token_ids))
-        return Proposal(proposal.round, proposal.proposer, list(proposal.token_ids), list(proposal.timings))
+        return replace(proposal, token_ids=list(proposal.token_ids), timings=list(proposal.timings))
 
     def _message(self, k: int, num_lookup_tokens: int) -> pb.DraftRequest | None:
         """Return what to ask of the draft, if it is to be asked."""
@@ -117,7 +133,7 @@ class DraftSession:
         if not info or not self._proposal.complete or perf_counter() < self._not_before:
             return None
         if not self._call:
-            self._told = 0
+            self._told = self._known = 0
         news = self._committed[self._told :]
         most = info.max_draft_tokens
         if info.HasField("model_info"):

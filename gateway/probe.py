@@ -18,12 +18,15 @@ class Probe:
         self._rounds_left = 0
         self._speculates = True
 
-    def decide(self, choice: bool, num_sessions: int) -> bool:  # noqa: FBT001 - what is decided
-        """Return whether a session speculates in its next round, which by its own choice it would or would not."""
-        num_rounds = ROUNDS * num_sessions
-        if not self._rounds_left and self._balance > num_rounds * self._round_seconds:
+    def decide(self, choice: bool, num_sessions: int, catch_up_seconds: float) -> bool:  # noqa: FBT001 - what is decided
+        """Return whether a session speculates in its next round, which by its own choice it would or would not.
+
+        catch_up_seconds: for how long all would wait if the draft were told now what it does not know.
+        """
+        price = num_sessions * (ROUNDS * self._round_seconds + catch_up_seconds)
+        if not self._rounds_left and self._balance > price:
             self._speculates = not self._speculates
-            self._rounds_left = num_rounds
+            self._rounds_left = ROUNDS * num_sessions
         if not self._rounds_left:
             return choice
         self._rounds_left -= 1

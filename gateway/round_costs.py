@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from gateway.draft_session import Proposal
+from gateway.draft_session import LOOKUPS, Proposal
 from gateway.measured import MEMORY, PassCosts, RecentMedian
 from shared.cost_model import CostModel
 from shared.pb import specdec_pb2 as pb
@@ -33,6 +33,7 @@ class RoundCosts:
     target: PassCosts
     open: int = 0
     _draft: PassCosts = field(default_factory=PassCosts)
+    _catching_up: RecentMedian = field(default_factory=RecentMedian)  # seconds of the draft's passes for each new token
     _asking: ByLoad = field(default_factory=ByLoad)  # a proposal beside its passes
     _plain: ByLoad = field(default_factory=ByLoad)  # a verify beside its pass, k = 0
     _speculative: ByLoad = field(default_factory=ByLoad)  # the same, k > 0
@@ -67,6 +68,11 @@ class RoundCosts:
             drafting_seconds += (timing.forward_us + timing.queue_us) / 1e6
             if timing.num_passes == 1:
                 self._draft.add(timing.num_rows, timing.forward_us / 1e6)
+        if proposal.catches_up and proposal.proposer not in LOOKUPS:
+            # What did not come in time took at least a session's share of the time.
+            share = proposing_seconds / self.num_sessions
+            seconds = proposal.timings[0].forward_us / 1e6 if proposal.timings else share
+            self._catching_up.add(seconds / proposal.num_new)
         if proposal.tells_costs:
             self._asking[self._load].add(proposing_seconds - drafting_seconds)
         if verified.num_passes == 1:
@@ -75,6 +81,12 @@ class RoundCosts:
                 self._models.clear()
             waited = self._speculative if proposal.asked else self._plain
             waited[self._load].add(verifying_seconds - forward_seconds - verified.queue_us / 1e6)
+
+    def catch_up_seconds(self, num_tokens: int) -> float:
+        """Return for how long the draft is taken up, if every session is so many tokens ahead of it."""
+        if self._catching_up.count:
+            return self.num_sessions * num_tokens * self._catching_up.value
+        return self.num_sessions * self.target.seconds([num_tokens])[0] * FIRST_DRAFT_SHARE
 
     def compare(self, expected_seconds: float, seconds: float, *, speculative: bool) -> None:
         """Take up how long a round took, of which the model said something else."""

@@ -101,7 +101,7 @@ class Session:
 
     def begin(self) -> None:
         """Begin a round."""
-        k, _ = self.choice.next(1000)
+        k, _ = self.choice.next(1000, 1)
         self.ks.append(k)
         started = self.fleet.clock.now
         timings: list[pb.StepTiming] = []

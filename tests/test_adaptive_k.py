@@ -106,10 +106,10 @@ def test_a_first_proposal_that_is_late_does_not_end_speculation() -> None:
     """A draft that is still prefilling at the first deadline costs that round, and says nothing of those after it."""
     speculation = Speculation(MAX_K, 1, [pb.PassCost(num_rows=rows, forward_us=45_000) for rows in (1, 16)])
     choice = AdaptiveK(speculation, None, 0)
-    assert choice.next(100)[0] > 0
+    assert choice.next(100, 1)[0] > 0
     verified = pb.VerifyResponse(timing=pb.StepTiming(forward_us=45_000, num_passes=1, num_rows=1))
     choice.learn(Proposal(0), 1.0, verified, 0.046)
-    assert choice.next(100)[0] > 0
+    assert choice.next(100, 1)[0] > 0
 
 
 def test_acceptance_by_position() -> None:
@@ -131,3 +131,11 @@ def test_pass_costs_between_and_beyond_what_was_measured() -> None:
     for num_rows, seconds in ((1, 1.0), (1, 9.0), (1, 0.9), (1, 1.1), (1, 1.0), (5, 2.0), (5, 2.0)):
         costs.add(num_rows, seconds)
     assert costs.seconds([1, 3, 5, 9]) == pytest.approx([1.0, 1.5, 2.0, 3.0])
+
+
+def test_a_draft_that_is_far_behind_is_not_asked_for_a_few_tokens() -> None:
+    """What the draft has to catch up with is paid for by the tokens that are left."""
+    speculation = Speculation(MAX_K, 8, [pb.PassCost(num_rows=rows, forward_us=45_000 * rows) for rows in (16, 1000)])
+    assert AdaptiveK(speculation, None, 0).next(1000, 1000)[0] > 0
+    assert AdaptiveK(speculation, None, 0).next(10, 1000)[0] == 0
+    assert AdaptiveK(speculation, 4, 0).next(10, 1000)[0] == 4  # but a k that is given is kept to
