@@ -98,7 +98,7 @@ class DraftSession:
     @property
     def behind(self) -> int:
         """How many of the committed tokens the draft model does not know."""
-        return len(self._committed) - (self._known if self._call else 0)
+        return len(self._committed) - self._known
 
     async def propose(self, k: int, num_lookup_tokens: int) -> Proposal:
         """Return draft tokens for the next round: a whole proposal, or what there is of it at the deadline.
@@ -112,7 +112,8 @@ class DraftSession:
             return Proposal(self._round, asked=False)
         self._proposal = proposal = Proposal(self._round, num_new=self.behind if k else 0)
         self._told = len(self._committed)
-        self._known = self._told if k else self._known
+        if k:
+            self._known = self._told
         if not self._call:
             self._call = self._client.draft()
             self._reader = asyncio.create_task(self._read(self._call))
@@ -132,8 +133,6 @@ class DraftSession:
         info = self._client.info
         if not info or not self._proposal.complete or perf_counter() < self._not_before:
             return None
-        if not self._call:
-            self._told = self._known = 0
         news = self._committed[self._told :]
         most = info.max_draft_tokens
         if info.HasField("model_info"):
@@ -175,5 +174,6 @@ class DraftSession:
         finally:
             call.cancel()
             self._call = None
+            self._told = self._known = 0
             self._proposal.complete = True
             self._progress.set()

@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def check_ragged_passes(runner: Runner, on_cpu: Runner, num_passes: int = 60) ->
 async def decode_all(runner: Runner, drafts: Sequence[Sequence[int]] | None) -> list[list[int]]:
     """Decode the cases, three at once; where drafts are given, they are proposed, right for a while and then wrong."""
     slots = Slots(3, SIZES["max_length"], 30, 64)
-    scheduler = Scheduler(runner, SIZES["prefill_rows"], EngineMeter(slots))
+    scheduler = Scheduler(runner, SIZES["prefill_rows"], EngineMeter(slots), ThreadPoolExecutor(1))
     running = asyncio.create_task(scheduler.run())
 
     async def one(number: int, prompt: list[int], params: SamplingParams) -> list[int]:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, cast
 
@@ -87,7 +88,9 @@ async def test_on_equals_off(start: StartService, toy: tuple[Path, Path], draft:
 
 def test_work_ahead_waits_while_anybody_waits() -> None:
     """A pass takes up work ahead only if there is nothing that somebody asked for, a prefill included."""
-    scheduler = Scheduler(cast("ModelRunner", None), prefill_rows=64, meter=cast("EngineMeter", None))
+    scheduler = Scheduler(
+        cast("ModelRunner", None), prefill_rows=64, meter=cast("EngineMeter", None), worker=cast("Executor", None)
+    )
 
     def session(cached: int) -> Session:
         return Session(0, 100, Sampler(SamplingParams()), list(range(50)), cached)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -89,15 +89,15 @@ class Scheduler:
     worker goes from pass to pass without the event loop, which would cost a draft token a millisecond.
     """
 
-    def __init__(self, runner: Runner, prefill_rows: int, meter: EngineMeter, worker: Executor | None = None) -> None:
-        """Prepare; nothing runs before `run`. The worker is one thread, that in which the runner was loaded."""
+    def __init__(self, runner: Runner, prefill_rows: int, meter: EngineMeter, worker: Executor) -> None:
+        """Prepare; nothing runs before `run`. The worker is the one thread that loaded the runner; `run` ends it."""
         self._runner = runner
         self._prefill_rows = prefill_rows
         self._meter = meter
         self._inbox: SimpleQueue[_Job | _Withdrawal | None] = SimpleQueue()
         self._jobs: dict[Session, _Job] = {}  # oldest first; the worker's own
         self._gathering = Gathering()  # likewise
-        self._worker = worker or ThreadPoolExecutor(1, "forward")
+        self._worker = worker
 
     def prefill(self, session: Session) -> None:
         """Start to run all but the session's last token, without waiting."""
