@@ -48,9 +48,19 @@ class AdaptiveK:
     """
 
     def __init__(
-        self, speculation: Speculation, k: int | None, num_lookup_tokens: int | None, *, predicted: bool = False
+        self,
+        speculation: Speculation,
+        k: int | None,
+        num_lookup_tokens: int | None,
+        *,
+        predicted: bool = False,
+        takes_turns: bool = False,
     ) -> None:
-        """Begin with what is known of other sessions. A number that is given is kept to; None is adapted."""
+        """Begin with what is known of other sessions. A number that is given is kept to; None is adapted.
+
+        A draft that takes turns with the target is asked from the second round on: two prefills at once on the same
+        cores take longer than one after the other, and the first token would have to wait for both.
+        """
         self._all = speculation
         self._fixed = k, num_lookup_tokens
         self._model = AcceptanceEstimate(speculation.max_k, OWN_MEMORY, speculation.model_acceptance)
@@ -58,6 +68,7 @@ class AdaptiveK:
         expected = FIRST_RATE if predicted else speculation.lookup_acceptance
         self._lookup = AcceptanceEstimate(speculation.max_k, OWN_MEMORY, expected)
         self._pays = False
+        self._takes_turns = takes_turns
         self._begun = False
         self._chosen = 0, 0
         self._k = self._num_lookup_tokens = 0
@@ -69,6 +80,8 @@ class AdaptiveK:
         left: how many tokens may be committed yet, of which the round itself commits one.
         behind: how many committed ones the draft model does not know.
         """
+        if self._takes_turns and not self._begun:
+            return 0, 0
         numbers = self._adapted(left, behind) if None in self._fixed else (0, 0)
         self._k, self._num_lookup_tokens = (min(number, left - 1) for number in self._kept(*numbers))
         return self._k, self._num_lookup_tokens

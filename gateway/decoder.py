@@ -89,7 +89,13 @@ class Decoder:
         output, or else up to k of the draft model; None is as many as pay, round by round.
         Raises InvalidFieldError, NoFreeSlotError, TargetUnavailableError.
         """
-        choice = AdaptiveK(self._speculation, k, num_lookup_tokens, predicted=bool(predicted_ids))
+        choice = AdaptiveK(
+            self._speculation,
+            k,
+            num_lookup_tokens,
+            predicted=bool(predicted_ids),
+            takes_turns=self._draft_client.shares_cpu,
+        )
         async with (
             self._speculation.costs.session(),
             self._target_client.session(prompt_ids, params, max_tokens) as target,
