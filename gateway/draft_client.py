@@ -29,7 +29,7 @@ class DraftClient:
     @property
     def shares_cpu(self) -> bool:
         """Whether it computes on the target's cores, as far as one can tell: both run on a CPU."""
-        return bool(self.info) and self.info.model_info.device == self._target.device == "cpu"
+        return self.info is not None and self.info.model_info.device == self._target.device == "cpu"
 
     async def model_info(self, timeout_seconds: float) -> pb.DraftServiceGetModelInfoResponse | None:
         """Ask what is served; None if it does not answer in time."""
