@@ -58,7 +58,7 @@ class AdaptiveK:
     ) -> None:
         """Begin with what is known of other sessions. A number that is given is kept to; None is adapted.
 
-        A draft that takes turns with the target is asked from the second round on: two prefills at once on the same
+        A draft that takes turns with the target is by itself asked from the second round on: two prefills at once on the same
         cores take longer than one after the other, and the first token would have to wait for both.
         """
         self._all = speculation
@@ -80,8 +80,6 @@ class AdaptiveK:
         left: how many tokens may be committed yet, of which the round itself commits one.
         behind: how many committed ones the draft model does not know.
         """
-        if self._takes_turns and not self._begun:
-            return 0, 0
         numbers = self._adapted(left, behind) if None in self._fixed else (0, 0)
         self._k, self._num_lookup_tokens = (min(number, left - 1) for number in self._kept(*numbers))
         return self._k, self._num_lookup_tokens
@@ -116,8 +114,8 @@ class AdaptiveK:
 
     def _adapted(self, left: int, behind: int) -> tuple[int, int]:
         """Return the best numbers, or what is to be tried out in their place."""
-        if not self._all.costs.target.known:
-            self._chosen = 0, 0
+        if not self._all.costs.target.known or (self._takes_turns and not self._begun):
+            self._chosen = self._kept(0, 0)
             return self._chosen
         self._costs = costs = self._all.costs.model(self._all.max_k)
         catch_up_seconds = self._all.costs.catch_up_seconds(behind) if self._fixed[0] is None else 0.0

@@ -112,16 +112,16 @@ def test_a_first_proposal_that_is_late_does_not_end_speculation() -> None:
     assert choice.next(100, 1)[0] > 0
 
 
-@pytest.mark.parametrize("k", [None, 4])
-def test_a_draft_that_takes_turns_is_asked_from_the_second_round_on(k: int | None) -> None:
+def test_a_draft_that_takes_turns_is_asked_from_the_second_round_on() -> None:
     """The first token comes as early as in plain decoding, and no probe is paid for by that round."""
     speculation = Speculation(MAX_K, 1, [pb.PassCost(num_rows=rows, forward_us=45_000) for rows in (1, 16)])
-    choice = AdaptiveK(speculation, k, 0, takes_turns=True)
+    choice = AdaptiveK(speculation, None, 0, takes_turns=True)
     assert choice.next(100, 1) == (0, 0)
     verified = pb.VerifyResponse(timing=pb.StepTiming(forward_us=45_000, num_passes=1, num_rows=1))
     choice.learn(Proposal(0, asked=False), 0.0, verified, 0.046)
     assert choice.next(99, 2)[0] > 0
-    assert AdaptiveK(speculation, k, 0).next(100, 1)[0] > 0
+    assert AdaptiveK(speculation, None, 0).next(100, 1)[0] > 0
+    assert AdaptiveK(speculation, 4, 0, takes_turns=True).next(100, 1)[0] == 4  # but a k that is given is kept to
 
 
 def test_acceptance_by_position() -> None:

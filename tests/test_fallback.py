@@ -42,7 +42,7 @@ async def test_draft_lost_and_back(start: StartService, toy: tuple[Path, Path], 
                         while not decode._draft_client.info:
                             await asyncio.sleep(0.05)
     drafted = [done.num_drafted > 0 for done in rounds]
-    assert drafted[:5] == [False, *[True] * 4]  # the first round is plain: the two share a CPU
+    assert all(drafted[:5])
     assert not any(drafted[6:15])
     assert sum(drafted[15:]) > 3
     assert tokens(rounds) == expected
