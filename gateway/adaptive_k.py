@@ -58,7 +58,7 @@ class AdaptiveK:
     ) -> None:
         """Begin with what is known of other sessions. A number that is given is kept to; None is adapted.
 
-        A draft that takes turns with the target is by itself asked from the second round on: two prefills at once on the same
+        A draft that takes turns with the target is asked from the second round on: two prefills at once on the same
         cores take longer than one after the other, and the first token would have to wait for both.
         """
         self._all = speculation
