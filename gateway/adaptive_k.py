@@ -117,13 +117,15 @@ class AdaptiveK:
         if not self._all.costs.target.known or (self._takes_turns and not self._begun):
             self._chosen = self._kept(0, 0)
             return self._chosen
-        self._costs = costs = self._all.costs.model(self._all.max_k)
+        self._costs = costs = self._all.costs.model(self._all.max_k, takes_turns=self._takes_turns)
         catch_up_seconds = self._all.costs.catch_up_seconds(behind) if self._fixed[0] is None else 0.0
         k, self._pays = self._best_k(costs, catch_up_seconds / left)
         lookups = replace(costs, draft_token_seconds=0.0).tokens_per_second(self._lookup.rates)
         num_lookup_tokens, gain = best_gain(lookups)
         num_lookup_tokens = num_lookup_tokens if gain / self._all.costs.slip > 1 else 0
         self._chosen = self._kept(k if self._pays else 0, num_lookup_tokens)
+        if catch_up_seconds > left * costs.round_seconds(0):  # not even a perfect draft could make up for it
+            return self._chosen
         if self._all.probe.decide(any(self._chosen), self._all.costs.num_sessions, catch_up_seconds):
             return self._chosen if any(self._chosen) else (k, min(TRIED_LOOKUP, self._all.max_k))
         return 0, 0

@@ -64,10 +64,13 @@ class PassCosts:
         passes.add(seconds)
         return True
 
-    def seconds(self, num_rows: Sequence[int]) -> list[float]:
-        """Return what passes of so many rows take, as far as those that were measured tell; 0 if none was."""
+    def seconds(self, num_rows: Sequence[int], *, from_zero: bool = False) -> list[float]:
+        """Return what passes of so many rows take, as far as those that were measured tell; 0 if none was.
+
+        from_zero: no rows take no time, so that beyond what was measured, passes take as long as they have rows.
+        """
         if not self._classes:
             return [0.0] * len(num_rows)
         measured = sorted((rows.value, passes.value) for rows, passes in self._classes.values())
-        rows, seconds = zip(*measured, strict=True)
+        rows, seconds = zip(*([(0, 0.0)] if from_zero else []), *measured, strict=True)
         return [pass_seconds(rows, seconds, at) for at in num_rows]

@@ -9,6 +9,7 @@ from gateway.measured import MEMORY, PassCosts, RecentMedian
 from shared.cost_model import CostModel
 from shared.pb import specdec_pb2 as pb
 
+MOST_DRAFT_ROWS = 2  # of a session in a draft's pass, the bonus token beside the last draft token; more is prefill
 FIRST_DRAFT_SHARE = 1 / 4  # of a target's pass of as many sessions: what a draft token costs while nothing is known
 
 
@@ -32,14 +33,14 @@ class RoundCosts:
     """How many the target decodes at once; those above wait and cost nothing."""
     target: PassCosts
     open: int = 0
-    _draft: PassCosts = field(default_factory=PassCosts)
+    _draft: PassCosts = field(default_factory=PassCosts)  # by sessions, of which each has the row of a token
     _catching_up: RecentMedian = field(default_factory=RecentMedian)  # seconds of the draft's passes for each new token
     _asking: ByLoad = field(default_factory=ByLoad)  # a proposal beside its passes
     _plain: ByLoad = field(default_factory=ByLoad)  # a verify beside its pass, k = 0
     _speculative: ByLoad = field(default_factory=ByLoad)  # the same, k > 0
     _plain_ratio: ByLoad = field(default_factory=ByLoad)  # a round, by what the model says of it
     _speculative_ratio: ByLoad = field(default_factory=ByLoad)
-    _models: dict[tuple[int, int], CostModel] = field(default_factory=dict)  # since the last pass, by n and max_k
+    _models: dict[tuple[int, int, bool], CostModel] = field(default_factory=dict)  # since the last pass, of `_model`
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[None]:
@@ -66,13 +67,13 @@ class RoundCosts:
         drafting_seconds = 0.0
         for timing in proposal.timings:
             drafting_seconds += (timing.forward_us + timing.queue_us) / 1e6
-            if timing.num_passes == 1:
-                self._draft.add(timing.num_rows, timing.forward_us / 1e6)
+            if timing.num_passes == 1 and timing.num_rows <= MOST_DRAFT_ROWS * timing.num_sessions:
+                self._draft.add(timing.num_sessions, timing.forward_us / 1e6)
         if proposal.catches_up and proposal.proposer not in LOOKUPS:
-            # What did not come in time took at least a session's share of the time.
-            share = proposing_seconds / self.num_sessions
-            seconds = proposal.timings[0].forward_us / 1e6 if proposal.timings else share
-            self._catching_up.add(seconds / proposal.num_new)
+            if proposal.timings:
+                self._catching_up.add(proposal.timings[0].forward_us / 1e6 / proposal.num_new)
+            elif proposing_seconds > self.catch_up_seconds(proposal.num_new):  # what did not come in time took more yet
+                self._catching_up.add(proposing_seconds / self.num_sessions / proposal.num_new)
         if proposal.tells_costs:
             self._asking[self._load].add(proposing_seconds - drafting_seconds)
         if verified.num_passes == 1:
@@ -102,27 +103,29 @@ class RoundCosts:
         speculative, plain = self._speculative_ratio[self._load], self._plain_ratio[self._load]
         return max(speculative.value / plain.value, 1.0) if speculative.count and plain.count else 1.0
 
-    def model(self, max_k: int) -> CostModel:
+    def model(self, max_k: int, *, takes_turns: bool = False) -> CostModel:
         """Return what rounds cost at this load if all sessions take the same k; the target's costs must be known.
 
         A session that chose its k by what its own rows cost would make the others pay: where rows are what a pass
         costs, every one of them would gain by drafting, and all together would lose. The sessions of a pass, which all
         ask when it ends, get the same answer.
+
+        takes_turns: whether the draft has the target's cores, where sessions side by side are expected to save nothing.
         """
-        known = self.num_sessions, max_k
+        known = self.num_sessions, max_k, takes_turns
         if known not in self._models:
             self._models[known] = self._model(*known)
         return self._models[known]
 
-    def _model(self, n: int, max_k: int) -> CostModel:
+    def _model(self, n: int, max_k: int, takes_turns: bool) -> CostModel:  # noqa: FBT001 - of a key
         load = self._load
         medians = [waited[load] for waited in (self._plain, self._speculative)]
         measured = [median.value for median in medians if median.count] or [0.0]
         plain, speculative = measured[0], measured[-1]  # where one of the two is not known, it is as the other
         verify_seconds = self.target.seconds([n * (k + 1) for k in range(max_k + 1)])
-        drafted = self._draft.seconds([n])[0] if self._draft.known else verify_seconds[0] * FIRST_DRAFT_SHARE
+        [drafted] = self._draft.seconds([n], from_zero=takes_turns)
         return CostModel(
-            draft_token_seconds=drafted,
+            draft_token_seconds=drafted or verify_seconds[0] * FIRST_DRAFT_SHARE,
             verify_seconds=verify_seconds,
             overhead_seconds=plain,
             proposal_seconds=self._asking[load].value + speculative - plain,

@@ -124,6 +124,57 @@ def test_a_draft_that_takes_turns_is_asked_from_the_second_round_on() -> None:
     assert AdaptiveK(speculation, 4, 0, takes_turns=True).next(100, 1)[0] == 4  # but a k that is given is kept to
 
 
+@pytest.mark.parametrize(("takes_turns", "asks"), [(True, False), (False, True)])
+def test_what_a_draft_costs_beside_others(takes_turns: bool, asks: bool) -> None:  # noqa: FBT001 - parametrized
+    """Seen with one session, a draft on the target's cores is taken to be no cheaper by the session for eight."""
+    target = straight(0.15, 0.005)
+    told = [pb.PassCost(num_rows=rows, forward_us=round(target(rows) * 1e6)) for rows in (1, 8, 32)]
+    speculation = Speculation(MAX_K, 8, told)
+    choice = AdaptiveK(speculation, None, 0, takes_turns=takes_turns)
+    for _ in range(20):
+        k, _ = choice.next(100, 1)
+        drafted = [
+            pb.StepTiming(forward_us=25_000 + 5_000 * (num_rows - 1), num_passes=1, num_rows=num_rows, num_sessions=1)
+            for num_rows in [2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1][:k]
+        ]
+        proposal = Proposal(0, pb.PROPOSER_DRAFT_MODEL, [1] * k, drafted, complete=True, asked=k > 0)
+        verify_seconds = target(k + 1)
+        timing = pb.StepTiming(forward_us=round(verify_seconds * 1e6), num_passes=1, num_rows=k + 1, num_sessions=1)
+        choice.learn(proposal, 0.025 * k, pb.VerifyResponse(num_accepted=k, timing=timing), verify_seconds)
+    assert k > 0  # alone it pays
+    speculation.costs.open = 8
+    assert (choice.next(100, 1)[0] > 0) is asks
+
+
+def test_a_late_draft_does_not_look_cheap() -> None:
+    """What catching up takes is known from what came, and at least what was waited for what did not come."""
+    speculation = Speculation(MAX_K, 32, [pb.PassCost(num_rows=1, forward_us=45_000)])
+    costs, timing = speculation.costs, pb.StepTiming(forward_us=45_000, num_passes=1, num_rows=1, num_sessions=1)
+    drafted = [pb.StepTiming(forward_us=800_000, num_passes=2, num_rows=100, num_sessions=1)]
+    costs.add(Proposal(0, token_ids=[1], timings=drafted, num_new=100), 0.8, timing, 0.05)
+    assert costs.catch_up_seconds(100) == pytest.approx(0.8)
+    costs.open = 32
+    for _ in range(20):
+        costs.add(Proposal(0, num_new=100), 1.0, timing, 0.05)
+    assert costs.catch_up_seconds(100) == pytest.approx(32 * 0.8)
+    costs.open = 1
+    for _ in range(20):
+        costs.add(Proposal(0, num_new=100), 1.0, timing, 0.05)
+    assert costs.catch_up_seconds(100) == pytest.approx(1.0)
+
+
+def test_what_comes_too_late_is_not_tried() -> None:
+    """A probe is not spent on a session that would be at its end before the draft has caught up."""
+    target = ROWS[0]
+    told = [pb.PassCost(num_rows=rows, forward_us=round(target(rows) * 1e6)) for rows in (1, 8, 32)]
+    speculation = Speculation(MAX_K, 1, told)
+    speculation.probe.spend(1e6, as_chosen=True)
+    speculation.probe.spend(0.03, as_chosen=True)
+    late, early = AdaptiveK(speculation, None, 0), AdaptiveK(speculation, None, 0)
+    assert not any(late.next(10, 1000)[0] for _ in range(10))
+    assert any(early.next(1000, 100)[0] for _ in range(10))
+
+
 def test_acceptance_by_position() -> None:
     """The estimate of a position is that of its own drafts once there are many, and the common one before."""
     everyone = AcceptanceEstimate(4, 100, 0.8)
