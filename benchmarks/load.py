@@ -106,9 +106,9 @@ async def run(client: Client, args: Namespace) -> Section:
     section.notes.append(
         f"At once: so many clients each send {args.requests} requests one after the other. Poisson: requests come at "
         "random moments, the same for plain and speculative, at shares of the most requests a second that plain "
-        "decoding answered before. No prompt is in a cache. TTFT: to the first piece of text; token: a request's mean "
-        "time for a token after that; gap: between two pieces, of which a round sends one. Tokens per second are of "
-        "all requests together, from the first request to the last answer."
+        "decoding answered before. No prompt is in a cache, but for what the template begins with. TTFT: to the first "
+        "piece of text; token: a request's mean time for a token after that; gap: between two pieces, of which a round "
+        "sends one. Tokens per second are of all requests together, from the first request to the last answer."
     )
     return section
 
@@ -121,6 +121,9 @@ async def measure(client: Client, args: Namespace) -> Levels:
     with progress("load", len(BOTH) * (len(args.concurrency) + len(args.shares))) as advance:
         for fields in BOTH.values():
             await client.chat(user(prompts.WARM_UP), fields)
+        # Every slot then holds what all chats begin with, as those of a server in use do, whichever load comes first.
+        once = [client.chat(user(prompts.WARM_UP), max_tokens=1) for _ in range(max(args.concurrency))]
+        await asyncio.gather(*once)
         for concurrency in args.concurrency:
             for name, generator in generators.items():
                 levels[f"{concurrency} at once", name] = await generator.closed_loop(concurrency, args.requests)
