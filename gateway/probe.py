@@ -21,13 +21,14 @@ class Probe:
     def decide(self, choice: bool, num_sessions: int, catch_up_seconds: float) -> bool:  # noqa: FBT001 - what is decided
         """Return whether a session speculates in its next round, which by its own choice it would or would not.
 
-        catch_up_seconds: for how long all would wait if the draft were told now what it does not know.
+        catch_up_seconds: for how long all would wait if the draft were told now what it does not know. A session that
+        is further behind than the time that is left for the probe allows does not take part.
         """
         price = num_sessions * (ROUNDS * self._round_seconds + catch_up_seconds)
         if not self._rounds_left and self._balance > price:
             self._speculates = not self._speculates
             self._rounds_left = ROUNDS * num_sessions
-        if not self._rounds_left:
+        if not self._rounds_left or catch_up_seconds > self._balance:
             return choice
         self._rounds_left -= 1
         return self._speculates

@@ -7,6 +7,7 @@ from gateway.acceptance_estimate import AcceptanceEstimate
 from gateway.adaptive_k import AdaptiveK, Speculation
 from gateway.draft_session import Proposal
 from gateway.measured import PassCosts
+from gateway.probe import Probe
 from shared.cost_model import CostModel
 from shared.model.device import Profile
 from shared.pb import specdec_pb2 as pb
@@ -173,6 +174,17 @@ def test_what_comes_too_late_is_not_tried() -> None:
     late, early = AdaptiveK(speculation, None, 0), AdaptiveK(speculation, None, 0)
     assert not any(late.next(10, 1000)[0] for _ in range(10))
     assert any(early.next(1000, 100)[0] for _ in range(10))
+
+
+def test_a_probe_does_not_draw_in_who_is_far_behind() -> None:
+    """A session that the draft knows begins a probe; one whose prompt it would first have to prefill stays out of it."""
+    probe = Probe()
+    probe.spend(640, as_chosen=True)
+    probe.spend(0.1, as_chosen=True)  # 10 s are earned
+    while not probe.decide(choice=False, num_sessions=2, catch_up_seconds=0.0):
+        pass  # the first probe is of plain decoding, which is the choice
+    assert not probe.decide(choice=False, num_sessions=2, catch_up_seconds=20.0)
+    assert probe.decide(choice=False, num_sessions=2, catch_up_seconds=0.0)
 
 
 def test_acceptance_by_position() -> None:
