@@ -177,7 +177,7 @@ def test_what_comes_too_late_is_not_tried() -> None:
 
 
 def test_a_probe_does_not_draw_in_who_is_far_behind() -> None:
-    """A session that the draft knows begins a probe; one whose prompt it would first have to prefill stays out of it."""
+    """A session that the draft knows begins a probe; one whose prompt it has yet to prefill stays out of it."""
     probe = Probe()
     probe.spend(640, as_chosen=True)
     probe.spend(0.1, as_chosen=True)  # 10 s are earned
