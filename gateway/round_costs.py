@@ -114,10 +114,10 @@ class RoundCosts:
         """
         known = self.num_sessions, max_k, takes_turns
         if known not in self._models:
-            self._models[known] = self._model(*known)
+            self._models[known] = self._model(self.num_sessions, max_k, takes_turns=takes_turns)
         return self._models[known]
 
-    def _model(self, n: int, max_k: int, takes_turns: bool) -> CostModel:  # noqa: FBT001 - of a key
+    def _model(self, n: int, max_k: int, *, takes_turns: bool) -> CostModel:
         load = self._load
         medians = [waited[load] for waited in (self._plain, self._speculative)]
         measured = [median.value for median in medians if median.count] or [0.0]
