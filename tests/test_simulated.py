@@ -68,6 +68,9 @@ def test_waiting_takes_no_cpu(tmp_path: Path) -> None:
         def extend(self, segments: object) -> list[Rows]:
             return []
 
+        def copy(self, source: int, slot: int, num_tokens: int) -> bool:
+            return False
+
     paced = on_device(Nothing(), "simulated", str(write_profile(tmp_path / "any.toml", 60)))
     started, cpu = time.perf_counter(), time.process_time()
     paced.extend([Segment(0, 0, [1], 1)])

@@ -81,6 +81,10 @@ class _Paced:
         time.sleep(max(0.0, -late))
         return rows
 
+    def copy(self, source: int, slot: int, num_tokens: int) -> bool:
+        """Copy, in this machine's own time."""
+        return self.runner.copy(source, slot, num_tokens)
+
 
 def open_runner(folder: Path, settings: EngineSettings, quant: Quant) -> ModelRunner | StaticRunner | OnnxRunner:
     """Open a Hugging Face folder, and return its runner on the device of the settings. Raises ModelError."""

@@ -1,4 +1,4 @@
-"""The KV cache: one slot a session, written by position, never cropped, copied or moved."""
+"""The KV cache: one slot a session, written by position, never cropped or moved."""
 
 from typing import Any
 
@@ -67,3 +67,9 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
         """Let the coming updates write the rows of this step."""
         for layer in self.layers:
             layer.step = step
+
+    def copy(self, source: int, slot: int, num_tokens: int) -> None:
+        """Copy the first positions of a slot to another one."""
+        for layer in self.layers:
+            for states in (layer.keys, layer.values):  # [slots, kv_heads, max_length, head_dim] each
+                states[slot, :, :num_tokens] = states[source, :, :num_tokens]

@@ -46,3 +46,9 @@ class ModelRunner:
         ).logits[0]  # [kept, V]
         num_rows = [segment.num_logits for segment in segments]
         return [Rows([rows]) for rows in logits[: sum(num_rows)].split(num_rows)]
+
+    @torch.inference_mode()
+    def copy(self, source: int, slot: int, num_tokens: int) -> bool:
+        """Copy the first keys and values of a slot to another one: what running the tokens there would give."""
+        self._cache.copy(source, slot, num_tokens)
+        return True

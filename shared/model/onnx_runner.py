@@ -47,6 +47,12 @@ class OnnxRunner:
         """
         return [Rows([self._run(segment)[: segment.num_logits]]) for segment in segments]
 
+    def copy(self, source: int, slot: int, num_tokens: int) -> bool:
+        """Copy the first keys and values of a slot to another one."""
+        for states in self._cache.values():  # [slots, kv_heads, max_length, head_dim] each
+            states[slot, :, :num_tokens] = states[source, :, :num_tokens]
+        return True
+
     def _run(self, segment: Segment) -> torch.Tensor:
         """Return the logits of the last row, [1, V]."""
         binding = self._bindings[segment.slot]

@@ -2,7 +2,8 @@
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
@@ -22,7 +23,8 @@ from shared.model.step import Segment
 
 log = structlog.get_logger()
 
-Message = list[tuple[int, int, list[int], int]]  # slot, start, tokens and number of logits of each segment
+Copy = tuple[int, int, int]  # slots, from and to, and number of tokens
+Message = Copy | list[tuple[int, int, list[int], int]]  # or slot, start, tokens and number of logits of each segment
 
 
 class _Leader:
@@ -35,13 +37,22 @@ class _Leader:
 
     def extend(self, segments: Sequence[Segment]) -> list[Rows]:
         """Run the segments. Whatever fails ends the replica, since nobody knows then how far the others are."""
-        message: Message = [
-            (segment.slot, segment.start, list(segment.token_ids), segment.num_logits) for segment in segments
-        ]
+        with self._telling(
+            [(segment.slot, segment.start, list(segment.token_ids), segment.num_logits) for segment in segments]
+        ):
+            return self._runner.extend(segments)
+
+    def copy(self, source: int, slot: int, num_tokens: int) -> bool:
+        """Copy each rank's part; likewise."""
+        with self._telling((source, slot, num_tokens)):
+            return self._runner.copy(source, slot, num_tokens)
+
+    @contextmanager
+    def _telling(self, message: Message) -> Iterator[None]:
         try:
             for other in self._others:
                 other.send(message)
-            return self._runner.extend(segments)
+            yield
         except Exception:
             log.exception("forward pass failed")
             end("the ranks are out of step")
@@ -63,7 +74,11 @@ def follow(folder: Path, settings: EngineSettings) -> NoReturn:
     inbox: SimpleQueue[Message] = SimpleQueue()
     Thread(target=_receive, args=(leader, inbox), daemon=True).start()
     while True:
-        runner.extend([Segment(*segment) for segment in inbox.get()])
+        message = inbox.get()
+        if isinstance(message, tuple):
+            runner.copy(*message)
+        else:
+            runner.extend([Segment(*segment) for segment in message])
 
 
 def _receive(leader: Connection, inbox: SimpleQueue[Message]) -> None:

@@ -16,3 +16,6 @@ class Runner(Protocol):
 
     def extend(self, segments: Sequence[Segment]) -> list[Rows]:
         """Run the segments in one forward pass, and return each one's wanted rows."""
+
+    def copy(self, source: int, slot: int, num_tokens: int) -> bool:
+        """Copy the first keys and values of a slot to another one; return whether this device does."""

@@ -15,6 +15,7 @@ from shared.model.engine_meter import EngineMeter
 from shared.model.gathering import Gathering
 from shared.model.model_runner import MAX_ROWS
 from shared.model.outcomes import Outcome, Outcomes
+from shared.model.prefixes import Prefixes
 from shared.model.runner import Runner
 from shared.model.session import Session
 from shared.model.step import Segment
@@ -97,6 +98,7 @@ class Scheduler:
         self._inbox: SimpleQueue[_Job | _Withdrawal | None] = SimpleQueue()
         self._jobs: dict[Session, _Job] = {}  # oldest first; the worker's own
         self._gathering = Gathering()  # likewise
+        self._prefixes = Prefixes(runner)  # likewise
         self._worker = worker
 
     def prefill(self, session: Session) -> None:
@@ -148,13 +150,15 @@ class Scheduler:
             try:
                 message = self._inbox.get(timeout=self._patience())
             except Empty:
-                self._step(self._plan())
+                if batch := self._plan():
+                    self._step(batch)
                 continue
             if message is None:
                 return
             job = self._jobs.pop(message.session, None)
             if isinstance(message, _Job):
                 self._jobs[message.session] = message
+                self._prefixes.come(message.session)
                 if not message.ahead:
                     self._gathering.come(message.session, perf_counter())
                 continue
@@ -177,9 +181,13 @@ class Scheduler:
     def _plan(self) -> list[tuple[_Job, Segment]]:
         batch: list[tuple[_Job, Segment]] = []
         room, prefill_room = MAX_ROWS - self._prefill_rows, self._prefill_rows
-        for job in [job for job in self._jobs.values() if not job.ahead] or self._jobs.values():
+        for job in [job for job in self._jobs.values() if not job.ahead] or list(self._jobs.values()):
+            if prefill_room or len(job.rows) <= DECODE_ROWS:
+                self._prefixes.take_over(job.session)
             num_rows = len(job.rows)
-            if num_rows <= min(DECODE_ROWS, room):
+            if not num_rows:  # a prefill, all of which another session has run
+                del self._jobs[job.session]
+            elif num_rows <= min(DECODE_ROWS, room):
                 batch.append((job, job.segment(num_rows)))
                 room -= num_rows
             elif num_rows > DECODE_ROWS and prefill_room:

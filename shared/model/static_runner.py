@@ -81,6 +81,10 @@ class StaticRunner:
                     results[piece.segment].append(result)
         return [_wanted(segment, result) for segment, result in zip(segments, results, strict=True)]
 
+    def copy(self, source: int, slot: int, num_tokens: int) -> bool:  # noqa: ARG002 - as other runners are called
+        """Copy nothing: that would be one more graph."""
+        return False
+
     def _pieces(self, index: int, segment: Segment, rows: range, most: int) -> Iterator[_Piece]:
         """Part rows where a bucket ends, and so that a piece has at most so many."""
         while rows:

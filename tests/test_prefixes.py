@@ -1,0 +1,156 @@
+"""What several prompts begin with is run once, whoever is running, and changes no token."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from shared.model.engine_meter import EngineMeter
+from shared.model.loader import load_int4_runner, load_runner
+from shared.model.rows import Rows
+from shared.model.runner import Runner
+from shared.model.sampler import Sampler
+from shared.model.scheduler import DECODE_ROWS, Scheduler
+from shared.model.session import Session, common_prefix
+from shared.model.slots import Slots
+from shared.model.step import Segment
+from shared.sampling_params import SamplingParams
+
+NUM_SLOTS, MAX_LENGTH, PREFILL_ROWS = 8, 512, 48
+NUM_TOKENS = 4
+PARAMS = SamplingParams(temperature=1.0, seed=5)
+TEXT = random.Random(1).choices(range(5, 400), k=200)
+
+
+@dataclass
+class Counted:
+    """A runner that tells how many rows it ran."""
+
+    runner: Runner
+    device: str = "cpu"
+    num_rows: int = 0
+    copies: list[int] = field(default_factory=list)
+
+    def extend(self, segments: Sequence[Segment]) -> list[Rows]:
+        """Run and count them."""
+        self.num_rows += sum(len(segment.token_ids) for segment in segments)
+        return self.runner.extend(segments)
+
+    def copy(self, source: int, slot: int, num_tokens: int) -> bool:
+        """Copy, if there is anything to."""
+        self.copies.append(num_tokens)
+        return self.runner.copy(source, slot, num_tokens)
+
+
+class Decoding:
+    """Sessions over the slots of one runner."""
+
+    def __init__(self, runner: Runner, num_slots: int) -> None:
+        """Begin with empty slots."""
+        self.slots = Slots(num_slots, MAX_LENGTH, 30, 64)
+        self.scheduler = Scheduler(runner, PREFILL_ROWS, EngineMeter(self.slots), ThreadPoolExecutor(1))
+
+    @asynccontextmanager
+    async def session(self, prompt: list[int]) -> AsyncIterator[Session]:
+        """Hold a session that prefills."""
+        session = await self.slots.open(prompt, Sampler(PARAMS, prompt))
+        self.scheduler.prefill(session)
+        yield session
+        await self.scheduler.settle(session)
+        self.slots.close(session)
+
+    async def decode(self, prompt: list[int], num_tokens: int = NUM_TOKENS) -> list[int]:
+        """Return the tokens that follow; every other time they are written anew, as a draft's are."""
+        rng = random.Random(len(prompt))
+        async with self.session(prompt) as session:
+            for turn in range(num_tokens):
+                await self.scheduler.verify(session, [])
+                if turn % 2:
+                    session.rewrite(len(session.token_ids) - 2, [rng.randrange(5, 400)])
+            return session.token_ids[len(prompt) :]
+
+
+@asynccontextmanager
+async def decoding(runner: Runner, num_slots: int = NUM_SLOTS) -> AsyncIterator[Decoding]:
+    """Decode for the length of the block."""
+    over = Decoding(runner, num_slots)
+    running = asyncio.create_task(over.scheduler.run())
+    try:
+        yield over
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+def runner(request: pytest.FixtureRequest, toy: tuple[Path, Path]) -> Runner:
+    """Return the toy pair's target."""
+    return load_runner(toy[0], request.param, NUM_SLOTS, MAX_LENGTH)
+
+
+async def alone(runner: Runner, prompt: list[int], num_tokens: int = NUM_TOKENS) -> list[int]:
+    """Decode with nothing in any slot."""
+    async with decoding(runner) as fresh:
+        return await fresh.decode(prompt, num_tokens)
+
+
+async def test_eight_at_once(runner: Runner) -> None:
+    """Eight that come together run their common beginning once, and each its own rest."""
+    prompts = [[*TEXT, *range(10 + 20 * number, 30 + 20 * number)] for number in range(8)]
+    expected = [await alone(runner, prompt) for prompt in prompts]
+    counted = Counted(runner)
+    async with decoding(counted) as together:
+        assert await asyncio.gather(*map(together.decode, prompts)) == expected
+    assert len(counted.copies) == 7
+    assert min(counted.copies) >= len(TEXT) - DECODE_ROWS  # the end of the first one's prompt runs beside the next one
+    assert counted.num_rows < len(TEXT) + 7 * DECODE_ROWS + 8 * (20 + 2 * NUM_TOKENS)
+
+
+async def test_the_same_prompt_again(runner: Runner) -> None:
+    """Several replies to one prompt: beside one that is decoding, the next one has only its last token to run."""
+    expected = await alone(runner, TEXT)
+    counted = Counted(runner)
+    async with decoding(counted) as busy, busy.session(TEXT) as first:
+        await busy.scheduler.verify(first, [])
+        before = counted.num_rows
+        async with busy.session(TEXT) as second:
+            await busy.scheduler.verify(second, [])
+            assert second.reused == len(TEXT) - 1
+            assert counted.num_rows == before + 1
+        assert await busy.decode(TEXT) == expected
+
+
+async def test_any_history_changes_nothing(runner: Runner) -> None:
+    """Prompts of a few beginnings, three at once in slots that change hands, have the tokens they have alone."""
+    rng = random.Random(7)
+    prompts = [[*TEXT[: rng.randrange(1, 200)], *rng.choices(range(5, 400), k=rng.randrange(1, 40))] for _ in range(30)]
+    lengths = [rng.randrange(1, 9) for _ in prompts]
+    expected = [await alone(runner, *case) for case in zip(prompts, lengths, strict=True)]
+    counted = Counted(runner)
+    async with decoding(counted, num_slots=3) as busy:
+        assert await asyncio.gather(*map(busy.decode, prompts, lengths)) == expected
+    assert len(counted.copies) > 5
+
+
+async def test_a_draft_of_4_bits(toy: tuple[Path, Path]) -> None:
+    """It copies as well, and then proposes what it would have proposed."""
+    runner = load_int4_runner(toy[1], NUM_SLOTS, MAX_LENGTH)
+    [expected] = runner.extend([Segment(0, 0, TEXT, 1)])
+    runner.extend([Segment(1, 0, TEXT[::-1], 0)])
+    assert runner.copy(0, 1, 199)
+    [copied] = runner.extend([Segment(1, 199, TEXT[199:], 1)])
+    assert copied.logits.argmax() == expected.logits.argmax()
+
+
+@pytest.mark.parametrize("agreeing", [0, 1, 2, 5, 63, 64, 99, 100])
+def test_common_prefix(agreeing: int) -> None:
+    """It is found at any place, whatever else agrees."""
+    a = list(range(100))
+    b = [*a[:agreeing], *(-1 for _ in a[agreeing : agreeing + 1]), *a[agreeing + 1 :]]
+    assert common_prefix(a, b) == common_prefix(b, a) == agreeing
+    assert common_prefix(a, a[:agreeing]) == agreeing
