@@ -125,6 +125,18 @@ async def test_the_same_prompt_again(runner: Runner) -> None:
         assert await busy.decode(TEXT) == expected
 
 
+async def test_chats_that_take_turns(runner: Runner) -> None:
+    """Two chats that have no more than a template in common each find what they said, whoever spoke last."""
+    template, chats = TEXT[:5], (TEXT[5:60], TEXT[60:120])
+    async with decoding(runner) as server:
+        for turn in (1, 2, 3):
+            for chat in chats:
+                async with server.session([*template, *chat, *range(5, 5 + turn)]) as session:
+                    if turn > 1:
+                        assert session.reused == len(template) + len(chat) + turn - 1
+                    await server.scheduler.verify(session, [])
+
+
 async def test_any_history_changes_nothing(runner: Runner) -> None:
     """Prompts of a few beginnings, three at once in slots that change hands, have the tokens they have alone."""
     rng = random.Random(7)

@@ -14,9 +14,14 @@ class _Slot:
     index: int
     token_ids: list[int] = field(default_factory=list)  # whose keys and values are in the slot
 
+    def saving(self, prompt_ids: list[int]) -> int:
+        """Return how many more tokens the prompt finds here than are lost: those of another chat, who may go on."""
+        common = common_prefix(self.token_ids, prompt_ids)
+        return max(0, common - (len(self.token_ids) - common))
+
 
 class Slots:
-    """Gives each session a slot of its own, the one that already holds most of its prompt.
+    """Gives each session a slot of its own, the one that saves it most, or else the one that was not used for longest.
 
     A session that ends leaves its tokens in its slot, so the next turn of a chat starts where the last one ended.
     """
@@ -48,7 +53,7 @@ class Slots:
         """
         if not self._free or self._waiting:
             await self._wait_for_slot()
-        slot = max(self._free, key=lambda slot: common_prefix(slot.token_ids, prompt_ids))
+        slot = max(self._free, key=lambda slot: slot.saving(prompt_ids))
         self._free.remove(slot)
         cached = min(common_prefix(slot.token_ids, prompt_ids), len(prompt_ids) - 1)
         session = Session(slot.index, self.max_length, sampler, list(prompt_ids), cached)
