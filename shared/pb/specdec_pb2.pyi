@@ -335,7 +335,7 @@ Global___VerifyDraft: typing_extensions.TypeAlias = VerifyDraft
 
 @typing.final
 class VerifyResponse(google.protobuf.message.Message):
-    """The outcome of one round."""
+    """The answer to `open`, or the outcome of one round."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -348,6 +348,7 @@ class VerifyResponse(google.protobuf.message.Message):
     LOGPROBS_FIELD_NUMBER: builtins.int
     PROMPT_LOGPROBS_FIELD_NUMBER: builtins.int
     NUM_CACHED_FIELD_NUMBER: builtins.int
+    OPENED_FIELD_NUMBER: builtins.int
     round: builtins.int
     """The number of the round."""
     position: builtins.int
@@ -378,6 +379,10 @@ class VerifyResponse(google.protobuf.message.Message):
         them.
         """
 
+    @property
+    def opened(self) -> Global___Opened:
+        """The answer to `open`: the first response of a stream has this and nothing else, and no other one has it."""
+
     def __init__(
         self,
         *,
@@ -390,11 +395,37 @@ class VerifyResponse(google.protobuf.message.Message):
         logprobs: collections.abc.Iterable[Global___TokenLogprobs] | None = ...,
         prompt_logprobs: collections.abc.Iterable[Global___TokenLogprobs] | None = ...,
         num_cached: builtins.int = ...,
+        opened: Global___Opened | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["timing", b"timing"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["finish_reason", b"finish_reason", "logprobs", b"logprobs", "num_accepted", b"num_accepted", "num_cached", b"num_cached", "position", b"position", "prompt_logprobs", b"prompt_logprobs", "round", b"round", "timing", b"timing", "token_ids", b"token_ids"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["opened", b"opened", "timing", b"timing"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["finish_reason", b"finish_reason", "logprobs", b"logprobs", "num_accepted", b"num_accepted", "num_cached", b"num_cached", "opened", b"opened", "position", b"position", "prompt_logprobs", b"prompt_logprobs", "round", b"round", "timing", b"timing", "token_ids", b"token_ids"]) -> None: ...
 
 Global___VerifyResponse: typing_extensions.TypeAlias = VerifyResponse
+
+@typing.final
+class Opened(google.protobuf.message.Message):
+    """Says that a target session holds a slot, that its grammar is compiled, and who decodes it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    IDENTITY_FIELD_NUMBER: builtins.int
+    NUM_CACHED_FIELD_NUMBER: builtins.int
+    num_cached: builtins.int
+    """How many tokens of the prompt were in the slot already, from an earlier session."""
+    @property
+    def identity(self) -> Global___ModelIdentity:
+        """What decides the tokens. A session that goes on at another replica keeps its tokens only if all of it is the same."""
+
+    def __init__(
+        self,
+        *,
+        identity: Global___ModelIdentity | None = ...,
+        num_cached: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["identity", b"identity"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["identity", b"identity", "num_cached", b"num_cached"]) -> None: ...
+
+Global___Opened: typing_extensions.TypeAlias = Opened
 
 @typing.final
 class SamplingParams(google.protobuf.message.Message):
@@ -675,6 +706,7 @@ class ModelInfo(google.protobuf.message.Message):
     DTYPE_FIELD_NUMBER: builtins.int
     ROW_EXACT_FIELD_NUMBER: builtins.int
     PASS_COSTS_FIELD_NUMBER: builtins.int
+    IDENTITY_FIELD_NUMBER: builtins.int
     name: builtins.str
     """The model's name: its folder or hub id."""
     vocab_size: builtins.int
@@ -701,6 +733,10 @@ class ModelInfo(google.protobuf.message.Message):
     def pass_costs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PassCost]:
         """Of a target: what forward passes took at start, by ascending number of rows. Tells what pays before the first round."""
 
+    @property
+    def identity(self) -> Global___ModelIdentity:
+        """Of a target: what decides its tokens, beside the request."""
+
     def __init__(
         self,
         *,
@@ -715,10 +751,53 @@ class ModelInfo(google.protobuf.message.Message):
         dtype: builtins.str = ...,
         row_exact: builtins.bool = ...,
         pass_costs: collections.abc.Iterable[Global___PassCost] | None = ...,
+        identity: Global___ModelIdentity | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["device", b"device", "dtype", b"dtype", "max_draft_tokens", b"max_draft_tokens", "max_length", b"max_length", "name", b"name", "num_slots", b"num_slots", "pass_costs", b"pass_costs", "row_exact", b"row_exact", "tokenizer_fingerprint", b"tokenizer_fingerprint", "tokenizer_size", b"tokenizer_size", "vocab_size", b"vocab_size"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["identity", b"identity"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["device", b"device", "dtype", b"dtype", "identity", b"identity", "max_draft_tokens", b"max_draft_tokens", "max_length", b"max_length", "name", b"name", "num_slots", b"num_slots", "pass_costs", b"pass_costs", "row_exact", b"row_exact", "tokenizer_fingerprint", b"tokenizer_fingerprint", "tokenizer_size", b"tokenizer_size", "vocab_size", b"vocab_size"]) -> None: ...
 
 Global___ModelInfo: typing_extensions.TypeAlias = ModelInfo
+
+@typing.final
+class ModelIdentity(google.protobuf.message.Message):
+    """What decides a target's tokens, beside the request. Replicas of one model share all fields but `kernel` and `numerics`,
+    which differ between kinds of processors, and between releases whose arithmetic differs. Only replicas that share all
+    fields give the same tokens by construction.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WEIGHTS_FIELD_NUMBER: builtins.int
+    TOKENIZER_FINGERPRINT_FIELD_NUMBER: builtins.int
+    DTYPE_FIELD_NUMBER: builtins.int
+    QUANT_FIELD_NUMBER: builtins.int
+    KERNEL_FIELD_NUMBER: builtins.int
+    NUMERICS_FIELD_NUMBER: builtins.int
+    weights: builtins.str
+    """SHA-256 of the weights, and of what the model's configuration says of its arithmetic."""
+    tokenizer_fingerprint: builtins.str
+    """As in ModelInfo."""
+    dtype: builtins.str
+    """The type of the weights as they are opened, for example "bfloat16"."""
+    quant: builtins.str
+    """How the weights are rounded beyond their type; "none" if they are not."""
+    kernel: builtins.str
+    """What computes the matrix products, and on which kind of processor, for example "onednn-bfloat16 avx512_core_bf16"."""
+    numerics: builtins.str
+    """The version of Outrider's own arithmetic, and a digest of the bits that the model gave for a fixed input at start."""
+    def __init__(
+        self,
+        *,
+        weights: builtins.str = ...,
+        tokenizer_fingerprint: builtins.str = ...,
+        dtype: builtins.str = ...,
+        quant: builtins.str = ...,
+        kernel: builtins.str = ...,
+        numerics: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["dtype", b"dtype", "kernel", b"kernel", "numerics", b"numerics", "quant", b"quant", "tokenizer_fingerprint", b"tokenizer_fingerprint", "weights", b"weights"]) -> None: ...
+
+Global___ModelIdentity: typing_extensions.TypeAlias = ModelIdentity
 
 @typing.final
 class PassCost(google.protobuf.message.Message):

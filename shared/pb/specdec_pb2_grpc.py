@@ -174,9 +174,10 @@ class TargetServiceServicer(object):
     """
 
     def Verify(self, request_iterator, context):
-        """Holds one session. The client sends `open` once, then one `verify` a round; the service answers each `verify` with
-        the tokens that it committed. The prompt is prefilled from `open` on, without waiting for the first `verify`. The
-        service ends the stream after the response that has a finish reason. The slot is freed when the stream ends.
+        """Holds one session. The client sends `open` once, then one `verify` a round; the service answers `open` as soon as the
+        session holds a slot, and each `verify` with the tokens that it committed. The prompt is prefilled from `open` on,
+        without waiting for the first `verify`. The service ends the stream after the response that has a finish reason. The
+        slot is freed when the stream ends.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -203,9 +203,10 @@ class TargetServiceStub(typing.Generic[_TargetServiceVerifyType, _TargetServiceG
     ], channel: grpc.aio.Channel) -> None: ...
 
     Verify: _TargetServiceVerifyType
-    """Holds one session. The client sends `open` once, then one `verify` a round; the service answers each `verify` with
-    the tokens that it committed. The prompt is prefilled from `open` on, without waiting for the first `verify`. The
-    service ends the stream after the response that has a finish reason. The slot is freed when the stream ends.
+    """Holds one session. The client sends `open` once, then one `verify` a round; the service answers `open` as soon as the
+    session holds a slot, and each `verify` with the tokens that it committed. The prompt is prefilled from `open` on,
+    without waiting for the first `verify`. The service ends the stream after the response that has a finish reason. The
+    slot is freed when the stream ends.
     """
 
     GetModelInfo: _TargetServiceGetModelInfoType
@@ -231,9 +232,10 @@ class TargetServiceServicer(metaclass=abc.ABCMeta):
         request_iterator: _MaybeAsyncIterator[shared.pb.specdec_pb2.VerifyRequest],
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[shared.pb.specdec_pb2.VerifyResponse], collections.abc.AsyncIterator[shared.pb.specdec_pb2.VerifyResponse]]:
-        """Holds one session. The client sends `open` once, then one `verify` a round; the service answers each `verify` with
-        the tokens that it committed. The prompt is prefilled from `open` on, without waiting for the first `verify`. The
-        service ends the stream after the response that has a finish reason. The slot is freed when the stream ends.
+        """Holds one session. The client sends `open` once, then one `verify` a round; the service answers `open` as soon as the
+        session holds a slot, and each `verify` with the tokens that it committed. The prompt is prefilled from `open` on,
+        without waiting for the first `verify`. The service ends the stream after the response that has a finish reason. The
+        slot is freed when the stream ends.
         """
 
     @abc.abstractmethod
