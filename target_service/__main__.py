@@ -22,6 +22,10 @@ from target_service.settings import TargetSettings
 async def main(settings: TargetSettings) -> None:
     """Serve until told to stop."""
     engine = await Engine.load(resolve_half(settings.model, TARGET), settings)
+    if engine.inexact and settings.device != "neuron" and not settings.allow_inexact:
+        raise ModelError(
+            f"{engine.inexact}. So output could depend on speculation and on load; --allow-inexact serves it"
+        )
     await engine.measure()
     server = RpcServer(
         pb.DESCRIPTOR.services_by_name["TargetService"].full_name, settings.grace_seconds, settings.network_delay_ms

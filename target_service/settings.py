@@ -1,8 +1,8 @@
 """Settings of the target service."""
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from shared.model.engine_settings import EngineSettings
+from shared.model.engine_settings import EngineSettings, Quant
 
 
 class TargetSettings(EngineSettings):
@@ -12,3 +12,12 @@ class TargetSettings(EngineSettings):
     """Where it listens."""
     grace_seconds: float = Field(30, ge=0)
     """How long a stop waits for open streams; under torchrun no longer than its --shutdown-timeout, 30 s."""
+    allow_inexact: bool = False
+    """Serve although output may depend on speculation and on load, where no exact way to compute was found."""
+
+    @field_validator("quant")
+    @classmethod
+    def _decides(cls, quant: Quant) -> Quant:
+        if quant == "int4":
+            raise ValueError("a target decides the tokens, and weights of 4 bits are for drafts alone")
+        return "none" if quant == "auto" else quant

@@ -91,7 +91,9 @@ def open_runner(folder: Path, settings: EngineSettings, quant: Quant) -> ModelRu
     if settings.device != "neuron":
         if quant == "int4":
             return load_int4_runner(folder, settings.num_slots, settings.max_length)
-        return load_runner(folder, settings.dtype, settings.num_slots, settings.max_length, quant)
+        return load_runner(
+            folder, settings.dtype, settings.num_slots, settings.max_length, quant, kernel=settings.kernel
+        )
     if quant != "none":
         raise ModelError(f"quant {quant}: rounded weights are for CPUs, not for device neuron")
     device, name = torch.device("cpu"), f"neuron's graphs on cpu, by {settings.compile_backend}"

@@ -1,6 +1,7 @@
 """A model that serves sessions: what the draft service and the target service have in common."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -18,16 +19,18 @@ from shared.fingerprint import fingerprint
 from shared.model.device import on_device, open_runner
 from shared.model.engine_meter import EngineMeter
 from shared.model.engine_settings import EngineSettings
+from shared.model.exactness import inexact_pass
 from shared.model.grammar import GrammarMask, Grammars
-from shared.model.loader import row_exact
 from shared.model.parallel import lead
 from shared.model.pass_costs import pass_costs
+from shared.model.processor import isa
 from shared.model.quant import resolve
 from shared.model.runner import Runner
 from shared.model.sampler import Sampler
 from shared.model.scheduler import Scheduler
 from shared.model.session import Session
 from shared.model.slots import Slots
+from shared.model.sources import NUMERICS
 from shared.pb import specdec_pb2 as pb
 from shared.sampling_params import SamplingParams
 
@@ -51,6 +54,8 @@ class Engine:
         self.meter = EngineMeter(self.slots)
         self._scheduler = Scheduler(runner, settings.prefill_rows, self.meter, worker)
         self._worker = worker
+        self.inexact = ""
+        """Why a row's bits may depend on the rows beside it; empty where they were seen not to."""
         self.run = self._scheduler.run
         self.verify = self._scheduler.verify
         self.decode = self._scheduler.decode
@@ -75,6 +80,10 @@ class Engine:
         vocab_size = config.vocab_size
         tokenizer = AutoTokenizer.from_pretrained(folder)
         vocabulary = tokenizer.get_vocab()
+        problem, witness = runner.inexact, b""
+        if not problem:
+            problem, rows = inexact_pass(together, runner.num_slots, runner.max_length, vocab_size)
+            witness = rows.view(torch.uint8).numpy().tobytes()
         info = pb.ModelInfo(
             name=settings.model,
             vocab_size=vocab_size,
@@ -85,11 +94,19 @@ class Engine:
             num_slots=settings.num_slots,
             device=on.device,
             dtype=settings.dtype if quant == "none" else f"{settings.dtype}, {quant} weights",
-            row_exact=quant == "none" and row_exact(together, runner.num_slots, vocab_size),
+            kernel=runner.kernel,
+            row_exact=not problem,
+            identity=pb.ModelIdentity(
+                kernel=f"{runner.kernel} {isa()} {torch.backends.cpu.get_cpu_capability()}",
+                numerics=f"{NUMERICS}-{hashlib.sha256(witness).hexdigest()[:16]}" if witness else f"{NUMERICS}",
+            ),
         )
-        log.info("model loaded", folder=str(folder), row_exact=info.row_exact, dtype=info.dtype, device=on.device)
+        told = {"kernel": runner.kernel, "dtype": info.dtype, "device": on.device, "row_exact": info.row_exact}
+        log.info("model loaded", folder=str(folder), **told)
         end_ids = {*_end_token_ids(folder, config), tokenizer.eos_token_id} - {None}
-        return cls(on, settings, info, Grammars(tokenizer, vocab_size, sorted(end_ids)), worker)
+        engine = cls(on, settings, info, Grammars(tokenizer, vocab_size, sorted(end_ids)), worker)
+        engine.inexact = problem and f"rows are not exact: {problem}"
+        return engine
 
     async def measure(self) -> None:
         """Let `info` tell what passes cost. Before `run`; a machine that is busy otherwise makes them look slow."""

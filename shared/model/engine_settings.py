@@ -30,6 +30,8 @@ class EngineSettings(Settings):
     """How many sessions can wait for a slot."""
     quant: Quant = "none"
     """Round the weights, to what decodes fastest or to so many bits: for drafts, on a CPU; int4 is by ONNX Runtime."""
+    kernel: str = "auto"
+    """What multiplies on a CPU: `python -m shared.model.kernel_trial --help`; `auto` is the fastest exact one there."""
     threads: int = Field(0, ge=0)
     """CPU threads of a forward pass; 0 leaves it to torch."""
     device: DeviceKind = "cpu"

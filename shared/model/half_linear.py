@@ -5,12 +5,14 @@ from typing import cast
 import torch
 from torch import nn
 
+from shared.model.kernel_linear import KernelLinear
+
 _HALF_EXPONENT = 15  # float16 holds magnitudes below 2 ** 16
 _SLAB_BYTES = 12 << 20  # of weights; smaller than the last cache of most processors
 _OUTPUTS_GRAIN = 16  # outputs that the kernel makes at once
 
 
-class HalfLinear(nn.Module):
+class HalfLinear(KernelLinear):
     """A bfloat16 weight for processors without bfloat16 products: FBGEMM's product of float32 and float16.
 
     float16 has more digits than bfloat16 and a smaller range, so the weight is scaled by a power of two, which loses
@@ -21,8 +23,7 @@ class HalfLinear(nn.Module):
 
     def __init__(self, linear: nn.Linear) -> None:
         """Pack the layer's weight, [out, in]; the layer itself can be dropped afterwards."""
-        super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
+        super().__init__(linear)
         weight = linear.weight.detach()  # [out, in]
         _, exponent = torch.frexp(torch.stack(weight.aminmax()).float().abs().max())
         shift = _HALF_EXPONENT - int(exponent)
@@ -36,8 +37,8 @@ class HalfLinear(nn.Module):
             for at in range(0, self.out_features, size)
         ]
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Multiply. x: [..., in] float32; returns [..., out] float32."""
-        x = x * self._unscale
-        slabs = [cast("torch.Tensor", torch.ops.quantized.linear_dynamic_fp16(x, slab)) for slab in self.packed]
+    def multiply(self, rows: torch.Tensor) -> torch.Tensor:
+        """Multiply at once. rows: [rows, in] float32; returns [rows, out] float32."""
+        rows = rows * self._unscale
+        slabs = [cast("torch.Tensor", torch.ops.quantized.linear_dynamic_fp16(rows, slab)) for slab in self.packed]
         return slabs[0] if len(slabs) == 1 else torch.cat(slabs, -1)

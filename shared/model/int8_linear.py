@@ -6,6 +6,15 @@ import torch
 from torch import nn
 
 
+def can_round() -> bool:
+    """Whether this build of torch has products with weights of 8 bits."""
+    try:
+        Int8Linear(nn.Linear(64, 64))(torch.ones(1, 64))
+    except (RuntimeError, AttributeError, NotImplementedError):
+        return False
+    return True
+
+
 class Int8Linear(nn.Module):
     """A linear layer with weights, and at each product activations, rounded to 8 bits: FBGEMM's or oneDNN's.
 

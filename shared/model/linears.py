@@ -1,53 +1,54 @@
-"""Which kernels a model's linear layers run by, on this processor."""
+"""Puts a kernel, or rounded weights, in the place of a model's linear layers."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from shared.model.engine_settings import Quant
-from shared.model.half_linear import HalfLinear
 from shared.model.int8_linear import Int8Linear
-from shared.model.packed_linear import PackedLinear
+from shared.model.kernel_linear import KernelLinear
+from shared.model.proof import Proof
 
 
-def activation_dtype(dtype: torch.dtype, quant: Quant = "none") -> torch.dtype:
-    """Return the type that activations have when weights have this one: where bfloat16 is slow, float32."""
-    in_float32 = quant == "int8" or not torch.ops.mkldnn._is_mkldnn_bf16_supported()  # noqa: SLF001 - the only door to it
-    return torch.float32 if in_float32 else dtype
+def repack(model: PreTrainedModel, proof: Proof) -> None:
+    """Have the model's linear layers run by the kernel, in blocks of the proved sizes."""
+    head = model.get_output_embeddings()
+
+    def pack(linear: nn.Linear) -> KernelLinear:
+        layer = proof.packed.get(linear) or proof.kernel.pack(linear)
+        layer.counts = proof.head_counts if linear is head else proof.counts
+        return layer
+
+    _replace(model, pack, proof.kernel.activations)
 
 
-def packed(linear: nn.Linear) -> nn.Module:
-    """Return the layer with the same weights, laid out for this processor."""
-    dtype = linear.weight.dtype
-    return PackedLinear(linear) if activation_dtype(dtype) is dtype else HalfLinear(linear)
+def round_weights(model: PreTrainedModel) -> None:
+    """Round the weights of the model's linear layers to 8 bits: for drafts alone."""
+    _replace(model, Int8Linear, torch.float32)
 
 
-def repack(model: PreTrainedModel, quant: Quant) -> None:
-    """Replace the model's linear layers, and give the rest of it the type of their activations.
-
-    Rounded weights, `int8`, are for drafts alone.
-    """
-    dtype = activation_dtype(model.dtype, quant)
-
-    def pack(place: tuple[nn.Module, str]) -> None:
-        parent, name = place
-        linear = getattr(parent, name)
-        setattr(parent, name, Int8Linear(linear) if quant == "int8" else packed(linear))
-
+def _replace(model: PreTrainedModel, pack: Callable[[nn.Linear], nn.Module], activations: torch.dtype) -> None:
+    """Replace the linear layers, and give the rest of the model the type of their activations."""
     places = [
-        (parent, name)
+        (parent, name, child)
         for parent in model.modules()
         for name, child in parent.named_children()
         if isinstance(child, nn.Linear)
     ]
+
+    def place(at: tuple[nn.Module, str, nn.Linear]) -> None:
+        parent, name, linear = at
+        setattr(parent, name, pack(linear))
+
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:  # a layer is packed by one thread, without the GIL
-        list(threads.map(pack, places))
-    model.set_input_embeddings(_Embedding(model.get_input_embeddings(), dtype))
+        list(threads.map(place, places))
+    model.set_input_embeddings(_Embedding(model.get_input_embeddings(), activations))
+    kept = {id(weight) for layer in model.modules() if isinstance(layer, KernelLinear) for weight in layer.parameters()}
     for name, parameter in model.named_parameters():
-        if "embedding" not in name:
-            parameter.data = parameter.data.to(dtype)
+        if "embedding" not in name and id(parameter) not in kept:
+            parameter.data = parameter.data.to(activations)
 
 
 class _Embedding(nn.Module):

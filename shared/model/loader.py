@@ -14,14 +14,17 @@ from shared.model import attention
 from shared.model.engine_settings import EngineSettings, Quant
 from shared.model.fused import FAMILY, fuse
 from shared.model.graphs import Graphs, GraphSizes
-from shared.model.linears import repack
-from shared.model.model_runner import MAX_ROWS, ModelRunner
+from shared.model.int8_linear import can_round
+from shared.model.kernel_choice import kernel_order
+from shared.model.linears import repack, round_weights
+from shared.model.model_runner import ModelRunner
 from shared.model.onnx_folder import GRAPH, can_convert
 from shared.model.onnx_runner import OnnxRunner
 from shared.model.pairs import int4_folder
 from shared.model.parts import check_parts, take_parts
+from shared.model.proof import prove
 from shared.model.ranks import join, num_ranks
-from shared.model.row_counts import RowCounts
+from shared.model.row_wise import compute_by_rows
 from shared.model.runner import Runner
 from shared.model.static_runner import StaticRunner
 from shared.model.step import Segment
@@ -31,19 +34,32 @@ log = structlog.get_logger()
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def load_runner(folder: Path, dtype: str, num_slots: int, max_length: int, quant: Quant = "none") -> ModelRunner:
+def load_runner(
+    folder: Path, dtype: str, num_slots: int, max_length: int, quant: Quant = "none", *, kernel: str = "auto"
+) -> ModelRunner:
     """Open a Hugging Face folder and return its runner; max_length is cut to the model's own.
 
     Raises ModelError for a model that cannot be rewound or that our attention does not compute.
     """
-    model, probe, expected = _open(folder, dtype)
+    model, spread = _open(folder, dtype)
+    order = kernel_order(model, DTYPES[dtype], kernel)  # before anything computes
+    probe, expected = _probe(model, spread=spread)
     model.set_attn_implementation(attention.NAME)
     fuse(model)
-    any_count = RowCounts(range(1, MAX_ROWS + 1))
-    _refuse_miscomputed(ModelRunner(model, 1, len(probe), any_count), model.config.model_type, probe, expected)
-    row_counts = any_count if quant != "none" else RowCounts.exact(DTYPES[dtype], MAX_ROWS)
-    repack(model, quant)
-    return ModelRunner(model, num_slots, own_length(model.config, max_length), row_counts)
+    name, length = model.config.model_type, own_length(model.config, max_length)
+    _refuse_miscomputed(ModelRunner(model, 1, len(probe)), name, probe, expected)
+    if quant != "none":
+        if not can_round():
+            raise ModelError(f"quant {quant}: this build of torch has no products with weights of 8 bits")
+        round_weights(model)
+        compute_by_rows(model, length)
+        problem = "weights of 8 bits: the activations of a pass are rounded together"
+        return ModelRunner(model, num_slots, length, kernel="torch-int8", inexact=problem)
+    proof = prove(model, order, length)
+    repack(model, proof)
+    compute_by_rows(model, length)
+    counts = proof.counts, proof.head_counts
+    return ModelRunner(model, num_slots, length, *counts, kernel=proof.kernel.name, inexact=proof.problem)
 
 
 def load_int4_runner(folder: Path, num_slots: int, max_length: int) -> OnnxRunner:
@@ -67,7 +83,8 @@ def load_static_runner(folder: Path, settings: EngineSettings, device: torch.dev
 
     Raises ModelError for a model that cannot be rewound or that our attention does not compute.
     """
-    model, probe, expected = _open(folder, settings.dtype)
+    model, spread = _open(folder, settings.dtype)
+    probe, expected = _probe(model, spread=spread)
     sizes = GraphSizes.of(settings, own_length(model.config, settings.max_length))
     try:
         runner = StaticRunner(Graphs(model, sizes, device, settings.compile_backend), name)
@@ -77,25 +94,8 @@ def load_static_runner(folder: Path, settings: EngineSettings, device: torch.dev
     return runner
 
 
-def row_exact(runner: Runner, num_slots: int, vocab_size: int) -> bool:
-    """Return whether a row's logits are the same bits in a prefill, in a verify, alone, and beside other sessions.
-
-    Runs a few forward passes in the first and the last slot, whose contents are lost.
-    """
-    tokens = random.Random(1).choices(range(vocab_size), k=72)  # noqa: S311 - no secret
-    last = num_slots - 1
-    prefilled = runner.extend([Segment(0, 0, tokens, 12)])[0].logits  # rows 60 to 71, across a key grain
-    for start, size, beside in ((60, 1, 0), (61, 5, 0), (66, 2, 7), (60, 9, 3), (69, 1, 1), (60, 12, 40)):
-        others = [Segment(last, 0, tokens[:beside], 0)] if beside and last else []
-        logits = runner.extend([Segment(0, start, tokens[start : start + size], size), *others])[0].logits
-        if not torch.equal(logits, prefilled[start - 60 : start - 60 + size]):
-            log.warning("rows are not exact: rounding may make output depend on k and load", rows=size, start=start)
-            return False
-    return True
-
-
-def _open(folder: Path, dtype: str) -> tuple[PreTrainedModel, list[int], torch.Tensor]:
-    """Return the model, or this rank's part of it, and the probe."""
+def _open(folder: Path, dtype: str) -> tuple[PreTrainedModel, bool]:
+    """Return the model, and whether it is this rank's part of one; nothing computes."""
     spread = None
     if num_ranks() > 1:
         check_parts(AutoConfig.from_pretrained(folder))
@@ -105,10 +105,7 @@ def _open(folder: Path, dtype: str) -> tuple[PreTrainedModel, list[int], torch.T
         folder, dtype=DTYPES[dtype], attn_implementation="sdpa", distributed_config=spread
     ).eval()
     _refuse_unrewindable(model.config)
-    probe, expected = _probe(model)
-    if spread:
-        take_parts(model)
-    return model, probe, expected
+    return model, bool(spread)
 
 
 def own_length(config: PretrainedConfig, max_length: int) -> int:
@@ -125,11 +122,14 @@ def _refuse_unrewindable(config: PretrainedConfig) -> None:
         raise ModelError(f"{config.model_type}: not a decoder")
 
 
-def _probe(model: PreTrainedModel) -> tuple[list[int], torch.Tensor]:
-    """Return 24 tokens and the logits that the model itself computes of them, [24, V]."""
+def _probe(model: PreTrainedModel, *, spread: bool) -> tuple[list[int], torch.Tensor]:
+    """Return 24 tokens and the logits that the model itself computes of them, [24, V]; a spread one takes its parts."""
     probe = random.Random(0).choices(range(model.config.get_text_config().vocab_size), k=24)  # noqa: S311 - no secret
     with torch.inference_mode():
-        return probe, model(torch.tensor([probe], device=model.device)).logits[0].cpu()
+        expected = model(torch.tensor([probe], device=model.device)).logits[0].cpu()
+    if spread:
+        take_parts(model)
+    return probe, expected
 
 
 def _refuse_miscomputed(

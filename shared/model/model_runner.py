@@ -6,11 +6,9 @@ import torch
 from transformers import PreTrainedModel
 
 from shared.model.kv_cache import SlotCache
-from shared.model.row_counts import RowCounts
+from shared.model.row_counts import ANY_COUNT, RowCounts
 from shared.model.rows import Rows
 from shared.model.step import KEY_GRAIN, Segment, Step
-
-MAX_ROWS = 512  # of one forward pass
 
 
 class ModelRunner:
@@ -18,11 +16,25 @@ class ModelRunner:
 
     device = "cpu"
 
-    def __init__(self, model: PreTrainedModel, num_slots: int, max_length: int, row_counts: RowCounts) -> None:
-        """Make the cache. A slot holds whole key grains, so that the last positions have all their keys."""
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        num_slots: int,
+        max_length: int,
+        counts: RowCounts = ANY_COUNT,
+        head_counts: RowCounts = ANY_COUNT,
+        *,
+        kernel: str = "",
+        inexact: str = "",
+    ) -> None:
+        """Make the cache. A slot holds whole key grains, so that the last positions have all their keys.
+
+        Passes are padded to so many rows, and the output layer's likewise. `kernel` and `inexact` are told as they are.
+        """
         self.model = model
         self.num_slots, self.max_length = num_slots, max_length
-        self._row_counts = row_counts
+        self._counts, self._head_counts = counts, head_counts
+        self.kernel, self.inexact = kernel, inexact
         self._dtype = model.get_input_embeddings()(torch.tensor([0])).dtype  # of activations, as they set out
         config = model.config.get_text_config()
         self._group = config.num_attention_heads // config.num_key_value_heads
@@ -34,7 +46,7 @@ class ModelRunner:
 
         All rows together at most MAX_ROWS. What a segment's slot holds before the segment's start is its past.
         """
-        step = Step.of(segments, self._row_counts.pad, self._group, self._dtype)
+        step = Step.of(segments, self._counts, self._head_counts, self._group, self._dtype)
         self._cache.begin(step)
         logits = self.model(
             input_ids=step.token_ids[None],

@@ -22,6 +22,8 @@ class OnnxRunner:
     """
 
     device = "cpu"
+    kernel = "onnxruntime-int4"
+    inexact = "weights of 4 bits: the graph gives the last row of a pass and no other"
 
     def __init__(self, graph: Path, config: PretrainedConfig, num_slots: int, max_length: int) -> None:
         """Open the graph, and make the cache."""

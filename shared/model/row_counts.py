@@ -1,39 +1,30 @@
 """The numbers of rows at which a product's rows have the same bits."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable
 
-import torch
-from torch import nn
-
-from shared.model.linears import activation_dtype, packed
+MAX_ROWS = 512  # of one forward pass
 
 
 class RowCounts:
-    """The numbers of rows that a forward pass may have."""
+    """The numbers of rows that one call of a product may have; a pass of more rows, or of others, is run in blocks."""
 
-    def __init__(self, counts: Sequence[int]) -> None:
-        """Allow these, in rising order."""
-        self._counts = counts
+    def __init__(self, counts: Iterable[int]) -> None:
+        """Allow these, at least one."""
+        self.counts = tuple(sorted(counts))
+        self._blocks: dict[int, list[int]] = {}
+
+    def blocks(self, num_rows: int) -> list[int]:
+        """Return the sizes of the blocks of so many rows: as many of the largest as fit, then the rest, padded."""
+        if num_rows not in self._blocks:
+            whole, rest = divmod(num_rows, self.counts[-1])
+            last = [self.counts[bisect_left(self.counts, rest)]] if rest else []
+            self._blocks[num_rows] = [self.counts[-1]] * whole + last
+        return self._blocks[num_rows]
 
     def pad(self, num_rows: int) -> int:
-        """Return the least allowed number of rows that is not less; above them all, the number itself."""
-        index = bisect_left(self._counts, num_rows)
-        return self._counts[index] if index < len(self._counts) else num_rows
+        """Return how many rows the blocks of so many have."""
+        return sum(self.blocks(num_rows))
 
-    @classmethod
-    def exact(cls, dtype: torch.dtype, most: int) -> "RowCounts":
-        """Allow the row counts up to `most` at which each row of a packed product has the same bits.
 
-        Found by trial, since kernels for the last few rows may add up in another order; which counts these are depends
-        on the processor and not on the layer's sizes. The sums cancel, so that only their rounding is compared.
-        """
-        generator = torch.Generator().manual_seed(0)
-        order = torch.randperm(1536, generator=generator)
-        layer = nn.Linear(1536, 64, bias=False, dtype=dtype)
-        layer.weight.data = torch.randn(64, 768, generator=generator).repeat(1, 2)[:, order].to(dtype)
-        half = torch.randn(most + 64, 768, generator=generator)
-        x = torch.cat([half, -half], -1)[:, order].to(dtype).to(activation_dtype(dtype))  # [most + 64, 1536]
-        multiply = packed(layer)
-        whole = multiply(x)  # [most + 64, 64]
-        return cls([rows for rows in range(1, most + 1) if torch.equal(multiply(x[:rows]), whole[:rows])])
+ANY_COUNT = RowCounts(range(1, MAX_ROWS + 1))

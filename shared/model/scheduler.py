@@ -13,9 +13,9 @@ import structlog
 from shared.errors import OutriderError
 from shared.model.engine_meter import EngineMeter
 from shared.model.gathering import Gathering
-from shared.model.model_runner import MAX_ROWS
 from shared.model.outcomes import Outcome, Outcomes
 from shared.model.prefixes import Prefixes
+from shared.model.row_counts import MAX_ROWS
 from shared.model.runner import Runner
 from shared.model.session import Session
 from shared.model.step import Segment

@@ -54,6 +54,7 @@ class StaticRunner:
         same bits as the verify graph does, which is tried.
         """
         self._graphs, self.sizes, self.device = graphs, graphs.sizes, device
+        self.kernel, self.inexact = device, ""
         self.model, self.num_slots, self.max_length = graphs.model, graphs.sizes.num_slots, graphs.sizes.max_length
         self.warmed = [self._warm(key) for key in self.sizes.keys]
         self._alone = self._alone_is_exact() if alone is None else alone

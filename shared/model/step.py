@@ -1,11 +1,12 @@
 """One forward pass: which rows run, for which slots, at which positions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 import torch
 
+from shared.model.row_counts import RowCounts
 from shared.sampling_params import SamplingParams
 
 BLOCK_ROWS = 8  # queries of one attention product, always: its rows' bits depend on their number
@@ -54,11 +55,13 @@ class Step:
     from_blocks: torch.Tensor  # [rows] int64, the place of each row
 
     @classmethod
-    def of(cls, segments: Sequence[Segment], pad: Callable[[int], int], group: int, dtype: torch.dtype) -> "Step":
+    def of(
+        cls, segments: Sequence[Segment], counts: RowCounts, head_counts: RowCounts, group: int, dtype: torch.dtype
+    ) -> "Step":
         """Lay out the segments.
 
-        `pad` gives the number of rows to run for so many: the last one is run repeatedly. `group` is how many query
-        heads share a key; `dtype` is the type of activations.
+        The last row is run repeatedly, to have as many as `counts` allows; the last one whose logits are wanted
+        likewise, by `head_counts`. `group` is how many query heads share a key; `dtype` is the type of activations.
         """
         rows = [
             (token_id, segment.start + i, segment.slot, i >= len(segment.token_ids) - segment.num_logits)
@@ -78,11 +81,11 @@ class Step:
             blocks = slice(place // BLOCK_ROWS, place // BLOCK_ROWS + num_blocks)
             num_keys = (grain + 1) * KEY_GRAIN
             spans.append(Span(slot, num_keys, blocks, _mask(positions, num_blocks, num_keys, group).to(dtype)))
-        padding = pad(len(rows)) - len(rows)
+        padding = counts.pad(len(rows)) - len(rows)
         rows += rows[-1:] * padding
         from_blocks += from_blocks[-1:] * padding
         kept = [i for i, row in enumerate(rows[: len(rows) - padding]) if row[3]] or [0]
-        kept += kept[-1:] * (pad(len(kept)) - len(kept))
+        kept += kept[-1:] * (head_counts.pad(len(kept)) - len(kept))
         token_ids, at, slots, _ = (torch.tensor(column) for column in zip(*rows, strict=True))
         places = torch.tensor(into_blocks), torch.tensor(from_blocks)
         return cls(token_ids, at, slots, torch.tensor(kept), spans, *places)

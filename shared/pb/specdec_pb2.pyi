@@ -707,6 +707,7 @@ class ModelInfo(google.protobuf.message.Message):
     ROW_EXACT_FIELD_NUMBER: builtins.int
     PASS_COSTS_FIELD_NUMBER: builtins.int
     IDENTITY_FIELD_NUMBER: builtins.int
+    KERNEL_FIELD_NUMBER: builtins.int
     name: builtins.str
     """The model's name: its folder or hub id."""
     vocab_size: builtins.int
@@ -729,6 +730,8 @@ class ModelInfo(google.protobuf.message.Message):
     """Whether a row's logits were seen at start not to depend on the rows beside it. If false, rounding may make the
     output depend on k and on load.
     """
+    kernel: builtins.str
+    """What computes the matrix products, as the setting `kernel` calls it, for example "onednn-bfloat16"."""
     @property
     def pass_costs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PassCost]:
         """Of a target: what forward passes took at start, by ascending number of rows. Tells what pays before the first round."""
@@ -752,9 +755,10 @@ class ModelInfo(google.protobuf.message.Message):
         row_exact: builtins.bool = ...,
         pass_costs: collections.abc.Iterable[Global___PassCost] | None = ...,
         identity: Global___ModelIdentity | None = ...,
+        kernel: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["identity", b"identity"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["device", b"device", "dtype", b"dtype", "identity", b"identity", "max_draft_tokens", b"max_draft_tokens", "max_length", b"max_length", "name", b"name", "num_slots", b"num_slots", "pass_costs", b"pass_costs", "row_exact", b"row_exact", "tokenizer_fingerprint", b"tokenizer_fingerprint", "tokenizer_size", b"tokenizer_size", "vocab_size", b"vocab_size"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["device", b"device", "dtype", b"dtype", "identity", b"identity", "kernel", b"kernel", "max_draft_tokens", b"max_draft_tokens", "max_length", b"max_length", "name", b"name", "num_slots", b"num_slots", "pass_costs", b"pass_costs", "row_exact", b"row_exact", "tokenizer_fingerprint", b"tokenizer_fingerprint", "tokenizer_size", b"tokenizer_size", "vocab_size", b"vocab_size"]) -> None: ...
 
 Global___ModelInfo: typing_extensions.TypeAlias = ModelInfo
 

@@ -1,0 +1,51 @@
+"""What this machine's processor is, as far as the bits of its results depend on it."""
+
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+ISA_VARIABLE = "ONEDNN_MAX_CPU_ISA"  # oneDNN's own: it reads it at its first use in the process
+_CPUINFO = Path("/proc/cpuinfo")
+_ISAS = (  # oneDNN's names, the greatest first, and the flag of Linux that each one wants
+    ("avx512_core_amx", "amx_bf16"),
+    ("avx512_core_bf16", "avx512_bf16"),
+    ("avx512_core_vnni", "avx512_vnni"),
+    ("avx512_core", "avx512bw"),
+    ("avx2", "avx2"),
+)
+
+
+def has_amx() -> bool:
+    """Whether oneDNN may use AMX."""
+    return isa() == "avx512_core_amx"
+
+
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16, as far as oneDNN may use it."""
+    return isa() not in {"avx512_core_vnni", "avx512_core", "avx2"}
+
+
+def isa() -> str:
+    """Return the greatest instruction set that oneDNN uses, by its name; elsewhere than on x86, the architecture's."""
+    names = [name for name, _ in _ISAS]
+    most = os.environ.get(ISA_VARIABLE, "").lower()
+    allowed = _ISAS[names.index(most) :] if most in names else _ISAS
+    flags = set(_field("flags").split())
+    return next((name for name, flag in allowed if flag in flags), platform.machine())
+
+
+def processor() -> str:
+    """Return the processor's name and all that decides which code torch and oneDNN run on it."""
+    model = _field("model name") or platform.processor() or platform.machine()
+    limits = [os.environ.get(name, "") for name in (ISA_VARIABLE, "ATEN_CPU_CAPABILITY")]
+    return " ".join([model, isa(), torch.backends.cpu.get_cpu_capability(), *limits])
+
+
+def _field(name: str) -> str:
+    """Return a field of the first core in Linux's description; empty where there is none."""
+    if not _CPUINFO.is_file():
+        return ""
+    lines = (line.partition(":") for line in _CPUINFO.read_text().splitlines())
+    return next((value.strip() for key, _, value in lines if key.strip() == name), "")

@@ -1,0 +1,108 @@
+"""Proves a kernel on the layers of a model."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import structlog
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from shared.model.exactness import (
+    COUNTS,
+    HEAD_COUNTS,
+    REFERENCE_ROWS,
+    agreeing_counts,
+    cancelling_rows,
+    inexact_attention,
+    some_outputs,
+)
+from shared.model.kept import kept
+from shared.model.kernel_linear import KernelLinear
+from shared.model.kernels import Kernel
+from shared.model.processor import processor
+from shared.model.row_counts import ANY_COUNT, RowCounts
+from shared.model.sources import COMPUTING, sources_digest
+from shared.model.step import KEY_GRAIN
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How a model's linear layers run, and in blocks of how many rows."""
+
+    kernel: Kernel
+    counts: RowCounts = ANY_COUNT
+    head_counts: RowCounts = ANY_COUNT
+    """Of the output layer."""
+    problem: str = ""
+    """Why rows are not exact; empty where they are proved to be."""
+    packed: dict[nn.Linear, KernelLinear] = field(default_factory=dict)
+    """The layers that were tried: one of each size, unless the proof was kept from an earlier start."""
+
+
+def prove(model: PreTrainedModel, order: Sequence[Kernel], num_positions: int) -> Proof:
+    """Return how the first of the kernels that is exact runs the model; if none is, how the first one would.
+
+    Tried on the layers themselves, as they will be packed, once; the result is kept for the next start.
+    """
+    problems = []
+    for kernel in order:
+        proof = _prove(model, kernel, num_positions)
+        if not proof.problem:
+            return proof
+        problems.append(f"{kernel.name}: {proof.problem}")
+        log.warning("a kernel is not exact", kernel=kernel.name, problem=proof.problem)
+    return Proof(order[0], problem="; ".join(problems))
+
+
+def _prove(model: PreTrainedModel, kernel: Kernel, num_positions: int) -> Proof:
+    if problem := kernel.problem:
+        return Proof(kernel, problem=problem)
+    head, packed = model.get_output_embeddings(), dict[nn.Linear, KernelLinear]()
+    linears: dict[tuple[Any, ...], nn.Linear] = {}
+    for linear in (module for module in model.modules() if isinstance(module, nn.Linear)):
+        linears.setdefault((linear.in_features, linear.out_features, linear.bias is None, linear is head), linear)
+    config = model.config.get_text_config()
+    shape = config.num_attention_heads, config.num_key_value_heads, _head_dim(config), _whole_grains(num_positions)
+    told = {"processor": processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    told |= {"kernel": kernel.name, "layers": list(linears), "attention": shape, "code": sources_digest(*COMPUTING)}
+
+    def find() -> dict[str, Any]:
+        started = perf_counter()
+        found: dict[str, Any] = {"counts": list(COUNTS), "head_counts": list(HEAD_COUNTS)}
+        found["problem"] = inexact_attention(*shape, kernel.activations)
+        for linear in linears.values():
+            layer = packed[linear] = kernel.pack(linear)
+            kind = "head_counts" if linear is head else "counts"
+            agreeing = _agreeing(layer, linear, kernel, found[kind])
+            if REFERENCE_ROWS not in agreeing:
+                found["problem"] = f"a layer of {linear.in_features} to {linear.out_features}: no row counts agree"
+                break
+            found[kind] = agreeing
+        log.info("kernel proved", kernel=kernel.name, seconds=round(perf_counter() - started, 2), **found)
+        return found
+
+    found = kept("proofs", json.dumps(told), find)
+    if found["problem"]:
+        return Proof(kernel, problem=found["problem"])
+    return Proof(kernel, RowCounts(found["counts"]), RowCounts(found["head_counts"]), packed=packed)
+
+
+def _agreeing(layer: KernelLinear, linear: nn.Linear, kernel: Kernel, counts: Sequence[int]) -> list[int]:
+    some = some_outputs(linear.out_features, linear.in_features)
+    bias = None if linear.bias is None else linear.bias.detach()[some]
+    x = cancelling_rows(linear.weight.detach()[some], bias, max(counts) + REFERENCE_ROWS)
+    return agreeing_counts(layer, x.to(kernel.activations), counts)
+
+
+def _head_dim(config: Any) -> int:
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
+def _whole_grains(num_positions: int) -> int:
+    return -(-num_positions // KEY_GRAIN) * KEY_GRAIN
