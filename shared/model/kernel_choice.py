@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from shared.errors import ModelError
 from shared.model.kept import kept
 from shared.model.kernel_trial import Trial
 from shared.model.kernels import Kernel, kernels, named_kernel
@@ -35,11 +36,14 @@ def kernel_order(model: PreTrainedModel, dtype: torch.dtype, setting: str) -> li
     """Return the kernels to use for the model's layers, the one to use first of all first; `auto` chooses it.
 
     The choice is the first one in the order of preference that is usable, unless another one is faster by GAIN. It is
-    measured once, and kept. Nothing may have used oneDNN in this process before. Raises ModelError for a wrong setting.
+    measured once, and kept. Nothing may have used oneDNN in this process before. Raises ModelError for a kernel that
+    is not known, or not there.
     """
     if setting != "auto":
         chosen = named_kernel(setting, dtype)
         chosen.enter()
+        if chosen.problem:
+            raise ModelError(f"kernel {setting}: {chosen.problem}")
         return [chosen]
     usable = kernels(dtype)
     sizes = _sizes(model) if num_ranks() == 1 else []  # ranks could measure, and choose, differently
@@ -69,7 +73,7 @@ def _kept_trials(usable: Sequence[Kernel], sizes: Sequence[tuple[int, int]], dty
     def find() -> list[dict[str, Any]] | None:
         groups = groupby(sorted(usable, key=lambda kernel: kernel.isa), lambda kernel: kernel.isa)
         trials = [trial for isa, group in groups for trial in _try(isa, group, sizes, dtype)]
-        quiet = all(math.isfinite(trial.cost) for trial in trials if not trial.problem)
+        quiet = bool(trials) and all(math.isfinite(trial.cost) for trial in trials if not trial.problem)
         log.info("kernels tried" if quiet else "kernels tried, too busy a machine to choose", trials=trials, **told)
         return [asdict(trial) for trial in trials] if quiet else None
 

@@ -32,8 +32,12 @@ def isa() -> str:
     names = [name for name, _ in _ISAS]
     most = os.environ.get(ISA_VARIABLE, "").lower()
     allowed = _ISAS[names.index(most) :] if most in names else _ISAS
-    flags = set(_field("flags").split())
-    return next((name for name, flag in allowed if flag in flags), platform.machine())
+    return next((name for name, flag in allowed if flag in flags()), platform.machine())
+
+
+def flags() -> set[str]:
+    """Return what Linux says that the processor has; nothing elsewhere than on x86."""
+    return set(_field("flags").split())
 
 
 def processor() -> str:

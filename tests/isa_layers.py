@@ -1,0 +1,66 @@
+"""Run by test_isas.py in a process of its own: are rows exact in layers of real sizes, whatever their number.
+
+Prints a line a kernel and layer, as JSON. What the start's proof finds is one thing (`counts`); here the layer is used
+as a model uses it, with other weights and rows, at each number of rows, and every row is compared.
+"""
+
+import argparse
+import json
+import sys
+
+import torch
+from torch import nn
+
+from shared.model.exactness import COUNTS, HEAD_COUNTS, REFERENCE_ROWS, agreeing_counts, cancelling_rows, some_outputs
+from shared.model.kernels import Kernel, kernels
+from shared.model.row_counts import RowCounts
+
+HEAD = 100_000  # outputs: more have output layers alone
+
+
+def check(kernel: Kernel, inputs: int, outputs: int, numbers_of_rows: list[int]) -> dict[str, object]:
+    """Prove a layer as a start does, then run it at each number of rows."""
+    linear = nn.Linear(inputs, outputs, bias=outputs < HEAD, device="meta")
+    generator = torch.Generator().manual_seed(outputs)
+    block = torch.randn(min(outputs, 1 << 14), inputs, generator=generator)
+    weight = block.repeat(-(-outputs // len(block)), 1)[:outputs]
+    linear.weight = nn.Parameter(weight.to(kernel.weights), requires_grad=False)
+    if linear.bias is not None:
+        linear.bias = nn.Parameter(torch.randn(outputs, generator=generator).to(kernel.weights), requires_grad=False)
+    layer, some = kernel.pack(linear), some_outputs(outputs, inputs)
+    counts = HEAD_COUNTS if outputs >= HEAD else COUNTS
+    bias = None if linear.bias is None else linear.bias[some]
+    proving = cancelling_rows(linear.weight[some], bias, max(counts) + REFERENCE_ROWS).to(kernel.activations)
+    agreeing = agreeing_counts(layer, proving, counts)
+    told: dict[str, object] = {"kernel": kernel.name, "layer": f"{inputs} to {outputs}", "counts": agreeing}
+    if REFERENCE_ROWS not in agreeing:
+        return told | {"inexact": "all"}
+    layer.counts = RowCounts(agreeing)
+    other = some_outputs(outputs, inputs)[:-1] + 1  # not those that the proof looked at
+    rows = cancelling_rows(linear.weight[other], None if bias is None else linear.bias[other], max(numbers_of_rows))
+    x = rows.to(kernel.activations)
+    whole = layer(x)
+    wrong = [n for n in numbers_of_rows if not torch.equal(layer(x[:n]), whole[:n])]
+    return told | {"inexact": wrong}
+
+
+def main() -> None:
+    """Check."""
+    flags = argparse.ArgumentParser()
+    flags.add_argument("--dtype", default="bfloat16")
+    flags.add_argument("--kernels", default="first", help="first: the one that is preferred here; all")
+    flags.add_argument("--layers", required=True)
+    flags.add_argument("--rows", required=True)
+    flags.add_argument("--threads", type=int, default=2)
+    args = flags.parse_args()
+    torch.set_num_threads(args.threads)
+    usable = [kernel for kernel in kernels(getattr(torch, args.dtype)) if not kernel.isa and not kernel.problem]
+    for kernel in usable if args.kernels == "all" else usable[:1]:
+        for layer in args.layers.split(","):
+            inputs, outputs = map(int, layer.split("x"))
+            told = check(kernel, inputs, outputs, [int(n) for n in args.rows.split(",")])
+            sys.stdout.write(json.dumps(told) + "\n")
+
+
+if __name__ == "__main__":
+    main()
