@@ -5,13 +5,14 @@ from pathlib import Path
 
 import structlog
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PretrainedConfig, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.distributed import DistributedConfig
 
 from shared.errors import ModelError
 from shared.model import attention
+from shared.model.conv1d import replace_conv1d
 from shared.model.engine_settings import EngineSettings, Quant
+from shared.model.experts import use_blocks
 from shared.model.fused import FAMILY, fuse
 from shared.model.graphs import Graphs, GraphSizes
 from shared.model.linears import repack
@@ -25,6 +26,7 @@ from shared.model.row_counts import RowCounts
 from shared.model.runner import Runner
 from shared.model.static_runner import StaticRunner
 from shared.model.step import Segment
+from shared.model.supported import own_length, refusing, served_config
 
 log = structlog.get_logger()
 
@@ -39,11 +41,16 @@ def load_runner(folder: Path, dtype: str, num_slots: int, max_length: int, quant
     model, probe, expected = _open(folder, dtype)
     model.set_attn_implementation(attention.NAME)
     fuse(model)
+    replace_conv1d(model)
+    use_blocks(model)
     any_count = RowCounts(range(1, MAX_ROWS + 1))
     _refuse_miscomputed(ModelRunner(model, 1, len(probe), any_count), model.config.model_type, probe, expected)
     row_counts = any_count if quant != "none" else RowCounts.exact(DTYPES[dtype], MAX_ROWS)
-    repack(model, quant)
-    return ModelRunner(model, num_slots, own_length(model.config, max_length), row_counts)
+    with refusing(model.config.model_type, "its code does not run with our linear layers"):
+        repack(model, quant)
+        runner = ModelRunner(model, num_slots, own_length(model.config, max_length), row_counts)
+        runner.extend([Segment(0, 0, probe[:1], 1)])
+    return runner
 
 
 def load_int4_runner(folder: Path, num_slots: int, max_length: int) -> OnnxRunner:
@@ -51,10 +58,9 @@ def load_int4_runner(folder: Path, num_slots: int, max_length: int) -> OnnxRunne
 
     Raises ModelError for a model that cannot be rewound or that cannot be had so.
     """
-    config = AutoConfig.from_pretrained(folder)
+    config = served_config(folder)
     if config.model_type not in FAMILY or not can_convert():
         raise ModelError(f"quant int4: for {', '.join(sorted(FAMILY))}, by onnxruntime-genai, the extra int4")
-    _refuse_unrewindable(config)
     runner = OnnxRunner(int4_folder(folder) / GRAPH, config, num_slots, own_length(config, max_length))
     probe = random.Random(0).choices(range(config.vocab_size), k=24)  # noqa: S311 - no secret
     expected = runner.extend([Segment(0, 0, probe, 1)])[0].logits
@@ -69,10 +75,8 @@ def load_static_runner(folder: Path, settings: EngineSettings, device: torch.dev
     """
     model, probe, expected = _open(folder, settings.dtype)
     sizes = GraphSizes.of(settings, own_length(model.config, settings.max_length))
-    try:
+    with refusing(model.config.model_type, "its graphs do not compile"):
         runner = StaticRunner(Graphs(model, sizes, device, settings.compile_backend), name)
-    except (TypeError, RuntimeError) as error:
-        raise ModelError(f"{model.config.model_type}: its graphs do not compile: {error}") from error
     _refuse_miscomputed(runner, model.config.model_type, probe, expected)
     return runner
 
@@ -96,33 +100,19 @@ def row_exact(runner: Runner, num_slots: int, vocab_size: int) -> bool:
 
 def _open(folder: Path, dtype: str) -> tuple[PreTrainedModel, list[int], torch.Tensor]:
     """Return the model, or this rank's part of it, and the probe."""
-    spread = None
+    config, spread = served_config(folder), None
     if num_ranks() > 1:
-        check_parts(AutoConfig.from_pretrained(folder))
+        check_parts(config)
         join()
         spread = DistributedConfig(tp_plan="auto")
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=DTYPES[dtype], attn_implementation="sdpa", distributed_config=spread
-    ).eval()
-    _refuse_unrewindable(model.config)
-    probe, expected = _probe(model)
+    with refusing(config.model_type, "transformers does not load or run it"):
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=DTYPES[dtype], attn_implementation="sdpa", distributed_config=spread
+        ).eval()
+        probe, expected = _probe(model)
     if spread:
         take_parts(model)
     return model, probe, expected
-
-
-def own_length(config: PretrainedConfig, max_length: int) -> int:
-    """Return the longest sequence, cut to the model's own."""
-    return min(max_length, getattr(config.get_text_config(), "max_position_embeddings", max_length))
-
-
-def _refuse_unrewindable(config: PretrainedConfig) -> None:
-    layers = DynamicCache(config=config).layers
-    odd = sorted({type(layer).__name__ for layer in layers if type(layer) is not DynamicLayer})
-    if odd:
-        raise ModelError(f"{config.model_type}: its cache layers {odd} cannot be rewound, so no draft can be undone")
-    if getattr(config, "is_encoder_decoder", False):
-        raise ModelError(f"{config.model_type}: not a decoder")
 
 
 def _probe(model: PreTrainedModel) -> tuple[list[int], torch.Tensor]:
@@ -138,12 +128,10 @@ def _refuse_miscomputed(
     """Run the probe with a wrong draft that is rolled back, and compare its last rows with those expected, [n, V]."""
     num_rows = min(8, len(expected))
     expected = expected[-num_rows:]
-    try:
+    with refusing(name, "its code does not run with our cache and attention"):
         runner.extend([Segment(0, 0, probe[:16], 0)])
         runner.extend([Segment(0, 16, list(reversed(probe[16:])), 0)])
         computed = runner.extend([Segment(0, 16, probe[16:], num_rows)])[0].logits
-    except (TypeError, RuntimeError) as error:
-        raise ModelError(f"{name}: does not run over the slot cache: {error}") from error
     difference = float((computed.float() - expected.float()).abs().max())
     scale = float(expected.float().std())
     tolerance = tolerance or (0.5 if expected.dtype == torch.bfloat16 else 0.01)

@@ -2,17 +2,16 @@
 
 from pathlib import Path
 
-from transformers import AutoConfig
-
 from shared.model.engine_settings import DeviceKind, Quant
 from shared.model.fused import FAMILY
 from shared.model.onnx_folder import can_convert
+from shared.model.supported import served_config
 
 
 def resolve(quant: Quant, device: DeviceKind, folder: Path) -> Quant:
-    """Return what `auto` is for this model: on a CPU int4 where that can be had, else int8."""
+    """Return what `auto` is for this model: on a CPU int4 where that can be had, else int8. Raises ModelError."""
     if quant != "auto":
         return quant
     if device == "neuron":
         return "none"
-    return "int4" if can_convert() and AutoConfig.from_pretrained(folder).model_type in FAMILY else "int8"
+    return "int4" if can_convert() and served_config(folder).model_type in FAMILY else "int8"
