@@ -80,11 +80,13 @@ def no_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("no_cache")
 @pytest.mark.parametrize(("linear", "most"), [(ByRow, 512), (InexactAbove16, 16), (InexactIfLarge, 12)])
 def test_the_proof_finds_a_planted_layer(toy: tuple[Path, Path], linear: type[KernelLinear], most: int) -> None:
-    """Row counts at which any of the model's layers has other bits are not run, in any layer."""
+    """Row counts at which a layer has other bits are not run in layers of its size."""
     model = AutoModelForCausalLM.from_pretrained(toy[0], dtype=torch.float32)
     proof = prove(model, [planted(linear)], 256)
     assert not proof.problem
-    assert proof.counts.counts == tuple(count for count in COUNTS if count <= most)
+    counts = proof.of_layers["128 to 64"]
+    assert counts.counts == tuple(count for count in COUNTS if count <= most)
+    assert max(proof.of_layers["64 to 64"].counts) == (512 if linear is InexactIfLarge else most)
 
 
 @pytest.mark.usefixtures("no_cache")

@@ -10,12 +10,11 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoConfig
 
 from shared.model.engine_settings import EngineSettings
 from shared.model.footprint import GB, TRN2_CORE_GB, Footprint
 from shared.model.graphs import GraphSizes
-from shared.model.loader import DTYPES, own_length
+from shared.model.loader import DTYPES
 from shared.model.neuron import cache_folder
 from shared.model.neuron_machine import (
     INSTALL,
@@ -28,6 +27,7 @@ from shared.model.neuron_machine import (
     num_devices,
 )
 from shared.model.pairs import resolve_half
+from shared.model.supported import own_length, served_config
 
 DRIVER = Path("/sys/module/neuron/version")
 RUNTIME = Path("/opt/aws/neuron/lib")
@@ -93,7 +93,7 @@ def cache_finding(settings: EngineSettings) -> Finding:
 
 def fit_finding(settings: EngineSettings, half: int) -> Finding:
     """Work out what the model and its slots take. Raises ModelError."""
-    config = AutoConfig.from_pretrained(resolve_half(settings.model, half))
+    config = served_config(resolve_half(settings.model, half))
     sizes = GraphSizes.of(settings, own_length(config, settings.max_length))
     needs = Footprint.of(config, DTYPES[settings.dtype], sizes)
     parts = {"weights": needs.weights, "keys and values": needs.cache, "logits": needs.logits}

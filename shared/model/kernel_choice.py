@@ -21,6 +21,7 @@ from shared.model.kept import kept
 from shared.model.kernel_trial import Trial
 from shared.model.kernels import Kernel, kernels, named_kernel
 from shared.model.processor import has_amx, processor
+from shared.model.proof import output_layer
 from shared.model.ranks import num_ranks
 from shared.model.sources import COMPUTING, sources_digest
 
@@ -102,7 +103,7 @@ def _try(isa: str, group: Iterable[Kernel], sizes: Sequence[tuple[int, int]], dt
 
 def _sizes(model: PreTrainedModel) -> list[tuple[int, int]]:
     """Return the (inputs, outputs) of the layers that weigh most, but the output layer; none in a small model."""
-    head = model.get_output_embeddings()
+    head = output_layer(model)
     linears = [module for module in model.modules() if isinstance(module, nn.Linear) and module is not head]
     if sum(linear.weight.nbytes for linear in linears) < _WORTH_MEASURING:
         return []

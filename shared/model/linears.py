@@ -9,16 +9,17 @@ from transformers import PreTrainedModel
 
 from shared.model.int8_linear import Int8Linear
 from shared.model.kernel_linear import KernelLinear
-from shared.model.proof import Proof
+from shared.model.proof import Proof, output_layer, size_of
+from shared.model.row_counts import ANY_COUNT
 
 
 def repack(model: PreTrainedModel, proof: Proof) -> None:
     """Have the model's linear layers run by the kernel, in blocks of the proved sizes."""
-    head = model.get_output_embeddings()
+    head = output_layer(model)
 
     def pack(linear: nn.Linear) -> KernelLinear:
         layer = proof.packed.get(linear) or proof.kernel.pack(linear)
-        layer.counts = proof.head_counts if linear is head else proof.counts
+        layer.counts = proof.of_layers.get(size_of(linear, head), ANY_COUNT)
         return layer
 
     _replace(model, pack, proof.kernel.activations)

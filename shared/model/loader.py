@@ -1,21 +1,24 @@
 """Opens a model so that it runs over the slots."""
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PretrainedConfig, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.distributed import DistributedConfig
 
 from shared.errors import ModelError
 from shared.model import attention
+from shared.model.conv1d import replace_conv1d
 from shared.model.engine_settings import EngineSettings, Quant
+from shared.model.experts import use_blocks
 from shared.model.fused import FAMILY, fuse
 from shared.model.graphs import Graphs, GraphSizes
 from shared.model.int8_linear import can_round
 from shared.model.kernel_choice import kernel_order
+from shared.model.kernels import Kernel
 from shared.model.linears import repack, round_weights
 from shared.model.model_runner import ModelRunner
 from shared.model.onnx_folder import GRAPH, can_convert
@@ -28,6 +31,7 @@ from shared.model.row_wise import compute_by_rows
 from shared.model.runner import Runner
 from shared.model.static_runner import StaticRunner
 from shared.model.step import Segment
+from shared.model.supported import own_length, refusing, served_config
 
 log = structlog.get_logger()
 
@@ -46,20 +50,32 @@ def load_runner(
     probe, expected = _probe(model, spread=spread)
     model.set_attn_implementation(attention.NAME)
     fuse(model)
+    replace_conv1d(model)
+    use_blocks(model)
     name, length = model.config.model_type, own_length(model.config, max_length)
     _refuse_miscomputed(ModelRunner(model, 1, len(probe)), name, probe, expected)
-    if quant != "none":
-        if not can_round():
-            raise ModelError(f"quant {quant}: this build of torch has no products with weights of 8 bits")
-        round_weights(model)
-        compute_by_rows(model, length)
-        problem = "weights of 8 bits: the activations of a pass are rounded together"
-        return ModelRunner(model, num_slots, length, kernel="torch-int8", inexact=problem)
-    proof = prove(model, order, length)
-    repack(model, proof)
-    compute_by_rows(model, length)
-    counts = proof.counts, proof.head_counts
-    return ModelRunner(model, num_slots, length, *counts, kernel=proof.kernel.name, inexact=proof.problem)
+    with refusing(name, "its code does not run with our linear layers"):
+        runner = _packed(model, quant, order, num_slots, length)
+        runner.extend([Segment(0, 0, probe[:1], 1)])
+    return runner
+
+
+def _packed(
+    model: PreTrainedModel, quant: Quant, order: Sequence[Kernel], num_slots: int, max_length: int
+) -> ModelRunner:
+    """Return the runner of the model with linear layers of ours."""
+    if quant == "none":
+        proof = prove(model, order, max_length)
+        repack(model, proof)
+        compute_by_rows(model, max_length)
+        counts = proof.counts, proof.head_counts
+        return ModelRunner(model, num_slots, max_length, *counts, kernel=proof.kernel.name, inexact=proof.problem)
+    if not can_round():
+        raise ModelError(f"quant {quant}: this build of torch has no products with weights of 8 bits")
+    round_weights(model)
+    compute_by_rows(model, max_length)
+    problem = "weights of 8 bits: the activations of a pass are rounded together"
+    return ModelRunner(model, num_slots, max_length, kernel="torch-int8", inexact=problem)
 
 
 def load_int4_runner(folder: Path, num_slots: int, max_length: int) -> OnnxRunner:
@@ -67,10 +83,9 @@ def load_int4_runner(folder: Path, num_slots: int, max_length: int) -> OnnxRunne
 
     Raises ModelError for a model that cannot be rewound or that cannot be had so.
     """
-    config = AutoConfig.from_pretrained(folder)
+    config = served_config(folder)
     if config.model_type not in FAMILY or not can_convert():
         raise ModelError(f"quant int4: for {', '.join(sorted(FAMILY))}, by onnxruntime-genai, the extra int4")
-    _refuse_unrewindable(config)
     runner = OnnxRunner(int4_folder(folder) / GRAPH, config, num_slots, own_length(config, max_length))
     probe = random.Random(0).choices(range(config.vocab_size), k=24)  # noqa: S311 - no secret
     expected = runner.extend([Segment(0, 0, probe, 1)])[0].logits
@@ -86,46 +101,30 @@ def load_static_runner(folder: Path, settings: EngineSettings, device: torch.dev
     model, spread = _open(folder, settings.dtype)
     probe, expected = _probe(model, spread=spread)
     sizes = GraphSizes.of(settings, own_length(model.config, settings.max_length))
-    try:
+    with refusing(model.config.model_type, "its graphs do not compile"):
         runner = StaticRunner(Graphs(model, sizes, device, settings.compile_backend), name)
-    except (TypeError, RuntimeError) as error:
-        raise ModelError(f"{model.config.model_type}: its graphs do not compile: {error}") from error
     _refuse_miscomputed(runner, model.config.model_type, probe, expected)
     return runner
 
 
 def _open(folder: Path, dtype: str) -> tuple[PreTrainedModel, bool]:
     """Return the model, and whether it is this rank's part of one; nothing computes."""
-    spread = None
+    config, spread = served_config(folder), None
     if num_ranks() > 1:
-        check_parts(AutoConfig.from_pretrained(folder))
+        check_parts(config)
         join()
         spread = DistributedConfig(tp_plan="auto")
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=DTYPES[dtype], attn_implementation="sdpa", distributed_config=spread
-    ).eval()
-    _refuse_unrewindable(model.config)
+    with refusing(config.model_type, "transformers does not load it"):
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=DTYPES[dtype], attn_implementation="sdpa", distributed_config=spread
+        ).eval()
     return model, bool(spread)
-
-
-def own_length(config: PretrainedConfig, max_length: int) -> int:
-    """Return the longest sequence, cut to the model's own."""
-    return min(max_length, getattr(config.get_text_config(), "max_position_embeddings", max_length))
-
-
-def _refuse_unrewindable(config: PretrainedConfig) -> None:
-    layers = DynamicCache(config=config).layers
-    odd = sorted({type(layer).__name__ for layer in layers if type(layer) is not DynamicLayer})
-    if odd:
-        raise ModelError(f"{config.model_type}: its cache layers {odd} cannot be rewound, so no draft can be undone")
-    if getattr(config, "is_encoder_decoder", False):
-        raise ModelError(f"{config.model_type}: not a decoder")
 
 
 def _probe(model: PreTrainedModel, *, spread: bool) -> tuple[list[int], torch.Tensor]:
     """Return 24 tokens and the logits that the model itself computes of them, [24, V]; a spread one takes its parts."""
     probe = random.Random(0).choices(range(model.config.get_text_config().vocab_size), k=24)  # noqa: S311 - no secret
-    with torch.inference_mode():
+    with torch.inference_mode(), refusing(model.config.model_type, "transformers does not run it"):
         expected = model(torch.tensor([probe], device=model.device)).logits[0].cpu()
     if spread:
         take_parts(model)
@@ -138,12 +137,10 @@ def _refuse_miscomputed(
     """Run the probe with a wrong draft that is rolled back, and compare its last rows with those expected, [n, V]."""
     num_rows = min(8, len(expected))
     expected = expected[-num_rows:]
-    try:
+    with refusing(name, "its code does not run with our cache and attention"):
         runner.extend([Segment(0, 0, probe[:16], 0)])
         runner.extend([Segment(0, 16, list(reversed(probe[16:])), 0)])
         computed = runner.extend([Segment(0, 16, probe[16:], num_rows)])[0].logits
-    except (TypeError, RuntimeError) as error:
-        raise ModelError(f"{name}: does not run over the slot cache: {error}") from error
     difference = float((computed.float() - expected.float()).abs().max())
     scale = float(expected.float().std())
     tolerance = tolerance or (0.5 if expected.dtype == torch.bfloat16 else 0.01)

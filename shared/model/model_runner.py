@@ -37,7 +37,7 @@ class ModelRunner:
         self.kernel, self.inexact = kernel, inexact
         self._dtype = model.get_input_embeddings()(torch.tensor([0])).dtype  # of activations, as they set out
         config = model.config.get_text_config()
-        self._group = config.num_attention_heads // config.num_key_value_heads
+        self._group = config.num_attention_heads // getattr(config, "num_key_value_heads", config.num_attention_heads)
         self._cache = SlotCache(model.config, num_slots, -(-max_length // KEY_GRAIN) * KEY_GRAIN)
 
     @torch.inference_mode()

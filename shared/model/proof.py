@@ -1,7 +1,7 @@
 """Proves a kernel on the layers of a model."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -36,7 +36,10 @@ class Proof:
     """How a model's linear layers run, and in blocks of how many rows."""
 
     kernel: Kernel
+    of_layers: Mapping[str, RowCounts] = field(default_factory=dict)
+    """By size of a layer."""
     counts: RowCounts = ANY_COUNT
+    """Of the layer that weighs most, which passes are padded for: the others pad for themselves."""
     head_counts: RowCounts = ANY_COUNT
     """Of the output layer."""
     problem: str = ""
@@ -63,34 +66,49 @@ def prove(model: PreTrainedModel, order: Sequence[Kernel], num_positions: int) -
 def _prove(model: PreTrainedModel, kernel: Kernel, num_positions: int) -> Proof:
     if problem := kernel.problem:
         return Proof(kernel, problem=problem)
-    head, packed = model.get_output_embeddings(), dict[nn.Linear, KernelLinear]()
-    linears: dict[tuple[Any, ...], nn.Linear] = {}
+    head, packed = output_layer(model), dict[nn.Linear, KernelLinear]()
+    linears: dict[str, nn.Linear] = {}
     for linear in (module for module in model.modules() if isinstance(module, nn.Linear)):
-        linears.setdefault((linear.in_features, linear.out_features, linear.bias is None, linear is head), linear)
+        linears.setdefault(size_of(linear, head), linear)
     config = model.config.get_text_config()
-    shape = config.num_attention_heads, config.num_key_value_heads, _head_dim(config), _whole_grains(num_positions)
+    kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    shape = config.num_attention_heads, kv_heads, _head_dim(config), _whole_grains(num_positions)
     told = {"processor": processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
     told |= {"kernel": kernel.name, "layers": list(linears), "attention": shape, "code": sources_digest(*COMPUTING)}
 
     def find() -> dict[str, Any]:
         started = perf_counter()
-        found: dict[str, Any] = {"counts": list(COUNTS), "head_counts": list(HEAD_COUNTS)}
-        found["problem"] = inexact_attention(*shape, kernel.activations)
-        for linear in linears.values():
+        problem, counts = inexact_attention(*shape, kernel.activations), dict[str, list[int]]()
+        for size, linear in linears.items():
             layer = packed[linear] = kernel.pack(linear)
-            kind = "head_counts" if linear is head else "counts"
-            agreeing = _agreeing(layer, linear, kernel, found[kind])
-            if REFERENCE_ROWS not in agreeing:
-                found["problem"] = f"a layer of {linear.in_features} to {linear.out_features}: no row counts agree"
+            counts[size] = _agreeing(layer, linear, kernel, HEAD_COUNTS if linear is head else COUNTS)
+            if REFERENCE_ROWS not in counts[size]:
+                problem = f"a layer of {size}: no row counts agree"
                 break
-            found[kind] = agreeing
-        log.info("kernel proved", kernel=kernel.name, seconds=round(perf_counter() - started, 2), **found)
-        return found
+        seconds = round(perf_counter() - started, 2)
+        log.info("kernel tried on the layers", kernel=kernel.name, seconds=seconds, problem=problem, counts=counts)
+        return {"problem": problem, "counts": counts}
 
     found = kept("proofs", json.dumps(told), find)
     if found["problem"]:
         return Proof(kernel, problem=found["problem"])
-    return Proof(kernel, RowCounts(found["counts"]), RowCounts(found["head_counts"]), packed=packed)
+    of_layers = {size: RowCounts(counts) for size, counts in found["counts"].items()}
+    inner = [linear for linear in linears.values() if linear is not head]
+    largest = size_of(max(inner, key=lambda linear: linear.in_features * linear.out_features), head)
+    return Proof(kernel, of_layers, of_layers[largest], of_layers[size_of(head, head)], packed=packed)
+
+
+def output_layer(model: PreTrainedModel) -> nn.Linear:
+    """Return the layer that gives the logits, or this rank's part of it."""
+    head = model.get_output_embeddings()
+    layer: nn.Linear = getattr(head, "linear", head)
+    return layer
+
+
+def size_of(linear: nn.Linear, head: nn.Linear) -> str:
+    """Return what decides the path that a kernel takes for a layer."""
+    bias = "" if linear.bias is None else " with bias"
+    return f"{linear.in_features} to {linear.out_features}{bias}{', the output' if linear is head else ''}"
 
 
 def _agreeing(layer: KernelLinear, linear: nn.Linear, kernel: Kernel, counts: Sequence[int]) -> list[int]:

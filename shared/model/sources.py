@@ -10,6 +10,7 @@ NUMERICS = 1
 COMPUTING = (
     "attention.py",
     "exactness.py",
+    "experts.py",
     "fused.py",
     "half_linear.py",
     "kernel_linear.py",

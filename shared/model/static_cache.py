@@ -70,7 +70,8 @@ def cache_shape(config: PretrainedConfig, num_slots: int, num_positions: int) ->
     """Return the shape of a layer's keys, and of its values, on this rank."""
     text = config.get_text_config()
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return torch.Size((num_slots, text.num_key_value_heads // num_ranks(), num_positions, head_dim))
+    kv_heads = getattr(text, "num_key_value_heads", text.num_attention_heads)
+    return torch.Size((num_slots, kv_heads // num_ranks(), num_positions, head_dim))
 
 
 class StaticCache:

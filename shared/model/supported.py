@@ -1,0 +1,108 @@
+"""May this model be served, and how long may its sequences be: by its configuration alone, before a weight is read."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import structlog
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    AutoConfig,
+    DynamicCache,
+    PretrainedConfig,
+)
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from shared.errors import ModelError
+
+log = structlog.get_logger()
+
+WINDOW = "its layers keep only a window of the last tokens, so a rejected draft token cannot be undone"
+STATE = "its layers carry a state from token to token, so a rejected draft token cannot be undone"
+NUMBERS_OF_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+
+
+def served_config(folder: Path) -> PretrainedConfig:
+    """Return the folder's configuration. Raises ModelError, in a sentence, for a model that cannot be served."""
+    with refusing(folder.name, "its configuration cannot be read"):
+        config = AutoConfig.from_pretrained(folder)
+    with refusing(config.model_type, "its configuration is not understood"):
+        reason = _why_not(config)
+    if reason:
+        raise ModelError(f"{config.model_type}: {reason}")
+    return config
+
+
+def own_length(config: PretrainedConfig, max_length: int) -> int:
+    """Return the longest sequence: cut to the model's own, and to where its rotary factors are the same in any pass."""
+    text = config.get_text_config()
+    length: int = min(max_length, getattr(text, "max_position_embeddings", max_length))
+    for rotary in _rotary_parameters(text):
+        # `dynamic` factors are the same up to max_position_embeddings.
+        if rotary["rope_type"] == "longrope" and rotary["original_max_position_embeddings"] < length:
+            length = rotary["original_max_position_embeddings"]
+            why = "beyond, its rotary factors (longrope) would change with the longest sequence of a pass"
+            log.warning("sequences are cut", model=config.model_type, max_length=length, why=why)
+    return length
+
+
+@contextmanager
+def refusing(name: str, problem: str) -> Iterator[None]:
+    """Turn whatever is raised in the block into a ModelError of one sentence."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:  # whatever a model's own code raises
+        raise ModelError(f"{name}: {problem} ({type(error).__name__}: {' '.join(str(error).split())})") from error
+
+
+def _rotary_parameters(config: PretrainedConfig) -> list[dict[str, Any]]:
+    """Return the rotary parameters of the model, or of each of its types of layers."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    if "rope_type" in parameters:
+        return [parameters]
+    return [each for each in parameters.values() if isinstance(each, dict)]
+
+
+def _why_not(config: PretrainedConfig) -> str | None:
+    """Return why a model cannot be served, or None."""
+    return _why_no_decoder(config) or _why_not_rewindable(config) or _why_not_computed(config)
+
+
+def _why_no_decoder(config: PretrainedConfig) -> str | None:
+    if config.get_text_config() is not config:
+        return "it takes more than text (images, sound); models of text alone are served"
+    if getattr(config, "is_encoder_decoder", False):
+        return "it has an encoder beside its decoder; decoders alone are served"
+    if type(config) in MODEL_FOR_MASKED_LM_MAPPING:
+        return "it is an encoder, which fills gaps; decoders, which continue a text, are served"
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return "it is no model that continues a text"
+    return None
+
+
+def _why_not_rewindable(config: PretrainedConfig) -> str | None:
+    layers = {type(layer) for layer in DynamicCache(config=config).layers} - {DynamicLayer}
+    if getattr(config, "num_attention_heads", None) is None:
+        return STATE
+    if layers == {DynamicSlidingWindowLayer}:
+        return WINDOW
+    return STATE if layers else None
+
+
+def _why_not_computed(config: PretrainedConfig) -> str | None:
+    model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    if getattr(config, "attn_logit_softcapping", None):
+        return "its attention caps its scores (soft cap), which ours does not"
+    attention = getattr(config, "attn_config", config)
+    if config.model_type == "bloom" or getattr(attention, "alibi", False):
+        return "its positions are biases of the attention (ALiBi), which ours has not"
+    if not model._supports_attention_backend:  # noqa: SLF001 - the only door to it
+        return "its attention cannot be replaced by ours, which many sessions share"
+    experts = max(getattr(config, name, None) or 0 for name in NUMBERS_OF_EXPERTS)
+    if experts > 1 and not model._can_set_experts_implementation():  # noqa: SLF001 - likewise
+        return "its experts group the rows of a pass, so that rounding depends on neighbours, and cannot be replaced"
+    return None
