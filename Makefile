@@ -48,7 +48,7 @@ bench: $(READY)
 test: $(READY) # a file a worker, of one thread as the services that it starts
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-real: $(READY)
+test-real: $(READY) # an hour of all cores: nothing else should run
 	$(BIN)/python -m pytest -m real --timeout 1800
 
 browser: $(READY)

@@ -1,7 +1,6 @@
 """The toy pair, and the services as processes of their own on sockets of their own."""
 
 import asyncio
-import json
 import os
 import runpy
 import signal
@@ -15,6 +14,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
+from own_process import read_events
 
 from gateway.decoder import Decoder
 from gateway.draft_client import DraftClient
@@ -62,8 +62,7 @@ class Service:
 
     def events(self, name: str) -> list[dict[str, object]]:
         """Return its log's events of this name."""
-        lines = [line for line in self.log.read_text().splitlines() if line.startswith("{")]
-        return [event for event in map(json.loads, lines) if event["event"] == name]
+        return read_events(self.log, name)
 
 
 def run_module(log: Path, module: str, *arguments: str) -> None:
