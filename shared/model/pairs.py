@@ -57,14 +57,15 @@ def resolve_model(name: str) -> Path:
     return _of_hub(name)
 
 
-def _models() -> Path:
-    return Path(os.environ.get("OUTRIDER_CACHE") or "~/.cache/outrider").expanduser() / "models"
+def cache(kind: str) -> Path:
+    """Return the folder of what is kept of this kind, which need not be there."""
+    return Path(os.environ.get("OUTRIDER_CACHE") or "~/.cache/outrider").expanduser() / kind
 
 
 def _versioned(name: str, code: str, source: str = "") -> Path:
     """Return where to make a model of this source: another place after a change of the code that makes it."""
     content = Path(__file__).with_name(code).read_bytes() + source.encode()
-    return _models() / f"{name}-{hashlib.sha256(content).hexdigest()[:8]}"
+    return cache("models") / f"{name}-{hashlib.sha256(content).hexdigest()[:8]}"
 
 
 def _toy() -> Path:
@@ -91,7 +92,7 @@ def _of_file(gguf: Path) -> Path:
 
 
 def _of_published(name: str) -> Path:
-    gguf = _models() / f"{name}.gguf"
+    gguf = cache("models") / f"{name}.gguf"
 
     def make(folder: Path) -> None:
         from shared.model.gguf_folder import convert_gguf
