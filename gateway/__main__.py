@@ -23,8 +23,10 @@ log = structlog.get_logger()
 async def main(settings: GatewaySettings) -> None:
     """Check that the models fit, then serve until told to stop."""
     tokenizer = await asyncio.to_thread(ChatTokenizer.load, settings.tokenizer)
-    target_client = TargetClient(settings.target)
+    target_client = TargetClient(settings.target, one_identity=settings.one_identity)
     target = await target_client.model_info(settings.start_timeout_seconds)
+    if not target.identity.weights:
+        raise ModelError(f"the target ({target.name}) does not tell what it serves: it is of an older release")
     if tokenizer.fingerprint != target.tokenizer_fingerprint:
         raise ModelError(f"the gateway's tokenizer ({settings.tokenizer}) is not the one of the target ({target.name})")
     draft_client = DraftClient(settings.draft, target)

@@ -1,6 +1,5 @@
 """What the gateway tells of the model and of itself, and its tokenizer."""
 
-import hashlib
 import time
 from typing import Any
 
@@ -12,12 +11,6 @@ from gateway.tokenizer import ChatTokenizer
 from shared.errors import InvalidFieldError
 from shared.pb import specdec_pb2 as pb
 from shared.version import VERSION
-
-
-def system_fingerprint(target: pb.ModelInfo) -> str:
-    """Return what changes whenever the same seed may give other tokens: with the model, its type, its device."""
-    told = f"{VERSION} {target.name} {target.vocab_size} {target.tokenizer_fingerprint} {target.dtype} {target.device}"
-    return f"fp_{hashlib.sha256(told.encode()).hexdigest()[:12]}"
 
 
 def model_routes(planner: Planner, tokenizer: ChatTokenizer, target: pb.ModelInfo, model_name: str) -> APIRouter:

@@ -87,6 +87,9 @@ class Engine:
             dtype=settings.dtype if quant == "none" else f"{settings.dtype}, {quant} weights",
             row_exact=quant == "none" and row_exact(together, runner.num_slots, vocab_size),
         )
+        info.identity.MergeFrom(
+            pb.ModelIdentity(tokenizer_fingerprint=info.tokenizer_fingerprint, dtype=settings.dtype, quant=quant)
+        )
         log.info("model loaded", folder=str(folder), row_exact=info.row_exact, dtype=info.dtype, device=on.device)
         end_ids = {*_end_token_ids(folder, config), tokenizer.eos_token_id} - {None}
         return cls(on, settings, info, Grammars(tokenizer, vocab_size, sorted(end_ids)), worker)
