@@ -10,6 +10,7 @@ import uvicorn
 from gateway.app import create_app
 from gateway.decoder import Decoder
 from gateway.draft_client import DraftClient
+from gateway.model_routes import INEXACT
 from gateway.pairing import misfits
 from gateway.settings import GatewaySettings
 from gateway.target_client import TargetClient, TargetUnavailableError
@@ -29,6 +30,8 @@ async def main(settings: GatewaySettings) -> None:
         raise ModelError(f"the target ({target.name}) does not tell what it serves: it is of an older release")
     if tokenizer.fingerprint != target.tokenizer_fingerprint:
         raise ModelError(f"the gateway's tokenizer ({settings.tokenizer}) is not the one of the target ({target.name})")
+    if not target.row_exact:
+        log.warning(INEXACT, target=target.name, kernel=target.identity.kernel)
     draft_client = DraftClient(settings.draft, target)
     draft = await draft_client.model_info(timeout_seconds=2) if settings.draft else None
     if draft and (problems := misfits(target, draft)):

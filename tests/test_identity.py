@@ -1,15 +1,18 @@
-"""What clients are told of who decodes: whose fingerprint a reply has."""
+"""What clients are told of who decodes: whose fingerprint a reply has, and that a target is not exact."""
 
 import json
 from collections.abc import Sequence
 from typing import Any, cast
 
 import httpx
+import pytest
 import scripted_gateway
-from scripted_gateway import MODEL, ROUND_TIME, Gateway, events
+from scripted_gateway import MODEL, ROUND_TIME, Gateway, ScriptedDecoder, events, serve
 
 from gateway.decoder import Round
 from gateway.identity import joint_fingerprint, system_fingerprint
+from gateway.model_routes import INEXACT
+from gateway.tokenizer import ChatTokenizer
 from shared.pb import specdec_pb2 as pb
 
 # Assigned, for pytest looks for fixtures among a module's names.
@@ -70,3 +73,16 @@ async def test_responses(scripted: Gateway) -> None:
     responses = [event["response"] for event in map(json.loads, lines) if "response" in event]
     assert len(responses) == 3
     assert {body["system_fingerprint"] for body in (whole, *responses)} == {system_fingerprint(THERE)}
+
+
+@pytest.mark.parametrize("row_exact", [True, False])
+async def test_an_inexact_target(tiny: ChatTokenizer, *, row_exact: bool) -> None:
+    """Claim: the model's description has a warning exactly if rows are not exact, and the version says it, too."""
+    decoder = ScriptedDecoder()
+    decoder.target.row_exact, decoder.target.identity.kernel = row_exact, "a kernel"
+    async with serve(tiny, decoder) as gateway, httpx.AsyncClient(base_url=gateway.url) as http:
+        models, version = [(await http.get(path)).json() for path in ("/v1/models", "/version")]
+        one = (await http.get(f"/v1/models/{MODEL}")).json()
+    assert models["data"] == [one]
+    assert (one["row_exact"], one.get("warning")) == (row_exact, None if row_exact else INEXACT)
+    assert (version["row_exact"], version["kernel"]) == (row_exact, "a kernel")

@@ -1,6 +1,9 @@
 """One name, one model: replicas of another one are refused, and a reply never goes on with other arithmetic."""
 
 import asyncio
+import json
+import subprocess
+import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -10,7 +13,7 @@ from typing import Any, NoReturn
 import grpc
 import httpx
 import pytest
-from conftest import Service, StartService, service
+from conftest import ROOT, Service, StartService, service
 from mix import trial_settings
 from structlog.testing import capture_logs
 from test_bad_input import outcome, send, target_open, verify
@@ -20,9 +23,11 @@ from toy_gateway import post, serve
 from gateway.__main__ import main
 from gateway.decoder import Decoder, Round
 from gateway.draft_client import DraftClient
+from gateway.model_routes import INEXACT
 from gateway.settings import GatewaySettings
 from gateway.target_client import PAUSES_SECONDS, TargetClient, TargetUnavailableError, VerifyCall
 from gateway.tokenizer import ChatTokenizer
+from scripts.stack import free_port
 from shared.errors import ModelError
 from shared.model.engine import Engine
 from shared.model.toy_pair import make_toy_pair
@@ -169,6 +174,26 @@ async def test_one_identity(start: StartService, toy: tuple[Path, Path]) -> None
             assert (await anext(rounds)).identity.kernel == "other"
             await rounds.aclose()
         assert decode.num_refused > 0
+
+
+@pytest.mark.parametrize("row_exact", [True, False])
+async def test_a_gateway_warns_once(toy: tuple[Path, Path], *, row_exact: bool) -> None:
+    """A gateway whose target is not exact says so in its log, once, when it starts."""
+    flags = {"tokenizer": toy[0], "draft": "", "port": free_port()}
+    async with replica(toy[0], "other", row_exact=row_exact) as target:
+        command = ["-m", "gateway", *(f"--{name}={value}" for name, value in (flags | {"target": target}).items())]
+        gateway = await asyncio.create_subprocess_exec(sys.executable, *command, cwd=ROOT, stderr=subprocess.PIPE)
+        assert gateway.stderr
+        told = b""
+        try:
+            while b'"serving"' not in told:
+                told += await gateway.stderr.readuntil()
+        finally:
+            gateway.kill()
+            await gateway.wait()
+    lines = [json.loads(line) for line in told.splitlines() if line.startswith(b"{")]
+    warnings = [line["kernel"] for line in lines if line["event"] == INEXACT]
+    assert warnings == ([] if row_exact else ["other"])
 
 
 class Older(pb_grpc.TargetServiceServicer):
