@@ -33,6 +33,7 @@ def decode(
     ask_target(pb.VerifyRequest(open=pb.VerifyOpen(prompt_token_ids=ids, sampling=sampling, max_tokens=n)))
     opening = pb.DraftOpen(prompt_token_ids=ids, sampling=sampling, num_draft_tokens=k)
     ask_draft(pb.DraftRequest(open=opening))
+    next(verdicts)  # the answer to `open`: the target has a slot for us; a refusal would be raised here
     number, position = 0, len(ids)
     while True:
         # Propose: the draft tokens of this round, as they are made.

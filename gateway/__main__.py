@@ -10,6 +10,7 @@ import uvicorn
 from gateway.app import create_app
 from gateway.decoder import Decoder
 from gateway.draft_client import DraftClient
+from gateway.model_routes import INEXACT
 from gateway.pairing import misfits
 from gateway.settings import GatewaySettings
 from gateway.target_client import TargetClient, TargetUnavailableError
@@ -23,10 +24,14 @@ log = structlog.get_logger()
 async def main(settings: GatewaySettings) -> None:
     """Check that the models fit, then serve until told to stop."""
     tokenizer = await asyncio.to_thread(ChatTokenizer.load, settings.tokenizer)
-    target_client = TargetClient(settings.target)
+    target_client = TargetClient(settings.target, one_identity=settings.one_identity)
     target = await target_client.model_info(settings.start_timeout_seconds)
+    if not target.identity.weights:
+        raise ModelError(f"the target ({target.name}) does not tell what it serves: it is of an older release")
     if tokenizer.fingerprint != target.tokenizer_fingerprint:
         raise ModelError(f"the gateway's tokenizer ({settings.tokenizer}) is not the one of the target ({target.name})")
+    if not target.row_exact:
+        log.warning(INEXACT, target=target.name, kernel=target.identity.kernel)
     draft_client = DraftClient(settings.draft, target)
     draft = await draft_client.model_info(timeout_seconds=2) if settings.draft else None
     if draft and (problems := misfits(target, draft)):

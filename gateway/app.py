@@ -17,7 +17,7 @@ from gateway.choices import Choice, Delta, decode_choice, interleave
 from gateway.decoder import Decoder
 from gateway.errors import respond
 from gateway.meter import Meter
-from gateway.model_routes import model_routes, system_fingerprint
+from gateway.model_routes import model_routes
 from gateway.page_routes import add_page
 from gateway.planner import Planner
 from gateway.replies import Answer, ChatReply, CompletionReply, Reply
@@ -40,9 +40,9 @@ def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySett
     for kind in (OutriderError, RequestValidationError, HTTPException, ClientDisconnect):
         app.add_exception_handler(kind, respond)
     add_page(app)
-    planner, meter = Planner(decoder, tokenizer, settings), Meter(settings.model_name, lambda: decoder.num_open)
+    planner = Planner(decoder, tokenizer, settings)
+    meter = Meter(settings.model_name, lambda: decoder.num_open, lambda: decoder.num_refused)
     app.include_router(model_routes(planner, tokenizer, decoder.target, settings.model_name))
-    fingerprint = system_fingerprint(decoder.target)
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -62,7 +62,7 @@ def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySett
     async def response(body: ResponsesRequest, request: Request) -> Response:
         choice = await asyncio.to_thread(planner.response, body)
         usage = Usage(prompt_tokens=len(choice.prompt_ids), meter=meter)
-        reply = ResponsesReply(body, choice.params.seed, fingerprint, tokenizer.token_bytes, usage)
+        reply = ResponsesReply(body, choice.params.seed, tokenizer.token_bytes, usage)
         events = _events(decode_choice(choice, decoder, tokenizer, usage), reply)
         if body.stream:
             return EventStream(await unless_disconnected(request, anext(events)), events, named=True)
@@ -76,7 +76,7 @@ def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySett
         usage = Usage(prompt_tokens=sum(len(choice.prompt_ids) for choice in choices if choice.first), meter=meter)
         streams = [decode_choice(choice, decoder, tokenizer, usage) for choice in choices]
         deltas = interleave(streams, limit=decoder.target.num_slots)
-        reply = form(body, choices[0].params.seed, fingerprint, tokenizer.token_bytes)
+        reply = form(body, choices[0].params.seed, tokenizer.token_bytes)
         if body.stream:
             chunks = _chunks(deltas, reply, usage, body)
             return EventStream(await unless_disconnected(request, anext(chunks)), chunks)
@@ -98,7 +98,7 @@ async def _events(deltas: AsyncGenerator[Delta], reply: ResponsesReply) -> Async
     opened = False
     async with aclosing(deltas):
         async for delta in deltas:
-            for event in () if opened else reply.opening():
+            for event in () if opened else reply.opening(delta):
                 yield event
             opened = True
             for event in reply.events(delta):
@@ -120,7 +120,7 @@ async def _chunks(
         async for delta in deltas:
             if delta.index not in opened:
                 opened.add(delta.index)
-                yield reply.opening(delta.index) | no_usage
+                yield reply.opening(delta) | no_usage
             for chunk in reply.chunks(delta):
                 yield chunk | no_usage
     if body.stream_options.include_usage or body.speculative.metrics:

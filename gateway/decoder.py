@@ -1,7 +1,7 @@
 """The round loop: propose, verify, commit, emit."""
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Literal
 
@@ -43,6 +43,8 @@ class Round:
     """Whose the draft tokens were."""
     num_cached: int = 0
     """In the first round, how many tokens of the prompt the target had in its cache."""
+    identity: pb.ModelIdentity = field(default_factory=pb.ModelIdentity)
+    """Who decoded; the same in all rounds of a sequence."""
 
 
 class Decoder:
@@ -72,6 +74,11 @@ class Decoder:
     def num_open(self) -> int:
         """How many sequences are being decoded."""
         return self._speculation.costs.open
+
+    @property
+    def num_refused(self) -> int:
+        """How many streams were let go since their replica of the target serves another model."""
+        return self._target_client.num_refused
 
     async def decode(
         self,
@@ -120,5 +127,6 @@ class Decoder:
                     prompt_logprobs=verified.prompt_logprobs,
                     proposer=PROPOSERS.get(proposal.proposer),
                     num_cached=verified.num_cached,
+                    identity=target.identity,
                 )
                 left = 0 if verified.finish_reason else left - len(verified.token_ids)

@@ -1,8 +1,11 @@
 """What Prometheus reads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from gateway.decoder import Round
 
@@ -10,14 +13,31 @@ PARTS = ("draft", "wire", "queue", "verify", "sample", "emit")
 BUCKETS = [base * 10.0**exponent for exponent in range(-5, 1) for base in (1, 2, 5)]  # 10 microseconds to 5 seconds
 
 
+@dataclass(frozen=True)
+class _Refusals(Collector):
+    """A count that somebody else keeps."""
+
+    num_refused: Callable[[], int]
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Tell it."""
+        help_ = "Streams let go since their replica of the target serves another model."
+        yield CounterMetricFamily("outrider_targets_refused", help_, value=self.num_refused())
+
+
 class Meter:
     """Counts the rounds of all requests. The names of speculation's counters, and their labels, are vLLM's."""
 
-    def __init__(self, model_name: str, num_streams: Callable[[], int]) -> None:
-        """Begin at zero, in a registry of its own; `num_streams` tells how many sequences are being decoded."""
+    def __init__(self, model_name: str, num_streams: Callable[[], int], num_refused: Callable[[], int]) -> None:
+        """Begin at zero, in a registry of its own.
+
+        `num_streams` tells how many sequences are being decoded, `num_refused` how many streams were let go so far
+        since their replica of the target serves another model.
+        """
         self._registry = CollectorRegistry()
         streams = Gauge("outrider_streams", "Sequences that are being decoded.", registry=self._registry)
         streams.set_function(num_streams)
+        self._registry.register(_Refusals(num_refused))
         seconds = Histogram(
             "outrider_round_seconds", "Parts of a round's time.", ["part"], buckets=BUCKETS, registry=self._registry
         )

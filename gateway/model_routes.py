@@ -1,6 +1,5 @@
 """What the gateway tells of the model and of itself, and its tokenizer."""
 
-import hashlib
 import time
 from typing import Any
 
@@ -13,31 +12,38 @@ from shared.errors import InvalidFieldError
 from shared.pb import specdec_pb2 as pb
 from shared.version import VERSION
 
-
-def system_fingerprint(target: pb.ModelInfo) -> str:
-    """Return what changes whenever the same seed may give other tokens: with the model, its type, its device."""
-    told = f"{VERSION} {target.name} {target.vocab_size} {target.tokenizer_fingerprint} {target.dtype} {target.device}"
-    return f"fp_{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+INEXACT = (
+    "Not exact: on the target's processor, rounding makes a token depend on what else runs, "
+    "so that the same request may give another text with speculation on or off, another k, or other load."
+)
 
 
 def model_routes(planner: Planner, tokenizer: ChatTokenizer, target: pb.ModelInfo, model_name: str) -> APIRouter:
     """Return the routes of this model."""
     routes = APIRouter()
-    model = {
+    model: dict[str, Any] = {
         "id": model_name,
         "object": "model",
         "created": int(time.time()),
         "owned_by": "outrider",
         "max_model_len": target.max_length,
-    }
+        "row_exact": target.row_exact,
+    } | ({} if target.row_exact else {"warning": INEXACT})
 
     @routes.get("/health")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
     @routes.get("/version")
-    async def version() -> dict[str, str]:
-        return {"version": VERSION, "model": target.name, "dtype": target.dtype, "device": target.device}
+    async def version() -> dict[str, Any]:
+        return {
+            "version": VERSION,
+            "model": target.name,
+            "dtype": target.dtype,
+            "device": target.device,
+            "kernel": target.identity.kernel,
+            "row_exact": target.row_exact,
+        }
 
     @routes.get("/v1/models")
     async def models() -> dict[str, Any]:

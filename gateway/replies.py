@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from uuid import uuid4
 
 from gateway.choices import Delta
+from gateway.identity import joint_fingerprint, system_fingerprint
 from gateway.reply_format import ReplyFinish
 from gateway.round_report import RoundReport
 from gateway.schemas import GenerationRequest
@@ -52,10 +53,10 @@ class Reply(ABC):
     object: ClassVar[str]
     chunk_object: ClassVar[str]
 
-    def __init__(self, request: GenerationRequest, seed: int, system_fingerprint: str, names: TokenBytes) -> None:
+    def __init__(self, request: GenerationRequest, seed: int, names: TokenBytes) -> None:
         """Begin a reply that is sampled with this seed; `names` has the tokens' bytes."""
-        head = {"id": f"{self.id_prefix}-{uuid4().hex}", "created": int(time.time()), "model": request.model}
-        self._head = head | {"system_fingerprint": system_fingerprint}
+        self._head = {"id": f"{self.id_prefix}-{uuid4().hex}", "created": int(time.time()), "model": request.model}
+        self._fingerprints: dict[int, str] = {}  # of the choices
         self._seed, self._speculative = seed, request.speculative
         self._wants_logprobs = request.wants_logprobs is not None
         self._names = names
@@ -66,28 +67,33 @@ class Reply(ABC):
             self._whole(answer) | self._rest(index, answer.logprobs, answer.finish_reason) | self._rounds(answer.rounds)
             for index, answer in enumerate(answers)
         ]
-        head = self._head | {"object": self.object, "choices": choices, "seed": self._seed, "usage": usage.tokens()}
-        return head | self._measured(usage)
+        fingerprint = joint_fingerprint(_fingerprint(answer.rounds[0]) for answer in answers)
+        head = self._head | {"system_fingerprint": fingerprint, "object": self.object, "choices": choices}
+        return head | {"seed": self._seed, "usage": usage.tokens()} | self._measured(usage)
 
-    def opening(self, index: int) -> Json:
-        """Return the chunk with which the choice begins: it reports the seed."""
-        return self._chunk(self._first() | self._rest(index)) | {"seed": self._seed}
+    def opening(self, delta: Delta) -> Json:
+        """Return the chunk with which the choice of its first delta begins: it reports the seed."""
+        self._fingerprints[delta.index] = _fingerprint(delta.report)
+        return self._chunk(delta.index, self._first() | self._rest(delta.index)) | {"seed": self._seed}
 
     def chunks(self, delta: Delta) -> list[Json]:
         """Return the chunks of a delta: none if it has nothing to tell, and one more to finish the choice."""
         parts, rounds = delta.parts, self._rounds([delta.report])
         told = parts.content or parts.reasoning or parts.tool_calls or delta.logprobs or rounds
-        pieces = [self._chunk(self._piece(delta) | self._rest(delta.index, delta.logprobs) | rounds)] if told else []
-        if delta.finish_reason is None:
-            return pieces
-        return [*pieces, self._chunk(self._last() | self._rest(delta.index, finish_reason=delta.finish_reason))]
+        pieces = [self._piece(delta) | self._rest(delta.index, delta.logprobs) | rounds] if told else []
+        if delta.finish_reason:
+            pieces.append(self._last() | self._rest(delta.index, finish_reason=delta.finish_reason))
+        return [self._chunk(delta.index, piece) for piece in pieces]
 
     def closing(self, usage: Usage) -> Json:
         """Return the chunk after the choices."""
-        return self._chunk() | {"usage": usage.tokens()} | self._measured(usage)
+        fingerprint = joint_fingerprint(self._fingerprints[index] for index in sorted(self._fingerprints))
+        head = self._head | {"system_fingerprint": fingerprint, "object": self.chunk_object, "choices": []}
+        return head | {"usage": usage.tokens()} | self._measured(usage)
 
-    def _chunk(self, *choices: Json) -> Json:
-        return self._head | {"object": self.chunk_object, "choices": list(choices)}
+    def _chunk(self, index: int, piece: Json) -> Json:
+        head = self._head | {"system_fingerprint": self._fingerprints[index]}
+        return head | {"object": self.chunk_object, "choices": [piece]}
 
     def _measured(self, usage: Usage) -> Json:
         return {"metrics": usage.metrics()} if self._speculative.metrics else {}
@@ -163,6 +169,10 @@ class CompletionReply(Reply):
 
     def _logprobs(self, tokens: Sequence[TokenLogprobs]) -> Json:
         return completion_logprobs(tokens, self._names)
+
+
+def _fingerprint(report: RoundReport) -> str:
+    return system_fingerprint(report.round_.identity)
 
 
 def _thought(reasoning: str) -> Json:

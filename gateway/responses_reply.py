@@ -6,6 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 from gateway.choices import Delta
+from gateway.identity import system_fingerprint
 from gateway.reply_format import ReplyFinish
 from gateway.responses_request import ResponsesRequest
 from gateway.token_bytes import TokenBytes
@@ -20,9 +21,7 @@ PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc"}
 class ResponsesReply:
     """Takes the deltas of the one choice, and yields the events; when all are taken, `body` is the whole."""
 
-    def __init__(
-        self, request: ResponsesRequest, seed: int, system_fingerprint: str, names: TokenBytes, usage: Usage
-    ) -> None:
+    def __init__(self, request: ResponsesRequest, seed: int, names: TokenBytes, usage: Usage) -> None:
         """Begin a reply that is sampled with this seed; `names` has the tokens' bytes."""
         echoed = {"instructions", "max_output_tokens", "metadata", "parallel_tool_calls", "temperature", "tool_choice"}
         self._request, self._usage, self._names = request, usage, names
@@ -44,7 +43,7 @@ class ResponsesReply:
             "truncation": "disabled",
             "usage": None,
             "seed": seed,
-            "system_fingerprint": system_fingerprint,
+            "system_fingerprint": None,
         }
 
     @property
@@ -52,8 +51,9 @@ class ResponsesReply:
         """The response as it is by now."""
         return self._response | {"output": [dict(item) for item in self._output]}
 
-    def opening(self) -> Iterator[Json]:
-        """Yield the events that come first."""
+    def opening(self, delta: Delta) -> Iterator[Json]:
+        """Yield the events that come before those of the first delta, which tells who decodes."""
+        self._response["system_fingerprint"] = system_fingerprint(delta.report.round_.identity)
         for kind in ("response.created", "response.in_progress"):
             yield self._event(kind, response=self.body)
 

@@ -19,6 +19,8 @@ class GatewaySettings(Settings):
     """Where it listens for HTTP."""
     target: str = "127.0.0.1:50052"
     """Address of the target service, or a gRPC name of several replicas: `dns:///host:port`, `ipv4:a:port,b:port`."""
+    one_identity: bool = False
+    """Whether replicas of the target have to agree in kernel and numerics, too, and not in the model alone."""
     draft: str = "127.0.0.1:50051"
     """Likewise of the draft service; empty decodes plainly."""
     default_k: NonNegativeInt | Literal["auto"] = "auto"

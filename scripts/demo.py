@@ -59,13 +59,13 @@ def main() -> None:
     args = parser(__doc__).parse_args()
     with stack(args, free_port(), free_port(), free_port(), log_level="ERROR") as url:
         client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
-        model = client.models.list().data[0].id
+        model = client.models.list().data[0]
         device = httpx.get(f"{url}/version").json()["device"]
         console.rule(f"{QUESTION}", align="left")
-        fast = ask(client, model, speculate=True, show=True)
+        fast = ask(client, model.id, speculate=True, show=True)
         console.rule()
         with console.status("the same without speculation"):
-            plain = ask(client, model, speculate=False, show=False)
+            plain = ask(client, model.id, speculate=False, show=False)
     table = Table("", "speculative", "plain", "ratio", title=None if args.device == "cpu" else f"device: {device}")
     ratio = fast.tokens_per_second / plain.tokens_per_second
     table.add_row("tokens", str(fast.tokens), str(plain.tokens), "")
@@ -76,6 +76,8 @@ def main() -> None:
     table.add_row("round's overhead, p50", *overheads, "")
     table.add_row("texts equal", "yes" if fast.text == plain.text else "NO", "", "")
     console.print(table)
+    if warning := (model.model_extra or {}).get("warning"):
+        console.print(warning, style="bold", highlight=False)
     sys.exit(fast.text != plain.text)
 
 

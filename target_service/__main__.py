@@ -12,6 +12,7 @@ from shared.model.engine import Engine
 from shared.model.pairs import TARGET, resolve_half
 from shared.model.parallel import follow
 from shared.model.ranks import rank
+from shared.model.weights_hash import weights_hash
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
 from shared.rpc import RpcServer
@@ -21,11 +22,13 @@ from target_service.settings import TargetSettings
 
 async def main(settings: TargetSettings) -> None:
     """Serve until told to stop."""
-    engine = await Engine.load(resolve_half(settings.model, TARGET), settings)
+    folder = resolve_half(settings.model, TARGET)
+    engine = await Engine.load(folder, settings)
     if engine.inexact and settings.device != "neuron" and not settings.allow_inexact:
         raise ModelError(
             f"{engine.inexact}. So output could depend on speculation and on load; --allow-inexact serves it"
         )
+    engine.info.identity.weights = await asyncio.to_thread(weights_hash, folder)
     await engine.measure()
     server = RpcServer(
         pb.DESCRIPTOR.services_by_name["TargetService"].full_name, settings.grace_seconds, settings.network_delay_ms

@@ -1,13 +1,12 @@
 """The Verify stream."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import grpc
 import structlog
 
-from shared.errors import InvalidFieldError, OutOfOrderError, OutriderError
+from shared.errors import InvalidFieldError, OutOfOrderError
 from shared.model.engine import Engine
 from shared.model.session import Session
 from shared.pb import specdec_pb2 as pb
@@ -16,8 +15,6 @@ from shared.rpc import errors_as_status
 from shared.sampling_params import SamplingParams
 
 log = structlog.get_logger()
-
-LISTEN_SECONDS = 1.0  # how long a refusal waits for the first `verify`
 
 VerifyContext = grpc.aio.ServicerContext[pb.VerifyRequest, pb.VerifyResponse]
 InfoContext = grpc.aio.ServicerContext[pb.TargetServiceGetModelInfoRequest, pb.TargetServiceGetModelInfoResponse]
@@ -41,21 +38,16 @@ class TargetServicer(pb_grpc.TargetServiceServicer):
     async def Verify(  # type: ignore[override]  # the generated base leaves sync or async open
         self, request_iterator: AsyncIterator[pb.VerifyRequest], context: VerifyContext
     ) -> None:
-        """Hold one session: `open`, then one `verify` a round."""
+        """Hold one session: `open`, which is answered as soon as it has a slot, then one `verify` a round."""
         async with errors_as_status(context), AsyncExitStack() as held:
             first = await anext(request_iterator, None)
             if first is None:
                 return
             if first.WhichOneof("message") != "open":
                 raise OutOfOrderError("message: the first one of a stream is `open`")
-            try:
-                session = await held.enter_async_context(self._session(first.open))
-            except OutriderError:
-                # A client that writes when the status is on its way learns of a broken stream and not of the status.
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(LISTEN_SECONDS):
-                        await anext(request_iterator, None)
-                raise
+            session = await held.enter_async_context(self._session(first.open))
+            opened = pb.Opened(identity=self._engine.info.identity, num_cached=session.reused)
+            await context.write(pb.VerifyResponse(opened=opened))
             rounds = Rounds(self._engine, session, first.open)
             async for request in request_iterator:
                 if request.WhichOneof("message") != "verify":

@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
@@ -39,10 +40,11 @@ class ScriptedDecoder:
     lookups: list[tuple[int, list[int]]] = field(default_factory=list)
     num_open: int = 0
     most_open: int = 0
+    num_refused: int = 0
     num_rounds: int = 0
     target: pb.ModelInfo = field(
         default_factory=lambda: pb.ModelInfo(
-            vocab_size=320, max_length=CONTEXT, num_slots=2, max_draft_tokens=8, name=MODEL
+            vocab_size=320, max_length=CONTEXT, num_slots=2, max_draft_tokens=8, name=MODEL, row_exact=True
         )
     )
     max_draft_tokens: int = 8
@@ -108,18 +110,24 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> ChatTokenizer:
     return ChatTokenizer.load(str(tiny_tokenizer.save(tmp_path_factory.mktemp("tokenizer"))))
 
 
-@pytest_asyncio.fixture(scope="module")
-async def scripted_server(tiny: ChatTokenizer) -> AsyncIterator[Gateway]:
+@asynccontextmanager
+async def serve(tokenizer: ChatTokenizer, decoder: ScriptedDecoder) -> AsyncIterator[Gateway]:
     """Run uvicorn on a free port."""
-    decoder = ScriptedDecoder()
     settings = SimpleNamespace(model_name=MODEL, default_k=4, default_lookup_tokens=6)
-    app = create_app(cast("Decoder", decoder), tiny, cast("GatewaySettings", settings))
+    app = create_app(cast("Decoder", decoder), tokenizer, cast("GatewaySettings", settings))
     listener = socket.create_server(("127.0.0.1", 0))  # connections wait in it until uvicorn is there
     uvicorn_server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2))
     serving = asyncio.create_task(uvicorn_server.serve(sockets=[listener]))
-    yield Gateway(f"http://127.0.0.1:{listener.getsockname()[1]}", decoder, tiny)
+    yield Gateway(f"http://127.0.0.1:{listener.getsockname()[1]}", decoder, tokenizer)
     uvicorn_server.should_exit = True
     await serving
+
+
+@pytest_asyncio.fixture(scope="module")
+async def scripted_server(tiny: ChatTokenizer) -> AsyncIterator[Gateway]:
+    """Serve a decoder that plays scripts."""
+    async with serve(tiny, ScriptedDecoder()) as gateway:
+        yield gateway
 
 
 @pytest_asyncio.fixture

@@ -18,7 +18,6 @@ from tokenizers import Tokenizer, decoders, models
 from toy_gateway import post
 
 from gateway.decoder import Round
-from gateway.model_routes import system_fingerprint
 from gateway.token_bytes import TokenBytes
 from gateway.tokenizer import ChatTokenizer
 from shared.pb import specdec_pb2 as pb
@@ -222,18 +221,3 @@ async def test_cached_tokens(toy_url: str) -> None:
     body = {"input": text, "max_output_tokens": 3}
     cached = [(await post(toy_url, "/v1/responses", **body))["usage"]["input_tokens_details"] for _ in range(2)]
     assert cached[0]["cached_tokens"] < cached[1]["cached_tokens"]
-
-
-async def test_system_fingerprint(scripted: Gateway) -> None:
-    """Claim: it is in every reply and chunk, and changes with the model, its type and its device."""
-    target = scripted.decoder.target
-    fingerprints = {system_fingerprint(target)}
-    for change in (pb.ModelInfo(name="other"), pb.ModelInfo(dtype="bfloat16"), pb.ModelInfo(device="neuron")):
-        other = pb.ModelInfo()
-        other.CopyFrom(target)
-        other.MergeFrom(change)
-        fingerprints.add(system_fingerprint(other))
-    assert len(fingerprints) == 4
-    assert (await scripted.post()).json()["system_fingerprint"] == system_fingerprint(target)
-    chunks = events(await scripted.post(stream=True))[:-1]
-    assert {chunk["system_fingerprint"] for chunk in chunks} == {system_fingerprint(target)}

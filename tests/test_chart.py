@@ -150,7 +150,7 @@ def test_each_service_is_scaled_by_metrics_that_exist() -> None:
     """Every metric of a query is one that the service of its labels tells."""
     manifests = render("values-trn2.yaml", "1.37.0")
     engine = generate_latest(EngineMeter(Slots(1, 1, 1, 1)).registry).decode()
-    told = {"gateway": Meter("m", lambda: 0).exposition().decode(), "draft": engine, "target": engine}
+    told = {"gateway": Meter("m", lambda: 0, lambda: 0).exposition().decode(), "draft": engine, "target": engine}
     scaled = of_kind(manifests, "ScaledObject")
     assert scaled.keys() == of_kind(manifests, "Deployment").keys()
     seen: set[tuple[str, str]] = set()

@@ -7,9 +7,10 @@ import pytest
 import pytest_asyncio
 import scripted_gateway
 from playwright.async_api import Browser, Page, Route, async_playwright, expect
-from scripted_gateway import ROUND_TIME, TEXT, Gateway
+from scripted_gateway import ROUND_TIME, TEXT, Gateway, ScriptedDecoder, serve
 
 from gateway.decoder import Round
+from gateway.model_routes import INEXACT
 from gateway.target_client import TargetUnavailableError
 from scripts.browser import find_browser
 
@@ -160,6 +161,19 @@ async def test_light_and_dark_narrow_and_wide(page: Page, scripted: Gateway, siz
         grounds.append(await page.evaluate("getComputedStyle(document.body).backgroundColor"))
         assert await page.evaluate("document.documentElement.scrollWidth") <= width
     assert len(set(grounds)) == 2
+
+
+async def test_an_inexact_target(browser: Browser, scripted: Gateway) -> None:
+    """Claim: the page says so where rows are not exact, and nothing where they are."""
+    inexact = ScriptedDecoder()
+    inexact.target.row_exact = False
+    async with serve(scripted.tokenizer, inexact) as gateway:
+        for url, shown in ((gateway.url, True), (scripted.url, False)):
+            page = await browser.new_page()
+            await page.goto(url)
+            await expect(page.locator("#model")).to_have_text("tiny, on")
+            await expect(page.get_by_text(INEXACT)).to_be_visible(visible=shown)
+            await page.close()
 
 
 async def test_docs(page: Page, scripted: Gateway) -> None:

@@ -85,8 +85,9 @@ class Dying(pb_grpc.TargetServiceServicer):
     ) -> None:
         """Answer the first `verify` of all."""
         self.openings.append((await anext(request_iterator)).open)
-        await anext(request_iterator)
         if len(self.openings) == 1:
+            await context.write(pb.VerifyResponse(opened=pb.Opened()))
+            await anext(request_iterator)
             await context.write(pb.VerifyResponse(token_ids=[7]))
             await anext(request_iterator)
         await context.abort(grpc.StatusCode.UNAVAILABLE, "gone")

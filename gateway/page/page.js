@@ -270,6 +270,8 @@ async function describe() {
   );
   at("max_tokens").value = Math.min(256, Math.floor(models.data[0].max_model_len / 2));
   at("model").dataset.id = models.data[0].id;
+  at("warning").textContent = models.data[0].warning ?? "";
+  at("warning").hidden = !models.data[0].warning;
   at("model").textContent = `${models.data[0].id}, ${version.dtype} on ${version.device}`;
 }
 

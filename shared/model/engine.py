@@ -97,6 +97,9 @@ class Engine:
             kernel=runner.kernel,
             row_exact=not problem,
             identity=pb.ModelIdentity(
+                tokenizer_fingerprint=fingerprint(vocabulary),
+                dtype=settings.dtype,
+                quant=quant,
                 kernel=f"{runner.kernel} {isa()} {torch.backends.cpu.get_cpu_capability()}",
                 numerics=f"{NUMERICS}-{hashlib.sha256(witness).hexdigest()[:16]}" if witness else f"{NUMERICS}",
             ),

@@ -13,9 +13,9 @@ import structlog
 log = structlog.get_logger()
 
 
-def cache_folder() -> Path:
-    """Return Outrider's cache: OUTRIDER_CACHE, or ~/.cache/outrider."""
-    return Path(os.environ.get("OUTRIDER_CACHE") or "~/.cache/outrider").expanduser()
+def cache(kind: str) -> Path:
+    """Return the folder of what is kept of this kind, under OUTRIDER_CACHE or ~/.cache/outrider; it need not exist."""
+    return Path(os.environ.get("OUTRIDER_CACHE") or "~/.cache/outrider").expanduser() / kind
 
 
 def kept(kind: str, key: str, find: Callable[[], Any]) -> Any:
@@ -23,7 +23,7 @@ def kept(kind: str, key: str, find: Callable[[], Any]) -> Any:
 
     It is a JSON value; None is nothing, and not kept.
     """
-    path = cache_folder() / kind / f"{hashlib.sha256(key.encode()).hexdigest()[:20]}.json"
+    path = cache(kind) / f"{hashlib.sha256(key.encode()).hexdigest()[:20]}.json"
     try:
         return json.loads(path.read_text())["found"]
     except (OSError, ValueError, KeyError):  # not there, or not whole

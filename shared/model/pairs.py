@@ -8,7 +8,6 @@ be made is made once, under OUTRIDER_CACHE (~/.cache/outrider), by one process w
 
 import argparse
 import hashlib
-import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from filelock import FileLock
 
 from shared.errors import ModelError
 from shared.model.download import PUBLISHED, download_gguf
+from shared.model.kept import cache
 
 TARGET, DRAFT = 0, 1
 TOY = "toy"
@@ -57,14 +57,10 @@ def resolve_model(name: str) -> Path:
     return _of_hub(name)
 
 
-def _models() -> Path:
-    return Path(os.environ.get("OUTRIDER_CACHE") or "~/.cache/outrider").expanduser() / "models"
-
-
 def _versioned(name: str, code: str, source: str = "") -> Path:
     """Return where to make a model of this source: another place after a change of the code that makes it."""
     content = Path(__file__).with_name(code).read_bytes() + source.encode()
-    return _models() / f"{name}-{hashlib.sha256(content).hexdigest()[:8]}"
+    return cache("models") / f"{name}-{hashlib.sha256(content).hexdigest()[:8]}"
 
 
 def _toy() -> Path:
@@ -91,7 +87,7 @@ def _of_file(gguf: Path) -> Path:
 
 
 def _of_published(name: str) -> Path:
-    gguf = _models() / f"{name}.gguf"
+    gguf = cache("models") / f"{name}.gguf"
 
     def make(folder: Path) -> None:
         from shared.model.gguf_folder import convert_gguf

@@ -1,0 +1,47 @@
+"""Tells whether two folders hold the same model."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from shared.model.kept import kept
+
+NO_ARITHMETIC = {"_commit_hash", "_name_or_path", "dtype", "torch_dtype", "transformers_version", "use_cache"}
+"""What config.json says that no logit depends on; the type is chosen by a setting."""
+
+
+def weights_hash(folder: Path) -> str:
+    """Return the SHA-256, in hex, of a model's weights and of what its config.json says of its arithmetic.
+
+    Weights are hashed once for as long as their sizes and times stay, where the cache can be written. Raises OSError.
+    """
+    config = _arithmetic(json.loads((folder / "config.json").read_text()))
+    return _digest(_files_hash(folder), json.dumps(config, sort_keys=True))
+
+
+def _files_hash(folder: Path) -> str:
+    """Return the hash of the files that hold weights, by name and content."""
+    files = sorted(file for file in folder.iterdir() if file.suffix in {".safetensors", ".bin"})
+    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+
+    def find() -> str:
+        hashes = []
+        for file in files:
+            with file.open("rb") as content:
+                hashes.append(f"{file.name} {hashlib.file_digest(content, 'sha256').hexdigest()}")
+        return _digest(*hashes)
+
+    told: str = kept("weights", f"{folder.resolve()} {stats}", find)
+    return told
+
+
+def _arithmetic(config: Any) -> Any:
+    """Return the configuration, and those of its parts, without what changes no logit."""
+    if not isinstance(config, dict):
+        return config
+    return {key: _arithmetic(value) for key, value in config.items() if key not in NO_ARITHMETIC}
+
+
+def _digest(*texts: str) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
