@@ -65,24 +65,31 @@ class Service:
         return read_events(self.log, name)
 
 
-def run_module(log: Path, module: str, *arguments: str) -> None:
-    """Be `python -m module`, with its standard error in this file."""
+def run_module(log: Path, plant: Callable[[], None] | None, module: str, *arguments: str) -> None:
+    """Be `python -m module`, with its standard error in this file, once the plant has changed what it wants."""
     os.chdir(ROOT)
     with log.open("wb") as sink:
         os.dup2(sink.fileno(), 2)
+    if plant:
+        plant()
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 @contextmanager
-def service(module: str, log: Path, *, ranks: object = 1, **settings: object) -> Iterator[Service]:
-    """Run `python -m module` with these settings, from when it serves to the end of the block; several by torchrun."""
+def service(
+    module: str, log: Path, *, ranks: object = 1, plant: Callable[[], None] | None = None, **settings: object
+) -> Iterator[Service]:
+    """Run `python -m module` with these settings, from when it serves to the end of the block; several by torchrun.
+
+    A plant is called in the process first: a function of a module, that puts something wrong there.
+    """
     settings = {"address": "127.0.0.1:0"} | settings
     command = [module, *(f"--{name.replace('_', '-')}={value}" for name, value in settings.items())]
     if ranks != 1:
         command = ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m", *command]
     log.touch()
-    process = FORKS.Process(target=run_module, args=(log, *command))
+    process = FORKS.Process(target=run_module, args=(log, plant, *command))
     process.start()
     running = Service(process, "", log)
     try:
