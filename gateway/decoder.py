@@ -94,7 +94,7 @@ class Decoder:
 
         A round has up to `num_lookup_tokens` draft tokens that were found in the sequence itself or in the predicted
         output, or else up to k of the draft model; None is as many as pay, round by round.
-        Raises InvalidFieldError, NoFreeSlotError, TargetUnavailableError.
+        Raises InvalidFieldError, NoFreeSlotError, NoTokenError, TargetUnavailableError.
         """
         choice = AdaptiveK(
             self._speculation,

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
 from gateway.target_client import TargetUnavailableError
-from shared.errors import DrainingError, InvalidFieldError, NoFreeSlotError, OutriderError
+from shared.errors import DrainingError, InvalidFieldError, NoFreeSlotError, NoTokenError, OutriderError
 
 log = structlog.get_logger()
 
@@ -67,6 +67,8 @@ def api_error(error: Exception) -> ApiError:  # noqa: PLR0911  # a table
         case NoFreeSlotError():
             headers = {"Retry-After": str(math.ceil(error.retry_after_ms / 1000))}
             return ApiError(429, str(error), "rate_limit_error", code="no_free_slot", headers=headers)
+        case NoTokenError():
+            return ApiError(500, str(error), "internal_error", code="no_token")
         case DrainingError() | TargetUnavailableError():
             return ApiError(503, str(error), "service_unavailable")
         case ClientDisconnect():

@@ -9,7 +9,7 @@ import grpc
 import structlog
 
 from gateway.identity import MODEL, WHOLE, differing
-from shared.errors import InvalidFieldError, NoFreeSlotError, OutriderError
+from shared.errors import InvalidFieldError, NoFreeSlotError, NoTokenError, OutriderError
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
 from shared.rpc import OPTIONS
@@ -154,7 +154,7 @@ class TargetClient:
     ) -> AsyncIterator[TargetSession]:
         """Hold a session for the length of the block.
 
-        Raises InvalidFieldError, NoFreeSlotError, TargetUnavailableError.
+        Raises InvalidFieldError, NoFreeSlotError, NoTokenError, TargetUnavailableError.
         """
         session = TargetSession(self._stub.Verify, self._admit, prompt_ids, params, max_tokens)
         try:
@@ -194,5 +194,7 @@ def _status_as_error() -> Iterator[None]:
             case grpc.StatusCode.RESOURCE_EXHAUSTED:
                 metadata = dict(error.trailing_metadata() or ())
                 raise NoFreeSlotError(details, int(metadata.get("grpc-retry-pushback-ms", 1000))) from error
+            case grpc.StatusCode.DATA_LOSS:
+                raise NoTokenError(details) from error
             case _:
                 raise TargetUnavailableError(f"target service: {details}") from error

@@ -4,6 +4,7 @@ OutriderError
 ├── InvalidFieldError      a request's field has a wrong value      INVALID_ARGUMENT
 ├── OutOfOrderError        a round or position is out of order      FAILED_PRECONDITION
 ├── NoFreeSlotError        no slot became free in time              RESOURCE_EXHAUSTED
+├── NoTokenError           no token can be drawn                    DATA_LOSS
 ├── DrainingError          the service takes no new sessions        UNAVAILABLE
 └── ModelError             a model that cannot be served            stops the start
 """
@@ -37,6 +38,10 @@ class NoFreeSlotError(OutriderError):
         self.retry_after_ms = retry_after_ms
 
 
+class NoTokenError(OutriderError):
+    """No token can be drawn: a row's logits are not numbers, or each token is forbidden."""
+
+
 class DrainingError(OutriderError):
     """The service is about to stop and takes no new sessions."""
 
@@ -49,5 +54,6 @@ STATUS: dict[type[OutriderError], grpc.StatusCode] = {
     InvalidFieldError: grpc.StatusCode.INVALID_ARGUMENT,
     OutOfOrderError: grpc.StatusCode.FAILED_PRECONDITION,
     NoFreeSlotError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    NoTokenError: grpc.StatusCode.DATA_LOSS,  # which gRPC itself never gives, and no replica would do better
     DrainingError: grpc.StatusCode.UNAVAILABLE,
 }

@@ -10,6 +10,7 @@ from shared.pb import specdec_pb2 as pb
 
 # Between two parts of a JSON text: enough to indent, and no more, for there are models that would never end it.
 JSON_WHITESPACE = r"[\x20\x0A\x0D\x09]{0,20}"
+GREEDY_BELOW = 1e-5  # of temperature, as in vLLM
 MAX_TOP_LOGPROBS = 20  # vLLM's limit, and OpenAI's for chats
 RANGES: dict[str, tuple[float, float]] = {  # both ends included
     "temperature": (0, 1e9),
@@ -73,7 +74,7 @@ class SamplingParams:
     @property
     def greedy(self) -> bool:
         """Whether the likeliest token is taken, without noise."""
-        return self.temperature == 0
+        return self.temperature < GREEDY_BELOW
 
     @classmethod
     def from_pb(cls, message: pb.SamplingParams) -> "SamplingParams":

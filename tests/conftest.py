@@ -65,12 +65,12 @@ class Service:
         return read_events(self.log, name)
 
 
-def run_module(log: Path, plant: Callable[[], None] | None, module: str, *arguments: str) -> None:
+def run_module(log: Path, plant: object, module: str, *arguments: str) -> None:
     """Be `python -m module`, with its standard error in this file, once the plant has changed what it wants."""
     os.chdir(ROOT)
     with log.open("wb") as sink:
         os.dup2(sink.fileno(), 2)
-    if plant:
+    if callable(plant):
         plant()
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
@@ -78,7 +78,7 @@ def run_module(log: Path, plant: Callable[[], None] | None, module: str, *argume
 
 @contextmanager
 def service(
-    module: str, log: Path, *, ranks: object = 1, plant: Callable[[], None] | None = None, **settings: object
+    module: str, log: Path, *, ranks: object = 1, plant: object = None, **settings: object
 ) -> Iterator[Service]:
     """Run `python -m module` with these settings, from when it serves to the end of the block; several by torchrun.
 

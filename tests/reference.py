@@ -1,6 +1,7 @@
 """Decoding as a plain loop, sharing no code with the services: what their output is compared with."""
 
 import hashlib
+import math
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ def noise(size: int, seed: int, position: int) -> Logits:
     return result
 
 
+@np.errstate(over="ignore")
 def changed(logits: Logits, params: SamplingParams, prompt: Sequence[int], output: Sequence[int]) -> Logits:
     """Bias, then the fewest tokens, then the penalties, each written down for one token at a time."""
     scores = logits.copy()
@@ -46,21 +48,23 @@ def changed(logits: Logits, params: SamplingParams, prompt: Sequence[int], outpu
     return scores
 
 
+@np.errstate(over="ignore", under="ignore")
 def sample(logits: Logits, params: SamplingParams, position: int) -> int:
-    """Temperature, then min-p, then top-k, then top-p, then the greatest of logit plus noise."""
-    if params.temperature == 0:
+    """Temperature, then min-p, then top-k, then top-p, then the greatest of logit plus noise; equals stay together."""
+    if params.temperature < 1e-5:
         return int(logits.argmax())
-    scores = logits / np.float32(params.temperature)
+    logits = np.minimum(logits, np.finfo(np.float32).max)
+    scores = (logits - logits.max()) / np.float32(params.temperature)
     if params.min_p:
-        likely = np.exp(scores - scores.max()) >= np.float32(params.min_p)
-        scores = np.where(likely, scores, np.float32(-np.inf))
+        scores = np.where(scores >= np.float32(math.log(params.min_p)), scores, np.float32(-np.inf))
     order = np.argsort(-scores, kind="stable")
     if params.top_k:
-        order = order[: params.top_k]
+        order = order[scores[order] >= scores[order[: params.top_k][-1]]]
     if params.top_p < 1:
         probabilities = np.exp(scores[order] - scores[order].max())
         before = np.cumsum(probabilities) - probabilities
-        order = order[before < params.top_p * probabilities.sum()]
+        reached = order[before < params.top_p * probabilities.sum()]
+        order = order[scores[order] >= scores[reached[-1]]]
     return int(order[(scores[order] + noise(len(logits), params.seed, position)[order]).argmax()])
 
 

@@ -34,7 +34,7 @@ def test_it_does_not_start(toy: tuple[Path, Path], tmp_path: Path) -> None:
 async def test_it_is_told(toy: tuple[Path, Path], tmp_path: Path) -> None:
     """With --allow-inexact it serves, and says so by gRPC and by HTTP."""
     settings = {"plant": never_exact, "model": toy[0], "allow_inexact": True}
-    with service("target_service", tmp_path / "target.log", **settings) as target:  # type: ignore[arg-type]  # several
+    with service("target_service", tmp_path / "target.log", **settings) as target:
         async with decoder(target.address, None) as decode:
             assert not decode.target.row_exact
             async with serve(decode, ChatTokenizer.load(str(toy[0]))) as url, httpx.AsyncClient(base_url=url) as http:

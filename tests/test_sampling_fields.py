@@ -15,6 +15,7 @@ from conftest import StartService, decoder
 from reference import Reference
 
 from gateway.decoder import Decoder, Round
+from shared.errors import NoTokenError
 from shared.model.sampler import Sampler
 from shared.model.session import Session
 from shared.sampling_params import SamplingParams
@@ -152,3 +153,27 @@ async def test_logprobs_are_the_targets_own(good: Decoder, reference: Reference)
             np.testing.assert_allclose(logprobs.top_logprobs, distribution[logprobs.top_token_ids], atol=1e-4)
     silent = await run(good, PROMPTS[0], replace(params, logprobs=False), 4)
     assert not any(done.logprobs for done in silent)
+
+
+EXTREME = {
+    "coldest": SamplingParams(1e-40, 0.9, 7),
+    "hottest": SamplingParams(1e9),
+    "biased": SamplingParams(repetition_penalty=1e-40, logit_bias={70: 3e38, 71: 3e38, 80: -3e38}),
+}
+
+
+@pytest.mark.parametrize("params", EXTREME.values(), ids=EXTREME.keys())
+async def test_extreme_values(good: Decoder, reference: Reference, params: SamplingParams) -> None:
+    """With and without speculation the tokens are those of the plain loop, and nothing ends the service."""
+    expected = decode_all(reference, params)
+    for k in (0, 5):
+        assert [tokens(rounds) for rounds in await run_all(good, params, k)] == expected
+
+
+async def test_no_token_left(good: Decoder) -> None:
+    """The session ends at once with the reason, is tried nowhere else, and another one that runs beside it goes on."""
+    forbidden = SamplingParams(0, stop_token_ids=frozenset(range(576)), min_tokens=MAX_TOKENS)
+    beside = asyncio.create_task(run(good, PROMPTS[1], PLAIN, 3))
+    with pytest.raises(NoTokenError, match="no token can be drawn at position 5: each token is forbidden"):
+        await run(good, PROMPTS[0], forbidden, 3)
+    assert tokens(await beside)

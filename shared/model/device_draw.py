@@ -6,6 +6,7 @@ from typing import Self
 import torch
 
 from shared.model.noise import keyed_gumbel
+from shared.model.rows import NO_TOKEN
 
 
 @dataclass(frozen=True)
@@ -28,17 +29,18 @@ class DrawInputs:
 
 
 def draw_in_graph(logits: torch.Tensor, vocabulary: torch.Tensor, how: DrawInputs) -> torch.Tensor:
-    """Return what `sampler.draw` does where neither top-k nor top-p applies. [B, T] int32.
+    """Return what `sampler.draw` does where neither top-k nor top-p applies, or NO_TOKEN. [B, T] int32.
 
     logits: [B, T, V]. vocabulary: [V] int32, all token ids. The first of the greatest is taken by comparing, since an
     index of the greatest would be int64, and which one of equals it is would be the device's choice.
     """
     temperature, floor = how.temperature[:, None, None], how.floor[:, None, None]
     warm = temperature > 0
-    scores = logits.float() / torch.where(warm, temperature, 1.0)
+    scores = logits.float().clamp(max=torch.finfo(torch.float32).max)
+    scores = (scores - scores.amax(-1, keepdim=True)) / torch.where(warm, temperature, 1.0)
     low, high = how.noise_keys[..., :1], how.noise_keys[..., 1:]  # [B, T, 1] each
-    likely = scores >= scores.amax(-1, keepdim=True) + floor
-    noisy = torch.where(likely, scores + keyed_gumbel(vocabulary, low, high), -torch.inf)
+    noisy = torch.where(scores >= floor, scores + keyed_gumbel(vocabulary, low, high), -torch.inf)
     scores = torch.where(warm, noisy, scores)
-    first = torch.where(scores == scores.amax(-1, keepdim=True), vocabulary, len(vocabulary) - 1)
-    return first.amin(-1)
+    greatest = scores.amax(-1, keepdim=True)
+    first = torch.where(scores == greatest, vocabulary, len(vocabulary) - 1).amin(-1)
+    return torch.where(greatest[..., 0] > -torch.inf, first, NO_TOKEN)

@@ -54,7 +54,7 @@ class GrammarMask(LogitsProcessor):
             raise InvalidFieldError(self._kind, self._matcher.get_error())
         bits = np.unpackbits(np.frombuffer(mask, np.uint8), count=len(scores), bitorder="little")
         allowed = torch.from_numpy(bits).bool()  # [V]
-        if scores[allowed].max() == -torch.inf:
+        if not (scores[allowed] > -torch.inf).any():
             scores[allowed] = 0
         scores[~allowed] = -torch.inf
 

@@ -5,6 +5,8 @@ from functools import cached_property
 
 import torch
 
+NO_TOKEN = -1  # drawn where none can be: not a number anywhere, or nothing above -inf
+
 
 class Rows:
     """Logits, and the tokens drawn from them where the device drew them itself."""
@@ -13,7 +15,7 @@ class Rows:
         """Keep the logits where they are: pieces of [rows, V] each, one after the other."""
         self._pieces = pieces
         self.drawn = drawn
-        """The token that follows each row, if the segment said how it is drawn and the device could."""
+        """The token that follows each row, if the segment said how it is drawn and the device could; or NO_TOKEN."""
 
     @cached_property
     def logits(self) -> torch.Tensor:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from shared.model.rows import Rows
+from shared.errors import NoTokenError
+from shared.model.rows import NO_TOKEN, Rows
 from shared.model.sampler import Sampler
 from shared.pb import specdec_pb2 as pb
 
@@ -27,7 +28,7 @@ def verify(rows: Rows, draft_ids: Sequence[int], sampler: Sampler, position: int
     token gives. With no draft tokens this is decoding token by token. The sampler's history never holds a token that
     is not committed.
 
-    Tokens that the device drew are taken as they are.
+    Tokens that the device drew are taken as they are. Raises NoTokenError at a row from which none can be drawn.
 
     rows: k+1 of them, row i following the i-th draft token. position: where the first of the tokens will stand.
     """
@@ -35,6 +36,8 @@ def verify(rows: Rows, draft_ids: Sequence[int], sampler: Sampler, position: int
     token_ids: list[int] = []
     samples = rows.drawn or (sampler.draw(row, position + index) for index, row in enumerate(rows.logits))
     for token_id, draft_id in zip(samples, [*draft_ids, None], strict=True):
+        if token_id == NO_TOKEN:
+            raise NoTokenError(f"no token can be drawn at position {position + len(token_ids)}, says the device")
         token_ids.append(token_id)
         if token_ids[-1] in params.stop_token_ids or token_ids[-1] != draft_id or sampler.ended:
             break

@@ -15,6 +15,7 @@ Only token ids cross the wire. Errors are gRPC statuses, never fields:
   INVALID_ARGUMENT     a field has a wrong value; the message begins with the field's name
   FAILED_PRECONDITION  a round or a position is out of order
   RESOURCE_EXHAUSTED   no slot became free in time; trailing metadata "grpc-retry-pushback-ms" says when to retry
+  DATA_LOSS            no token can be drawn: logits that are not numbers, or each token forbidden
   UNAVAILABLE          the service drains or is gone
 """
 
@@ -473,7 +474,7 @@ class SamplingParams(google.protobuf.message.Message):
     REGEX_FIELD_NUMBER: builtins.int
     LARK_FIELD_NUMBER: builtins.int
     temperature: builtins.float
-    """Divides the logits. 0 is greedy: the most likely token, without noise. At most 1e9."""
+    """Divides the logits. Below 1e-5 is greedy: the most likely token, without noise. 0 to 1e9."""
     top_p: builtins.float
     """Keeps the smallest set of likeliest tokens whose probability reaches this. Above 0, at most 1; 1 keeps all."""
     top_k: builtins.int

@@ -15,6 +15,7 @@ Only token ids cross the wire. Errors are gRPC statuses, never fields:
   INVALID_ARGUMENT     a field has a wrong value; the message begins with the field's name
   FAILED_PRECONDITION  a round or a position is out of order
   RESOURCE_EXHAUSTED   no slot became free in time; trailing metadata "grpc-retry-pushback-ms" says when to retry
+  DATA_LOSS            no token can be drawn: logits that are not numbers, or each token forbidden
   UNAVAILABLE          the service drains or is gone
 """
 
