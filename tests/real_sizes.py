@@ -50,9 +50,9 @@ def _weights() -> dict[str, torch.Tensor]:
     weights["model.embed_tokens.weight"] *= SPREAD
     for name, weight in weights.items():
         if name.endswith(("o_proj.weight", "down_proj.weight")):
-            weight *= WRITTEN * (EFFECT if ".layers.1." in name else 1)
+            weight.mul_(WRITTEN * (EFFECT if ".layers.1." in name else 1))
         if name.endswith("q_proj.weight"):
-            weight *= SHARPNESS
+            weight.mul_(SHARPNESS)
     return weights
 
 
@@ -61,6 +61,6 @@ def _draw(name: str, shape: torch.Size, generator: torch.Generator) -> torch.Ten
     if len(shape) == 1:
         return torch.full(shape, float("norm" in name), dtype=torch.bfloat16)
     weight = torch.empty(shape, dtype=torch.bfloat16)
-    for rows in weight.split(4096):
+    for rows in torch.split(weight, 4096):
         rows.copy_(torch.randn(rows.shape, generator=generator) * shape[-1] ** -0.5)
     return weight
