@@ -7,17 +7,44 @@ from unittest.mock import patch
 
 import httpx
 import pytest
+import torch
 from conftest import StartService, decoder, service
+from test_lossless import CASES, run_all
 from toy_gateway import serve
 
 from gateway.tokenizer import ChatTokenizer
-from shared.model import proof
+from shared.model import engine, proof
+from shared.model.kernel_linear import KernelLinear
 
 
 def never_exact() -> None:
     """Plant: no row count agrees with any other, in any layer."""
     os.environ["OUTRIDER_CACHE"] = tempfile.mkdtemp()
     patch.object(proof, "agreeing_counts", lambda *_: []).start()
+
+
+def hidden() -> None:
+    """Plant: products of more than 16 rows have other bits, and no proof of the start looks."""
+    os.environ["OUTRIDER_CACHE"] = tempfile.mkdtemp()
+    multiply = KernelLinear.forward
+
+    def inexact(layer: KernelLinear, x: torch.Tensor) -> torch.Tensor:
+        y = multiply(layer, x)
+        return torch.nextafter(y, torch.full_like(y, torch.inf)) if x.shape[-2] > 16 else y
+
+    patch.object(KernelLinear, "forward", inexact).start()
+    patch.object(engine, "inexact_pass", lambda *_: ("", torch.zeros(1))).start()
+
+
+async def test_what_no_proof_sees_the_tests_see(toy: tuple[Path, Path], tmp_path: Path) -> None:
+    """The comparison that the losslessness tests make fails for a target whose bits depend on what runs beside it."""
+    settings = {"model": toy[0], "plant": hidden}
+    with service("target_service", tmp_path / "target.log", **settings) as target:
+        async with decoder(target.address, None) as decode:
+            assert decode.target.row_exact
+            alone = await run_all(decode, CASES[:24], at_once=1, k=0)
+            together = await run_all(decode, CASES[:24], at_once=8, k=0)
+    assert alone != together
 
 
 def test_it_does_not_start(toy: tuple[Path, Path], tmp_path: Path) -> None:
