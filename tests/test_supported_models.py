@@ -178,7 +178,7 @@ def test_refused_by_the_service(tmp_path: Path) -> None:
     """As a process of its own, it ends with one line."""
     transformers.Gemma2Config(**GROUPED).save_pretrained(tmp_path)
     log = tmp_path / "log"
-    process = FORKS.Process(target=run_module, args=(log, "target_service", f"--model={tmp_path}"))
+    process = FORKS.Process(target=run_module, args=(log, None, "target_service", f"--model={tmp_path}"))
     process.start()
     process.join(60)
     assert process.exitcode == 1

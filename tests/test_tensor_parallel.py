@@ -83,20 +83,24 @@ async def test_two_ranks_are_one_target(
 ) -> None:
     """20 requests have the tokens of a target of one process, through the gateway too; also when a rank is killed.
 
-    Then the replica is gone at once, as a whole, and its sessions go on at another one.
+    Then the replica is gone at once, as a whole, and its sessions go on at another one of two ranks: one of one process
+    adds up in another order.
     """
     draft = start("draft_service", model=toy[1], dtype="float32").address
     other = start("target_service", model=toy[0], dtype="float32")
     tokenizer = ChatTokenizer.load(str(toy[0]))
     async with decoder(other.address, None) as plain:
         texts = await ask_all(plain, tokenizer)
-    with service("target_service", tmp_path / "target.log", ranks=2, model=toy[0], dtype="float32") as spread:
+    with (
+        service("target_service", tmp_path / "target.log", ranks=2, model=toy[0], dtype="float32") as spread,
+        service("target_service", tmp_path / "stays.log", ranks=2, model=toy[0], dtype="float32") as stays,
+    ):
         async with decoder(spread.address, draft) as decode:
             assert decode.target.device == "cpu, 2 ranks"
             assert decode.target.row_exact
             assert await run_all(decode, at_once=8) == expected
             assert await ask_all(decode, tokenizer) == texts
-        async with decoder(f"ipv4:{other.address},{spread.address}", draft) as decode:
+        async with decoder(f"ipv4:{stays.address},{spread.address}", draft) as decode:
             await asyncio.sleep(0.5)  # the channel does not tell when it has reached both
             (follower,) = followers(spread)
             killed = 0.0
