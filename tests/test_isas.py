@@ -20,7 +20,8 @@ ISAS = {  # what limits oneDNN, what limits torch, and the flag of Linux that th
     "own": ("", "", ""),
 }
 LAYERS = "1536x2048,8960x1536,896x4864"
-ALL_LAYERS = f"{LAYERS},1536x1536,1536x17920,4864x896,896x151936,1536x151936,4096x14336,14336x4096"
+ALL_LAYERS = f"{LAYERS},1536x1536,1536x17920,4864x896,4096x14336,14336x4096"
+HEADS = "896x151936,1536x151936"
 SAMPLE = [*range(1, 18), 31, 32, 33, 47, 64, 65, 72, 100, 128, 200]
 ALL_ROWS = [*range(1, 129), 144, 160, 161, 191, 200, 255, 256, 257, 300, 384, 385, 450, 511, 512]
 
@@ -54,11 +55,13 @@ def test_layers_are_exact(isa: str, dtype: str) -> None:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("isa", ISAS)
-def test_all_kernels_are_exact_or_refused(isa: str, dtype: str) -> None:
-    """Each kernel that is there, at every size: what its proof leaves is exact at 1 to 128 rows and beyond."""
-    told = check(isa, dtype, "all", ALL_LAYERS, ALL_ROWS)
+def test_all_kernels_are_exact_or_refused(isa: str) -> None:
+    """Each kernel that is there, at every size: what its proof leaves is exact at 1 to 128 rows and beyond.
+
+    The output layers, which run few rows, at a sample.
+    """
+    told = check(isa, "bfloat16", "all", ALL_LAYERS, ALL_ROWS) + check(isa, "bfloat16", "all", HEADS, SAMPLE)
     assert [layer for layer in told if layer["inexact"] not in ("all", [])] == []
     usable = {layer["kernel"] for layer in told} - {layer["kernel"] for layer in told if layer["inexact"]}
     assert usable, "no kernel is exact here"

@@ -6,10 +6,11 @@ In a process of its own, since oneDNN's instruction set is settled once in a pro
 import argparse
 import json
 import math
+import resource
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from time import perf_counter, process_time
+from time import perf_counter
 
 import torch
 from torch import nn
@@ -22,7 +23,6 @@ from shared.model.row_counts import RowCounts
 ROWS = (8, 64)  # of a verify, and of a chunk of a prompt
 _COUNTS = (2, 8, 16, 32, 64)  # whether the kernel is exact is proved later, on the very layers
 _TURNS = 6  # of all kernels; the least time of each counts: nothing makes a product faster than it is
-_QUIET = 0.85  # the share of its threads' time that a product has had at least, to be counted
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Trial:
     problem: str = ""
     """Why it cannot be used; empty if it can."""
     milliseconds: Sequence[float] = ()
-    """Of all layers once, for each of ROWS; infinite if others had the cores all the time."""
+    """Of all layers once, for each of ROWS; infinite if it was interrupted by other processes each time."""
 
     @property
     def cost(self) -> float:
@@ -59,10 +59,10 @@ class Candidate:
         for num_rows, least in self._least.items():
             for index, layer in enumerate(self._layers):
                 x = torch.randn(num_rows, layer.in_features).to(self.kernel.activations)
-                started, used = perf_counter(), process_time()
+                preempted, started = _preempted(), perf_counter()
                 layer(x)
-                seconds, used = perf_counter() - started, process_time() - used
-                if used > _QUIET * seconds * torch.get_num_threads():
+                seconds = perf_counter() - started
+                if _preempted() == preempted:
                     least[index] = min(least[index], seconds)
 
     @property
@@ -70,6 +70,11 @@ class Candidate:
         """How it did."""
         milliseconds = [] if self.problem else [round(sum(least) * 1000, 3) for least in self._least.values()]
         return Trial(self.kernel.name, self.problem, milliseconds)
+
+
+def _preempted() -> int:
+    """Return how often this process had to leave a core to another one."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 def _layer(kernel: Kernel, num_inputs: int, num_outputs: int) -> KernelLinear:

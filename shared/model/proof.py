@@ -86,7 +86,8 @@ def _prove(model: PreTrainedModel, kernel: Kernel, num_positions: int) -> Proof:
                 problem = f"a layer of {size}: no row counts agree"
                 break
         seconds = round(perf_counter() - started, 2)
-        log.info("kernel tried on the layers", kernel=kernel.name, seconds=seconds, problem=problem, counts=counts)
+        largest = {size: max(agreeing, default=0) for size, agreeing in counts.items()}
+        log.info("kernel proved", kernel=kernel.name, seconds=seconds, problem=problem, largest_blocks=largest)
         return {"problem": problem, "counts": counts}
 
     found = kept("proofs", json.dumps(told), find)
