@@ -26,7 +26,7 @@ RUN pip --python /opt/venv install --no-cache-dir --no-compile ${TORCH_INDEX:+--
 RUN python requirements.py model int4 > requirements.txt \
     && pip --python /opt/venv install --no-cache-dir --no-compile -r requirements.txt
 COPY shared shared
-RUN python -c "from pathlib import Path; from shared.model.toy_pair import make_toy_pair; make_toy_pair(Path('/models/toy'))" \
+RUN python -c "from pathlib import Path; from shared.model.checkpoints.toy_pair import make_toy_pair; make_toy_pair(Path('/models/toy'))" \
     && chmod -R a+rX /models
 
 FROM build AS build-gateway
@@ -68,8 +68,8 @@ COPY shared/pb shared/pb
 COPY gateway gateway
 USER 10001
 # Proves that nothing is missing.
-RUN python -m gateway --help > /dev/null && python -c "from gateway.schemas import Message; \
-from gateway.tokenizer import ChatTokenizer; \
+RUN python -m gateway --help > /dev/null && python -c "from gateway.requests.chat import Message; \
+from gateway.text.tokenizer import ChatTokenizer; \
 tokenizer = ChatTokenizer.load('/models/toy/target'); \
 tokenizer.encode_chat([Message(role='user', content='What is a token?')])"
 CMD ["python", "-m", "gateway"]

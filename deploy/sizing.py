@@ -1,33 +1,24 @@
 """`python -m deploy.sizing`: how many draft replicas a target replica wants, by the cost model."""
 
-import tomllib
 from argparse import ArgumentParser
-from pathlib import Path
 
 from shared.cost_model import CostModel
-from shared.pass_cost import pass_seconds
-
-PROFILES = Path(__file__).parent.parent / "shared" / "model" / "profiles"
+from shared.model.profile import Profile
 
 
 def costs(target: str, draft: str, sessions: int, largest_k: int) -> CostModel:
-    """Return what rounds cost when so many sessions share each pass. Raises OSError for an unknown profile."""
-
-    def seconds(name: str, num_rows: int) -> float:
-        profile = tomllib.loads((PROFILES / f"{name}.toml").read_text("utf-8"))
-        pass_milliseconds = pass_seconds(profile["rows"], profile["milliseconds"], num_rows)
-        return float(pass_milliseconds + profile["milliseconds_per_session"] * sessions) / 1000
-
+    """Return what rounds cost when so many sessions share each pass. Raises ModelError for an unknown profile."""
+    verifies, drafts = Profile.load(target), Profile.load(draft)
     return CostModel(
-        draft_token_seconds=seconds(draft, sessions),
-        verify_seconds=[seconds(target, sessions * (k + 1)) for k in range(largest_k + 1)],
+        draft_token_seconds=drafts.seconds(sessions, sessions),
+        verify_seconds=[verifies.seconds(sessions * (k + 1), sessions) for k in range(largest_k + 1)],
     )
 
 
 def main() -> None:
     """Print the table."""
     flags = ArgumentParser(description=__doc__)
-    flags.add_argument("--target", default="trn2-qwen3-32b", help="of shared/model/profiles")
+    flags.add_argument("--target", default="trn2-qwen3-32b", help="of shared/model/devices/profiles")
     flags.add_argument("--draft", default="trn2-qwen3-1.7b", help="likewise")
     flags.add_argument("--sessions", type=int, default=4, help="that decode at once")
     flags.add_argument("--largest-k", type=int, default=15)

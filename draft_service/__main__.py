@@ -23,10 +23,10 @@ async def main(settings: DraftSettings) -> None:
         pb_grpc.add_DraftServiceServicer_to_server(DraftServicer(None, settings), server.grpc)
         await server.serve(settings.address)
         return
-    from shared.model.engine import Engine  # noqa: PLC0415 - brings torch
-    from shared.model.pairs import DRAFT, resolve_half  # noqa: PLC0415
+    from shared.model.checkpoints.pairs import DRAFT, resolve_half  # noqa: PLC0415
+    from shared.model.loading.load_engine import load_engine  # noqa: PLC0415
 
-    engine = await Engine.load(resolve_half(settings.model, DRAFT), settings)
+    engine = await load_engine(resolve_half(settings.model, DRAFT), settings)
     pb_grpc.add_DraftServiceServicer_to_server(DraftServicer(engine, settings), server.grpc)
     if settings.metrics_port:
         start_http_server(settings.metrics_port, settings.address.rpartition(":")[0], engine.meter.registry)
@@ -37,9 +37,9 @@ async def main(settings: DraftSettings) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] in (["compile"], ["doctor"]):
-        from shared.model.commands import run_command
-        from shared.model.pairs import DRAFT
+    if sys.argv[1:2] in (["compile"], ["doctor"], ["kernels"]):
+        from shared.model.checkpoints.pairs import DRAFT
+        from shared.model.commands.run_command import run_command
 
         run_command(DraftSettings, DRAFT)
         sys.exit()

@@ -11,8 +11,8 @@ from shared.pb import specdec_pb2 as pb
 from shared.sampling_params import SamplingParams
 
 if TYPE_CHECKING:  # a draft service without a model does without torch
-    from shared.model.engine import Engine
-    from shared.model.session import Session
+    from shared.model.engine.engine import Engine
+    from shared.model.engine.session import Session
 
 
 class DraftModel:

@@ -20,7 +20,7 @@ from shared.rpc import errors_as_status
 from shared.sampling_params import SamplingParams
 
 if TYPE_CHECKING:  # a draft service without a model does without torch
-    from shared.model.engine import Engine
+    from shared.model.engine.engine import Engine
 
 DraftContext = grpc.aio.ServicerContext[pb.DraftRequest, pb.DraftResponse]
 InfoContext = grpc.aio.ServicerContext[pb.DraftServiceGetModelInfoRequest, pb.DraftServiceGetModelInfoResponse]

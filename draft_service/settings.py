@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from shared.model.engine_settings import EngineSettings
+from shared.model.settings import EngineSettings
 
 NO_MODEL = "none"
 

@@ -8,13 +8,13 @@ import structlog
 import uvicorn
 
 from gateway.app import create_app
-from gateway.decoder import Decoder
-from gateway.draft_client import DraftClient
-from gateway.model_routes import INEXACT
-from gateway.pairing import misfits
+from gateway.clients.draft_client import DraftClient
+from gateway.clients.pairing import misfits
+from gateway.clients.target_client import TargetClient, TargetUnavailableError
+from gateway.rounds.decoder import Decoder
 from gateway.settings import GatewaySettings
-from gateway.target_client import TargetClient, TargetUnavailableError
-from gateway.tokenizer import ChatTokenizer
+from gateway.text.tokenizer import ChatTokenizer
+from gateway.web.model_routes import INEXACT
 from shared import log as logging
 from shared.errors import ModelError
 

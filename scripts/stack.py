@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from shared.health_check import serves
-from shared.model.pairs import resolve_model, resolve_pair
+from shared.model.checkpoints.pairs import resolve_model, resolve_pair
 
 ROOT = Path(__file__).parent.parent
 console = Console()

@@ -1,4 +1,4 @@
-"""`python -m target_service`: serves the target model. With `compile` or `doctor`, prepares device neuron."""
+"""`python -m target_service`: serves the target model. `compile`, `doctor` and `kernels` look at a device."""
 
 import asyncio
 import sys
@@ -7,12 +7,13 @@ from prometheus_client import start_http_server
 
 from shared import log
 from shared.errors import ModelError
-from shared.model.commands import run_command
-from shared.model.engine import Engine
-from shared.model.pairs import TARGET, resolve_half
-from shared.model.parallel import follow
-from shared.model.ranks import rank
-from shared.model.weights_hash import weights_hash
+from shared.model.checkpoints.pairs import TARGET, resolve_half
+from shared.model.checkpoints.weights_hash import weights_hash
+from shared.model.commands.run_command import run_command
+from shared.model.distributed.leader import follow
+from shared.model.distributed.ranks import rank
+from shared.model.loading.load_engine import load_engine
+from shared.model.loading.open_runner import open_runner
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
 from shared.rpc import RpcServer
@@ -23,7 +24,7 @@ from target_service.settings import TargetSettings
 async def main(settings: TargetSettings) -> None:
     """Serve until told to stop."""
     folder = resolve_half(settings.model, TARGET)
-    engine = await Engine.load(folder, settings)
+    engine = await load_engine(folder, settings)
     if engine.inexact and settings.device != "neuron" and not settings.allow_inexact:
         raise ModelError(
             f"{engine.inexact}. So output could depend on speculation and on load; --allow-inexact serves it"
@@ -43,14 +44,14 @@ async def main(settings: TargetSettings) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] in (["compile"], ["doctor"]):
+    if sys.argv[1:2] in (["compile"], ["doctor"], ["kernels"]):
         run_command(TargetSettings, TARGET)
         sys.exit()
     settings = TargetSettings.load()
     log.configure("target", settings.log_level)
     try:
         if rank():
-            follow(resolve_half(settings.model, TARGET), settings)
+            follow(open_runner(resolve_half(settings.model, TARGET), settings))
         asyncio.run(main(settings))
     except ModelError as error:
         sys.exit(f"setting model: {error}")

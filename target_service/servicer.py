@@ -7,8 +7,8 @@ import grpc
 import structlog
 
 from shared.errors import InvalidFieldError, OutOfOrderError
-from shared.model.engine import Engine
-from shared.model.session import Session
+from shared.model.engine.engine import Engine
+from shared.model.engine.session import Session
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
 from shared.rpc import errors_as_status

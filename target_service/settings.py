@@ -2,7 +2,7 @@
 
 from pydantic import Field, field_validator
 
-from shared.model.engine_settings import EngineSettings, Quant
+from shared.model.settings import EngineSettings, Quant
 
 
 class TargetSettings(EngineSettings):

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 from own_process import read_events
 
-from gateway.decoder import Decoder
-from gateway.draft_client import DraftClient
-from gateway.target_client import TargetClient
+from gateway.clients.draft_client import DraftClient
+from gateway.clients.target_client import TargetClient
+from gateway.rounds.decoder import Decoder
 from scripts.stack import free_port, parser, stack
-from shared.model.pairs import resolve_pair
+from shared.model.checkpoints.pairs import resolve_pair
 
 ROOT = Path(__file__).parent.parent
 
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent.parent
 # one thread, so that there is nothing else to fork.
 os.environ["OMP_NUM_THREADS"] = "1"
 FORKS = get_context("forkserver")
-FORKS.set_forkserver_preload(["shared.model.commands", "shared.rpc", "prometheus_client"])
+FORKS.set_forkserver_preload(["shared.model.commands.run_command", "shared.rpc", "prometheus_client"])
 
 
 @dataclass

@@ -6,9 +6,9 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from gateway.adaptive_k import AdaptiveK, Speculation
-from gateway.draft_session import Proposal
-from shared.model.gathering import Gathering
+from gateway.clients.proposal import Proposal
+from gateway.speculation.adaptive_k import AdaptiveK, Speculation
+from shared.model.engine.gathering import Gathering
 from shared.pb import specdec_pb2 as pb
 
 Cost = Callable[[int], float]  # seconds of a pass by its rows

@@ -11,9 +11,16 @@ import sys
 import torch
 from torch import nn
 
-from shared.model.exactness import COUNTS, HEAD_COUNTS, REFERENCE_ROWS, agreeing_counts, cancelling_rows, some_outputs
-from shared.model.kernels import Kernel, kernels
-from shared.model.row_counts import RowCounts
+from shared.model.devices.cpu.exactness.agreement import (
+    COUNTS,
+    HEAD_COUNTS,
+    REFERENCE_ROWS,
+    agreeing_counts,
+    cancelling_rows,
+    some_outputs,
+)
+from shared.model.devices.cpu.kernels.kernels import Kernel, kernels
+from shared.model.devices.cpu.kernels.row_counts import RowCounts
 
 HEAD = 100_000  # outputs: more have output layers alone
 

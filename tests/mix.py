@@ -10,13 +10,12 @@ from typing import Any
 
 import torch
 
-from shared.model.engine_meter import EngineMeter
-from shared.model.engine_settings import EngineSettings
-from shared.model.runner import Runner
-from shared.model.sampler import Sampler, draw
-from shared.model.scheduler import Scheduler
-from shared.model.slots import Slots
-from shared.model.step import Segment
+from shared.model.engine.metrics import EngineMeter
+from shared.model.engine.scheduler import Scheduler
+from shared.model.engine.slots import Slots
+from shared.model.runner import Runner, Segment
+from shared.model.sampling.sampler import Sampler, draw
+from shared.model.settings import EngineSettings
 from shared.sampling_params import SamplingParams
 
 SIZES = {"num_slots": 3, "max_length": 128, "max_draft_tokens": 4, "prefill_rows": 16, "smallest_bucket": 64}

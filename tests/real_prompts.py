@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pairwise import Length
 
-from gateway.schemas import Message
-from gateway.tokenizer import ChatTokenizer
+from gateway.requests.chat import Message
+from gateway.text.tokenizer import ChatTokenizer
 
 FILE = Path(__file__).with_name("real_prompts.jsonl")
 

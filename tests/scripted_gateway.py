@@ -17,10 +17,11 @@ import tiny_tokenizer
 import uvicorn
 
 from gateway.app import create_app
-from gateway.decoder import Decoder, FinishReason, Round
-from gateway.round_time import RoundTime
+from gateway.rounds.decoder import Decoder
+from gateway.rounds.round import FinishReason, Round
+from gateway.rounds.round_time import RoundTime
 from gateway.settings import GatewaySettings
-from gateway.tokenizer import ChatTokenizer
+from gateway.text.tokenizer import ChatTokenizer
 from shared.pb import specdec_pb2 as pb
 from shared.sampling_params import SamplingParams
 

@@ -3,13 +3,13 @@
 import pytest
 from fleet import Cost, Fleet
 
-from gateway.acceptance_estimate import AcceptanceEstimate
-from gateway.adaptive_k import AdaptiveK, Speculation
-from gateway.draft_session import Proposal
-from gateway.measured import PassCosts
-from gateway.probe import Probe
+from gateway.clients.proposal import Proposal
+from gateway.speculation.acceptance_estimate import AcceptanceEstimate
+from gateway.speculation.adaptive_k import AdaptiveK, Speculation
+from gateway.speculation.pass_costs import PassCosts
+from gateway.speculation.probe import Probe
 from shared.cost_model import CostModel
-from shared.model.device import Profile
+from shared.model.profile import Profile
 from shared.pb import specdec_pb2 as pb
 
 SECONDS_WARM, SECONDS = 4.0, 12.0

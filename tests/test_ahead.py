@@ -12,12 +12,13 @@ from conftest import StartService, decoder
 from test_lossless import CASES, run_all
 from test_simulated import write_profile
 
-from shared.model.engine_meter import EngineMeter
-from shared.model.model_runner import ModelRunner
-from shared.model.outcomes import Outcome
-from shared.model.sampler import Sampler
-from shared.model.scheduler import Scheduler, _Job
-from shared.model.session import Session
+from shared.model.devices.cpu.cpu_runner import ModelRunner
+from shared.model.engine.job import Job
+from shared.model.engine.metrics import EngineMeter
+from shared.model.engine.outcomes import Outcome
+from shared.model.engine.scheduler import Scheduler
+from shared.model.engine.session import Session
+from shared.model.sampling.sampler import Sampler
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
 from shared.sampling_params import SamplingParams
@@ -96,7 +97,7 @@ def test_work_ahead_waits_while_anybody_waits() -> None:
         return Session(0, 100, Sampler(SamplingParams()), list(range(50)), cached)
 
     deliver = list[Outcome | Exception | None]().append
-    jobs = [_Job(session(49), (), 1, deliver, ahead=True), _Job(session(49), (), 1, deliver), _Job(session(0))]
+    jobs = [Job(session(49), (), 1, deliver, ahead=True), Job(session(49), (), 1, deliver), Job(session(0))]
     for one in jobs:
         scheduler._jobs[one.session] = one
     assert [planned for planned, _ in scheduler._plan()] == jobs[1:]

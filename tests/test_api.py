@@ -11,9 +11,9 @@ import pytest
 import scripted_gateway
 from scripted_gateway import CHAT, CONTEXT, MODEL, ROUND_TIME, TEXT, Gateway, events
 
-from gateway.decoder import Round
+from gateway.generation.seeds import choice_seed
+from gateway.rounds.round import Round
 from shared.sampling_params import SamplingParams
-from shared.seeds import choice_seed
 
 # Assigned, for pytest looks for fixtures among a module's names.
 tiny = scripted_gateway.tiny

@@ -13,10 +13,10 @@ import structlog
 from scripted_gateway import CHAT, CONTEXT, MODEL, ROUND_TIME, Gateway, error_of, events
 from starlette.types import Message
 
-from gateway.decoder import Round
-from gateway.no_op_fields import NoOpFields, NoOpResponsesFields
-from gateway.sse import EventStream
-from gateway.target_client import TargetUnavailableError
+from gateway.clients.target_client import TargetUnavailableError
+from gateway.requests.no_op_fields import NoOpFields, NoOpResponsesFields
+from gateway.rounds.round import Round
+from gateway.web.sse import EventStream
 from shared.errors import DrainingError, InvalidFieldError, NoFreeSlotError
 
 # Assigned, for pytest looks for fixtures among a module's names.

@@ -17,9 +17,9 @@ from scripted_gateway import MODEL, TEXT, Gateway, events
 from tokenizers import Tokenizer, decoders, models
 from toy_gateway import post
 
-from gateway.decoder import Round
-from gateway.token_bytes import TokenBytes
-from gateway.tokenizer import ChatTokenizer
+from gateway.rounds.round import Round
+from gateway.text.token_bytes import TokenBytes
+from gateway.text.tokenizer import ChatTokenizer
 from shared.pb import specdec_pb2 as pb
 from shared.sampling_params import SamplingParams
 

@@ -12,8 +12,8 @@ import test_rounds
 from pydantic import BaseModel
 from test_surface import CASES, CHAT, COMPLETIONS, NAMES, RESPONSES, SCHEMAS
 
-from gateway.no_op_fields import NoOpFields, NoOpResponsesFields
-from gateway.sampling_fields import Speculative
+from gateway.requests.no_op_fields import NoOpFields, NoOpResponsesFields
+from gateway.requests.sampling_fields import Speculative
 
 PAGE = Path(__file__).parent.parent / "docs" / "api.md"
 BEGIN, END = "<!-- made by tests/test_api_table.py -->\n", "<!-- to here -->\n"

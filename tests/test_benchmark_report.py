@@ -25,7 +25,7 @@ from benchmarks.report import Report, shown
 from benchmarks.section import Section
 from benchmarks.spread import Spread, percentile
 from benchmarks.tuning import Tuning
-from gateway.acceptance import Acceptance
+from gateway.generation.acceptance_counts import Acceptance
 
 PARTS = ("draft", "wire", "queue", "verify", "sample", "emit")
 Answer = Callable[[dict[str, Any]], str]

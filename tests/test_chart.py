@@ -13,10 +13,10 @@ from prometheus_client import generate_latest
 from pydantic import BaseModel
 
 from draft_service.settings import DraftSettings
-from gateway.meter import Meter
+from gateway.generation.metrics import Meter
 from gateway.settings import GatewaySettings
-from shared.model.engine_meter import EngineMeter
-from shared.model.slots import Slots
+from shared.model.engine.metrics import EngineMeter
+from shared.model.engine.slots import Slots
 from shared.settings import Settings
 from shared.version import VERSION
 from target_service.settings import TargetSettings

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 from mix import trial_settings
 
-from shared.model.engine import Engine
-from shared.model.model_runner import ModelRunner
-from shared.model.rows import Rows
-from shared.model.step import Segment
+from shared.model.devices.cpu.cpu_runner import ModelRunner
+from shared.model.loading.load_engine import load_engine
+from shared.model.runner import Rows, Segment
 from shared.sampling_params import SamplingParams
 
 
@@ -30,7 +29,7 @@ async def test_all_passes_are_in_one_thread(toy: tuple[Path, Path], monkeypatch:
 
     monkeypatch.setattr(ModelRunner, "extend", extended)
     monkeypatch.setattr(ModelRunner, "__init__", made)
-    engine = await Engine.load(toy[0], trial_settings(toy[0], device="cpu"))
+    engine = await load_engine(toy[0], trial_settings(toy[0], device="cpu"))
     counts = [len(threads)]
     await engine.measure()
     counts.append(len(threads))

@@ -9,19 +9,19 @@ from torch import nn
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
-from shared.model import attention, exactness
-from shared.model.exactness import COUNTS, agreeing_counts, cancelling_rows, inexact_attention, inexact_pass
-from shared.model.kernel_linear import KernelLinear
-from shared.model.kernels import Kernel
-from shared.model.loader import load_runner
-from shared.model.proof import prove
-from shared.model.rotary_table import RotaryTable
-from shared.model.row_counts import ANY_COUNT, RowCounts
-from shared.model.row_groups import RowGroups, group_sizes
-from shared.model.rows import Rows
-from shared.model.runner import Runner
-from shared.model.step import Segment
-from shared.model.torch_linear import TorchLinear
+from shared.model.devices.cpu import attention
+from shared.model.devices.cpu.exactness import agreement as exactness
+from shared.model.devices.cpu.exactness.agreement import COUNTS, agreeing_counts, cancelling_rows, inexact_attention
+from shared.model.devices.cpu.exactness.proof import prove
+from shared.model.devices.cpu.kernels.kernel_linear import KernelLinear
+from shared.model.devices.cpu.kernels.kernels import Kernel
+from shared.model.devices.cpu.kernels.row_counts import ANY_COUNT, RowCounts
+from shared.model.devices.cpu.kernels.torch_linear import TorchLinear
+from shared.model.devices.cpu.rotary_table import RotaryTable
+from shared.model.devices.cpu.row_groups import RowGroups, group_sizes
+from shared.model.loading.load_runner import load_runner
+from shared.model.loading.probes import inexact_pass
+from shared.model.runner import Rows, Runner, Segment
 
 
 def nudged(y: torch.Tensor) -> torch.Tensor:
@@ -100,7 +100,7 @@ def test_the_next_kernel_is_taken(toy: tuple[Path, Path]) -> None:
 @pytest.mark.usefixtures("no_cache")
 def test_blocks_keep_the_bits_of_a_planted_layer(toy: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """With a layer that is inexact above 16 rows, a pass of 100 gives what passes of one give."""
-    monkeypatch.setattr("shared.model.loader.kernel_order", lambda *_: [planted(InexactAbove16)])
+    monkeypatch.setattr("shared.model.loading.load_runner.kernel_order", lambda *_: [planted(InexactAbove16)])
     runner = load_runner(toy[0], "float32", 2, 256)
     tokens = [7 * i % 400 for i in range(100)]
     [together] = runner.extend([Segment(0, 0, tokens, 100)])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import StartService, decoder, service
 
-from gateway.decoder import Round
+from gateway.rounds.round import Round
 from shared.sampling_params import SamplingParams
 
 PROMPT = list(range(40, 90))

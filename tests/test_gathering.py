@@ -1,6 +1,6 @@
 """When a pass waits for others."""
 
-from shared.model.gathering import Gathering
+from shared.model.engine.gathering import Gathering
 
 
 def gathering(absences: list[float], shortest_pass: float) -> Gathering:

@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from gateway.tokenizer import ChatTokenizer
+from gateway.text.tokenizer import ChatTokenizer
 from shared.errors import ModelError
-from shared.model.gguf_folder import convert_gguf
-from shared.model.pairs import DRAFT, resolve_model
+from shared.model.checkpoints.gguf_folder import convert_gguf
+from shared.model.checkpoints.pairs import DRAFT, resolve_model
 
 GGUF_LAYER = {  # the layer's tensors under the names that llama.cpp gives them
     "attn_q": "self_attn.q_proj",

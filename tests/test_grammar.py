@@ -21,15 +21,18 @@ from pydantic import BaseModel, Field
 from random_schemas import random_schema
 from transformers import PreTrainedTokenizerFast
 
-from gateway.decoder import Decoder, Round
-from gateway.reply_format import HERMES, LLAMA, ReplyFormat, ReplyParser
-from gateway.target_client import TargetClient
-from gateway.token_bytes import TokenBytes
-from gateway.tokenizer import ChatTokenizer
-from gateway.tool_fields import Function
+from gateway.clients.target_client import TargetClient
+from gateway.parsing.reply_format import ReplyFormat
+from gateway.parsing.reply_parser import ReplyParser
+from gateway.parsing.tool_format import HERMES, LLAMA
+from gateway.requests.tool_fields import Function
+from gateway.rounds.decoder import Decoder
+from gateway.rounds.round import Round
+from gateway.text.token_bytes import TokenBytes
+from gateway.text.tokenizer import ChatTokenizer
 from shared.errors import InvalidFieldError
-from shared.model.grammar import GrammarMask, Grammars
-from shared.model.toy_pair import TOKENIZER_SIZE
+from shared.model.checkpoints.toy_pair import TOKENIZER_SIZE
+from shared.model.sampling.grammar import GrammarMask, Grammars
 from shared.pb import specdec_pb2 as pb
 from shared.sampling_params import Grammar, SamplingParams
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from shared.model import half_linear
-from shared.model.half_linear import HalfLinear
+from shared.model.devices.cpu.kernels import half_linear
+from shared.model.devices.cpu.kernels.half_linear import HalfLinear
 
 
 @pytest.mark.skipif("fbgemm" not in torch.backends.quantized.supported_engines, reason="FBGEMM is for x86")

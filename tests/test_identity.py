@@ -9,10 +9,10 @@ import pytest
 import scripted_gateway
 from scripted_gateway import MODEL, ROUND_TIME, Gateway, ScriptedDecoder, events, serve
 
-from gateway.decoder import Round
-from gateway.identity import joint_fingerprint, system_fingerprint
-from gateway.model_routes import INEXACT
-from gateway.tokenizer import ChatTokenizer
+from gateway.clients.identity import joint_fingerprint, system_fingerprint
+from gateway.rounds.round import Round
+from gateway.text.tokenizer import ChatTokenizer
+from gateway.web.model_routes import INEXACT
 from shared.pb import specdec_pb2 as pb
 
 # Assigned, for pytest looks for fixtures among a module's names.

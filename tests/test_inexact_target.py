@@ -12,9 +12,10 @@ from conftest import StartService, decoder, service
 from test_lossless import CASES, run_all
 from toy_gateway import serve
 
-from gateway.tokenizer import ChatTokenizer
-from shared.model import engine, proof
-from shared.model.kernel_linear import KernelLinear
+from gateway.text.tokenizer import ChatTokenizer
+from shared.model.devices.cpu.exactness import proof
+from shared.model.devices.cpu.kernels.kernel_linear import KernelLinear
+from shared.model.loading import load_engine
 
 
 def never_exact() -> None:
@@ -33,7 +34,7 @@ def hidden() -> None:
         return torch.nextafter(y, torch.full_like(y, torch.inf)) if x.shape[-2] > 16 else y
 
     patch.object(KernelLinear, "forward", inexact).start()
-    patch.object(engine, "inexact_pass", lambda *_: ("", torch.zeros(1))).start()
+    patch.object(load_engine, "inexact_pass", lambda *_: ("", torch.zeros(1))).start()
 
 
 async def test_what_no_proof_sees_the_tests_see(toy: tuple[Path, Path], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.model.processor import flags
+from shared.model.devices.cpu.kernels.processor import flags
 
 ROOT = Path(__file__).parent.parent
 ISAS = {  # what limits oneDNN, what limits torch, and the flag of Linux that the processor needs

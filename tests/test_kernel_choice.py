@@ -10,10 +10,10 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from shared.errors import ModelError
-from shared.model import kernel_choice
-from shared.model.kernel_choice import GAIN, kernel_order
-from shared.model.kernel_trial import Trial, try_kernels
-from shared.model.kernels import kernels
+from shared.model.devices.cpu.exactness import kernel_choice
+from shared.model.devices.cpu.exactness.kernel_choice import GAIN, kernel_order
+from shared.model.devices.cpu.exactness.kernel_trial import Trial, try_kernels
+from shared.model.devices.cpu.kernels.kernels import kernels
 
 PREFERRED, *OTHERS, LAST = [kernel.name for kernel in kernels(torch.bfloat16) if not kernel.isa]
 

@@ -13,7 +13,8 @@ from adversary import Adversary, serve
 from conftest import StartService, decoder
 from reference import Reference
 
-from gateway.decoder import Decoder, Round
+from gateway.rounds.decoder import Decoder
+from gateway.rounds.round import Round
 from shared.sampling_params import SamplingParams
 
 MAX_TOKENS = 24

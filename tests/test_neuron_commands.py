@@ -12,12 +12,12 @@ from mix import trial_settings
 from transformers import AutoConfig
 
 from shared.errors import ModelError
-from shared.model import neuron_machine
-from shared.model.compile_graphs import compile_graphs
-from shared.model.doctor import doctor_findings
-from shared.model.footprint import Footprint
-from shared.model.graphs import GraphSizes
-from shared.model.pairs import TARGET
+from shared.model.checkpoints.pairs import TARGET
+from shared.model.commands.compile_graphs import compile_graphs
+from shared.model.commands.doctor import doctor_findings
+from shared.model.commands.footprint import Footprint
+from shared.model.devices.neuron import neuron_machine
+from shared.model.devices.static.graphs import GraphSizes
 
 
 def test_compile(toy: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,7 +68,7 @@ def test_doctor_of_a_trn2(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, toy: 
     many = trial_settings(toy[0], num_slots=1024, max_length=2048, max_draft_tokens=31)
     (memory,) = [f for f in doctor_findings(many, TARGET) if f.what == "memory, GB"]
     assert memory.advice == ""
-    monkeypatch.setattr("shared.model.doctor.TRN2_CORE_GB", 1)
+    monkeypatch.setattr("shared.model.commands.doctor.TRN2_CORE_GB", 1)
     (memory,) = [f for f in doctor_findings(many, TARGET) if f.what == "memory, GB"]
     assert "more than the 1 GB of a logical core: fewer slots" in memory.advice
 

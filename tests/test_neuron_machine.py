@@ -9,11 +9,11 @@ import pytest
 from conftest import ROOT
 
 from shared.errors import ModelError
-from shared.model import neuron_machine
-from shared.model.device import open_runner
-from shared.model.engine_settings import EngineSettings
-from shared.model.neuron import open_neuron, own_cores
-from shared.model.neuron_machine import Package, check_cores, claim_cores, parse_cores
+from shared.model.devices.neuron import neuron_machine
+from shared.model.devices.neuron.neuron_device import open_neuron, own_cores
+from shared.model.devices.neuron.neuron_machine import Package, check_cores, claim_cores, parse_cores
+from shared.model.loading.open_runner import open_runner
+from shared.model.settings import EngineSettings
 
 
 def install(folder: Path, name: str, version: str, summary: str) -> None:
@@ -51,7 +51,7 @@ def test_missing_package_is_named(toy: tuple[Path, Path]) -> None:
     """Without AWS's packages the start ends with what to install."""
     settings = EngineSettings.model_construct(model=str(toy[1]), device="neuron")
     with pytest.raises(ModelError, match=r"torch-neuronx is not installed. pip install"):
-        open_runner(toy[1], settings, "none")
+        open_runner(toy[1], settings)
 
 
 def test_package_without_its_libraries(site: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_rounded_weights_are_refused(toy: tuple[Path, Path]) -> None:
     """The kernels for them are the CPU's."""
     settings = EngineSettings.model_construct(model=str(toy[1]), device="neuron", quant="int8")
     with pytest.raises(ModelError, match="quant int8"):
-        open_runner(toy[1], settings, "int8")
+        open_runner(toy[1], settings.model_copy(update={"quant": "int8"}))
 
 
 @pytest.mark.parametrize("text", ["", "a", "3-1", "0,", "-1"])
@@ -86,7 +86,7 @@ def test_a_core_is_one_process_s(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setattr(neuron_machine, "LOCKS", tmp_path)
     taken = f"""
 from pathlib import Path
-from shared.model import neuron_machine
+from shared.model.devices.neuron import neuron_machine
 neuron_machine.LOCKS = Path({str(tmp_path)!r})
 neuron_machine.claim_cores(neuron_machine.parse_cores("1-3"))
 print("taken", flush=True)

@@ -8,13 +8,12 @@ import torch
 from conftest import StartService, decoder
 
 from shared.errors import ModelError
-from shared.model.engine_settings import Quant
-from shared.model.loader import load_int4_runner, load_runner
-from shared.model.onnx_folder import convert_onnx
-from shared.model.onnx_runner import OnnxRunner
-from shared.model.quant import resolve
-from shared.model.runner import Runner
-from shared.model.step import Segment
+from shared.model.checkpoints.onnx_folder import convert_onnx
+from shared.model.devices.onnx_runner import OnnxRunner
+from shared.model.loading.load_runner import load_int4_runner, load_runner
+from shared.model.loading.open_runner import resolve
+from shared.model.runner import Runner, Segment
+from shared.model.settings import Quant
 from shared.sampling_params import SamplingParams
 
 PROMPT = list(range(40, 100))

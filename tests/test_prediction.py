@@ -7,8 +7,8 @@ import pytest
 import scripted_gateway
 from scripted_gateway import ROUND_TIME, TEXT, Gateway, error_of, events
 
-from gateway.decoder import ProposerName, Round
-from gateway.prediction_usage import num_in_reply
+from gateway.generation.usage import num_in_reply
+from gateway.rounds.round import ProposerName, Round
 
 # Assigned, for pytest looks for fixtures among a module's names.
 tiny = scripted_gateway.tiny

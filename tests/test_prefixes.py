@@ -10,15 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from shared.model.engine_meter import EngineMeter
-from shared.model.loader import load_int4_runner, load_runner
-from shared.model.rows import Rows
-from shared.model.runner import Runner
-from shared.model.sampler import Sampler
-from shared.model.scheduler import DECODE_ROWS, Scheduler
-from shared.model.session import Session, common_prefix
-from shared.model.slots import Slots
-from shared.model.step import Segment
+from shared.model.engine.metrics import EngineMeter
+from shared.model.engine.scheduler import DECODE_ROWS, Scheduler
+from shared.model.engine.session import Session, common_prefix
+from shared.model.engine.slots import Slots
+from shared.model.loading.load_runner import load_int4_runner, load_runner
+from shared.model.runner import Rows, Runner, Segment
+from shared.model.sampling.sampler import Sampler
 from shared.sampling_params import SamplingParams
 
 NUM_SLOTS, MAX_LENGTH, PREFILL_ROWS = 8, 512, 48

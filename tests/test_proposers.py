@@ -13,7 +13,8 @@ import pytest
 from conftest import ROOT, StartService, decoder
 from test_lossless import MAX_TOKENS, STOP, Case, make_cases
 
-from gateway.decoder import Decoder, Round
+from gateway.rounds.decoder import Decoder
+from gateway.rounds.round import Round
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
 

@@ -30,9 +30,9 @@ from pairwise import LENGTHS, LOADS, Run, design, uncovered
 from real_prompts import Prompt, load_prompts
 
 from benchmarks.machine import Machine
-from gateway.decoder import Decoder
-from gateway.tokenizer import ChatTokenizer
-from shared.model.pairs import resolve_pair
+from gateway.rounds.decoder import Decoder
+from gateway.text.tokenizer import ChatTokenizer
+from shared.model.checkpoints.pairs import resolve_pair
 from shared.sampling_params import SamplingParams
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(3600)]

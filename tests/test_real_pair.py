@@ -6,9 +6,9 @@ from time import perf_counter
 import pytest
 from conftest import StartService, decoder
 
-from gateway.schemas import Message
-from gateway.tokenizer import ChatTokenizer
-from shared.model.pairs import resolve_pair
+from gateway.requests.chat import Message
+from gateway.text.tokenizer import ChatTokenizer
+from shared.model.checkpoints.pairs import resolve_pair
 from shared.sampling_params import SamplingParams
 
 QUESTIONS = ["def quicksort(items):", "Write a haiku about the sea.", "class Stack:\n    def __init__(self):"]

@@ -13,7 +13,8 @@ from conftest import Service, decoder, service
 from real_sizes import VOCABULARY, make_pair
 from reference import sample
 
-from gateway.decoder import Decoder, Round
+from gateway.rounds.decoder import Decoder
+from gateway.rounds.round import Round
 from shared.sampling_params import SamplingParams
 
 MAX_TOKENS = 10

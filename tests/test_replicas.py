@@ -21,17 +21,18 @@ from test_overhead import scrape
 from toy_gateway import post, serve
 
 from gateway.__main__ import main
-from gateway.decoder import Decoder, Round
-from gateway.draft_client import DraftClient
-from gateway.model_routes import INEXACT
+from gateway.clients.draft_client import DraftClient
+from gateway.clients.target_client import PAUSES_SECONDS, TargetClient, TargetUnavailableError, VerifyCall
+from gateway.rounds.decoder import Decoder
+from gateway.rounds.round import Round
 from gateway.settings import GatewaySettings
-from gateway.target_client import PAUSES_SECONDS, TargetClient, TargetUnavailableError, VerifyCall
-from gateway.tokenizer import ChatTokenizer
+from gateway.text.tokenizer import ChatTokenizer
+from gateway.web.model_routes import INEXACT
 from scripts.stack import free_port
 from shared.errors import ModelError
-from shared.model.engine import Engine
-from shared.model.toy_pair import make_toy_pair
-from shared.model.weights_hash import weights_hash
+from shared.model.checkpoints.toy_pair import make_toy_pair
+from shared.model.checkpoints.weights_hash import weights_hash
+from shared.model.loading.load_engine import load_engine
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
 from shared.sampling_params import SamplingParams
@@ -74,7 +75,7 @@ async def gateway_of(
 @asynccontextmanager
 async def replica(folder: Path, kernel: str, **told: Any) -> AsyncIterator[str]:
     """Serve the model in this process, as one that says so of itself: the seam for processors that are not here."""
-    engine = await Engine.load(folder, trial_settings(folder, device="cpu"))
+    engine = await load_engine(folder, trial_settings(folder, device="cpu"))
     engine.info.identity.weights, engine.info.identity.kernel = weights_hash(folder), kernel
     for field, value in told.items():
         setattr(engine.info, field, value)

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from gateway.reply_format import HERMES, LLAMA, ReplyFormat, ReplyParser, tool_format
+from gateway.parsing.reply_format import ReplyFormat
+from gateway.parsing.reply_parser import ReplyParser
+from gateway.parsing.tool_format import HERMES, LLAMA, tool_format
 from shared.sampling_params import Grammar
 
 CALL = '{"name": "f", "arguments": {"a": "x } </tool \\" {", "b": [1, {}]}}'

@@ -15,10 +15,11 @@ from pydantic import BaseModel, Field
 from scripted_gateway import ROUND_TIME, ScriptedDecoder
 from test_surface import RESPONSES_TOOLS
 
-from gateway.decoder import Decoder, Round
-from gateway.responses_request import ResponsesRequest
-from gateway.target_client import TargetUnavailableError
-from gateway.tokenizer import ChatTokenizer
+from gateway.clients.target_client import TargetUnavailableError
+from gateway.requests.responses import ResponsesRequest
+from gateway.rounds.decoder import Decoder
+from gateway.rounds.round import Round
+from gateway.text.tokenizer import ChatTokenizer
 
 toy_url = toy_gateway.toy_url  # assigned, for pytest looks for fixtures among a module's names
 

@@ -10,8 +10,8 @@ from scripted_gateway import ROUND_TIME, Gateway, events
 from test_surface import BASE, CHAT, COMPLETIONS, RESPONSES
 from toy_gateway import post
 
-from gateway.decoder import Round
-from gateway.meter import PARTS
+from gateway.rounds.round import Round
+from gateway.rounds.round_time import PARTS
 
 # Assigned, for pytest looks for fixtures among a module's names.
 tiny = scripted_gateway.tiny

@@ -13,11 +13,11 @@ from reference import changed, noise, sample
 from scipy import stats
 
 from shared.errors import NoTokenError
-from shared.model.device_draw import DrawInputs, draw_in_graph
-from shared.model.noise import gumbel
-from shared.model.rows import NO_TOKEN, Rows
-from shared.model.sampler import Sampler, draw
-from shared.model.verifier import verify
+from shared.model.devices.static.draw_in_graph import DrawInputs, draw_in_graph
+from shared.model.engine.verifier import verify
+from shared.model.runner import NO_TOKEN, Rows
+from shared.model.sampling.noise import gumbel
+from shared.model.sampling.sampler import Sampler, draw
 from shared.sampling_params import SamplingParams
 
 

@@ -14,10 +14,11 @@ from adversary import Adversary, serve
 from conftest import StartService, decoder
 from reference import Reference
 
-from gateway.decoder import Decoder, Round
+from gateway.rounds.decoder import Decoder
+from gateway.rounds.round import Round
 from shared.errors import NoTokenError
-from shared.model.sampler import Sampler
-from shared.model.session import Session
+from shared.model.engine.session import Session
+from shared.model.sampling.sampler import Sampler
 from shared.sampling_params import SamplingParams
 
 MAX_TOKENS = 32

@@ -9,11 +9,11 @@ import grpc
 import pytest
 from conftest import StartService, decoder
 
-from gateway.decoder import Round
+from gateway.rounds.round import Round
 from shared.errors import ModelError
-from shared.model.device import PROFILES, Profile, on_device
-from shared.model.rows import Rows
-from shared.model.step import Segment
+from shared.model.devices.simulated import on_device
+from shared.model.profile import PROFILES, Profile
+from shared.model.runner import Rows, Segment
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
 from shared.sampling_params import SamplingParams

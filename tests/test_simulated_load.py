@@ -9,7 +9,7 @@ from adversary import Adversary, serve
 from conftest import StartService, decoder
 from test_simulated import write_profile
 
-from gateway.decoder import Decoder
+from gateway.rounds.decoder import Decoder
 from shared.sampling_params import SamplingParams
 
 STOP = 3

@@ -9,21 +9,21 @@ import torch
 from mix import SIZES, check_ragged_passes, decode_all, trial_settings
 from torch._dynamo.utils import counters
 
-from shared.model.device import open_runner
-from shared.model.device_draw import DrawInputs, draw_in_graph
-from shared.model.graphs import GraphKey
-from shared.model.model_runner import ModelRunner
-from shared.model.noise import row_key
-from shared.model.sampler import draw
-from shared.model.static_runner import StaticRunner
-from shared.model.step import Segment
+from shared.model.devices.cpu.cpu_runner import ModelRunner
+from shared.model.devices.static.draw_in_graph import DrawInputs, draw_in_graph
+from shared.model.devices.static.graphs import GraphKey
+from shared.model.devices.static.static_runner import StaticRunner
+from shared.model.loading.open_runner import open_runner
+from shared.model.runner import Segment
+from shared.model.sampling.noise import row_key
+from shared.model.sampling.sampler import draw
 from shared.sampling_params import SamplingParams
 
 
 @pytest.fixture(scope="module")
 def runner(toy: tuple[Path, Path]) -> StaticRunner:
     """Return the toy target's graphs."""
-    opened = open_runner(toy[1], trial_settings(toy[1]), "none")
+    opened = open_runner(toy[1], trial_settings(toy[1]))
     assert isinstance(opened, StaticRunner)
     return opened
 
@@ -31,7 +31,7 @@ def runner(toy: tuple[Path, Path]) -> StaticRunner:
 @pytest.fixture(scope="module")
 def on_cpu(toy: tuple[Path, Path]) -> ModelRunner:
     """Return the same model as the CPU runs it."""
-    opened = open_runner(toy[1], trial_settings(toy[1], device="cpu"), "none")
+    opened = open_runner(toy[1], trial_settings(toy[1], device="cpu"))
     assert isinstance(opened, ModelRunner)
     return opened
 

@@ -17,9 +17,10 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
 from shared.errors import ModelError
-from shared.model.loader import load_runner
-from shared.model.step import BLOCK_ROWS, Segment
-from shared.model.supported import own_length, served_config
+from shared.model.checkpoints.supported import own_length, served_config
+from shared.model.devices.cpu.step import BLOCK_ROWS
+from shared.model.loading.load_runner import load_runner
+from shared.model.runner import Segment
 
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 HEADS = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 300} | SPECIAL

@@ -9,8 +9,9 @@ from pydantic import BaseModel
 from scripted_gateway import events
 from toy_gateway import post
 
-from gateway.responses_request import ResponsesRequest
-from gateway.schemas import ChatRequest, CompletionRequest
+from gateway.requests.chat import ChatRequest
+from gateway.requests.completion import CompletionRequest
+from gateway.requests.responses import ResponsesRequest
 
 toy_url = toy_gateway.toy_url  # assigned, for pytest looks for fixtures among a module's names
 

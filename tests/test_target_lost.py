@@ -11,8 +11,8 @@ import pytest
 from conftest import StartService, after, decoder, service
 from structlog.testing import capture_logs
 
-from gateway.decoder import Decoder
-from gateway.target_client import PAUSES_SECONDS, TargetClient, TargetUnavailableError
+from gateway.clients.target_client import PAUSES_SECONDS, TargetClient, TargetUnavailableError
+from gateway.rounds.decoder import Decoder
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
 from shared.sampling_params import Grammar, SamplingParams

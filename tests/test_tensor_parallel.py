@@ -15,10 +15,10 @@ from test_target_lost import LOST
 from toy_gateway import post, serve
 from transformers import AutoConfig, GPT2Config
 
-from gateway.decoder import Decoder
-from gateway.tokenizer import ChatTokenizer
+from gateway.rounds.decoder import Decoder
+from gateway.text.tokenizer import ChatTokenizer
 from shared.errors import ModelError
-from shared.model.parts import check_parts
+from shared.model.distributed.parallel_layers import check_parts
 
 CASES = make_cases(20)
 MAX_TOKENS = 32

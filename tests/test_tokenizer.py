@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import tiny_tokenizer
 
-from gateway.schemas import Message
-from gateway.stop_strings import StopStrings
-from gateway.tokenizer import ChatTokenizer
+from gateway.generation.seeds import choice_seed
+from gateway.requests.chat import Message
+from gateway.text.stop_strings import StopStrings
+from gateway.text.tokenizer import ChatTokenizer
 from shared.errors import InvalidFieldError, ModelError
 from shared.fingerprint import fingerprint
-from shared.seeds import choice_seed
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +43,8 @@ def test_torch_is_not_imported(folder: Path) -> None:
     """Claim: the whole gateway, a loaded tokenizer and a rendered chat need no torch, though it is installed here."""
     script = (
         "import sys, gateway.app\n"
-        "from gateway.tokenizer import ChatTokenizer\n"
-        "from gateway.schemas import Message\n"
+        "from gateway.text.tokenizer import ChatTokenizer\n"
+        "from gateway.requests.chat import Message\n"
         f"ChatTokenizer.load({str(folder)!r}).encode_chat([Message(role='user', content='hi')])\n"
         "sys.exit('torch' in sys.modules)"
     )

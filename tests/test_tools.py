@@ -14,8 +14,9 @@ from jsonschema import Draft202012Validator
 from scripted_gateway import ROUND_TIME, ScriptedDecoder
 from test_surface import TOOLS
 
-from gateway.decoder import Decoder, Round
-from gateway.tokenizer import ChatTokenizer
+from gateway.rounds.decoder import Decoder
+from gateway.rounds.round import Round
+from gateway.text.tokenizer import ChatTokenizer
 
 toy_url = toy_gateway.toy_url  # assigned, for pytest looks for fixtures among a module's names
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from shared.model.weights_hash import weights_hash
+from shared.model.checkpoints.weights_hash import weights_hash
 
 
 @pytest.fixture(autouse=True)

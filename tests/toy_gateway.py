@@ -14,9 +14,9 @@ import uvicorn
 from conftest import StartService, decoder
 
 from gateway.app import create_app
-from gateway.decoder import Decoder
+from gateway.rounds.decoder import Decoder
 from gateway.settings import GatewaySettings
-from gateway.tokenizer import ChatTokenizer
+from gateway.text.tokenizer import ChatTokenizer
 
 MODEL = "toy"
 

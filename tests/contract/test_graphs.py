@@ -19,13 +19,13 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from shared.model import graphs
-from shared.model.device import open_runner
-from shared.model.device_draw import DrawInputs, draw_in_graph
-from shared.model.graphs import Graphs, GraphSizes
-from shared.model.static_cache import StaticLayer
-from shared.model.static_runner import StaticRunner
-from shared.model.step import Segment
+from shared.model.devices.static import graphs
+from shared.model.devices.static.draw_in_graph import DrawInputs, draw_in_graph
+from shared.model.devices.static.graphs import Graphs, GraphSizes
+from shared.model.devices.static.static_cache import StaticLayer
+from shared.model.devices.static.static_runner import StaticRunner
+from shared.model.loading.open_runner import open_runner
+from shared.model.runner import Segment
 from shared.sampling_params import SamplingParams
 
 pytestmark = pytest.mark.contract
@@ -68,7 +68,7 @@ def save(name: str, folder: Path) -> Path:
 def run_by_xla(folder: Path, **changed: object) -> tuple[StaticRunner, StableHlo]:
     """Open the model with a backend of its own."""
     backend = StableHlo()
-    runner = open_runner(folder, trial_settings(folder, compile_backend=backend, **changed), "none")
+    runner = open_runner(folder, trial_settings(folder, compile_backend=backend, **changed))
     assert isinstance(runner, StaticRunner)
     return runner, backend
 
@@ -98,7 +98,7 @@ async def test_a_mix_of_sessions(tmp_path: Path, name: str) -> None:
     """One static graph each, that mutates keys and values alone, in place; the logits and tokens of the CPU."""
     folder = save(name, tmp_path)
     runner, backend = run_by_xla(folder)
-    on_cpu = open_runner(folder, trial_settings(folder, device="cpu"), "none")
+    on_cpu = open_runner(folder, trial_settings(folder, device="cpu"))
     addresses = addresses_of(runner)
     expected = await decode_all(on_cpu, None)
     for alone in (False, True):
@@ -119,7 +119,7 @@ def test_bfloat16(tmp_path: Path) -> None:
     """What is deployed is bfloat16: it lowers as well, and its logits are the CPU's but for rounding."""
     folder = save("qwen3", tmp_path)
     runner, backend = run_by_xla(folder, dtype="bfloat16", max_length=64)
-    on_cpu = open_runner(folder, trial_settings(folder, device="cpu", dtype="bfloat16"), "none")
+    on_cpu = open_runner(folder, trial_settings(folder, device="cpu", dtype="bfloat16"))
     segment = Segment(1, 0, list(range(40)), 5, SamplingParams(0))
     ours, theirs = (each.extend([segment])[0].logits.float() for each in (runner, on_cpu))
     assert float((ours - theirs).abs().max()) < 0.1 * float(theirs.std())

@@ -1,0 +1,75 @@
+"""The gateway's side of the draft service: whether it is there, and whether it fits."""
+
+import asyncio
+
+import grpc
+import structlog
+
+from gateway.clients.pairing import misfits
+from shared.pb import specdec_pb2 as pb
+from shared.pb import specdec_pb2_grpc as pb_grpc
+from shared.rpc import OPTIONS
+
+log = structlog.get_logger()
+
+DraftCall = grpc.aio.StreamStreamCall[pb.DraftRequest, pb.DraftResponse]
+
+
+class DraftClient:
+    """The draft service, which may come and go."""
+
+    def __init__(self, address: str, target: pb.ModelInfo) -> None:
+        """Prepare to connect to `host:port`; `watch` does."""
+        self._channel = grpc.aio.insecure_channel(address, options=OPTIONS)
+        self._stub = pb_grpc.DraftServiceStub(self._channel)
+        self._target = target
+        self.info: pb.DraftServiceGetModelInfoResponse | None = None
+        """What is served, while it is there and fits."""
+
+    @property
+    def shares_cpu(self) -> bool:
+        """Whether it computes on the target's cores, as far as one can tell: both run on a CPU."""
+        return self.info is not None and self.info.model_info.device == self._target.device == "cpu"
+
+    async def model_info(self, timeout_seconds: float) -> pb.DraftServiceGetModelInfoResponse | None:
+        """Ask what is served; None if it does not answer in time."""
+        try:
+            request = pb.DraftServiceGetModelInfoRequest()
+            return await self._stub.GetModelInfo(request, timeout=timeout_seconds, wait_for_ready=True)
+        except grpc.aio.AioRpcError as error:
+            log.info("draft service does not answer", reason=error.details() or error.code().name)
+            return None
+
+    async def watch(self) -> None:
+        """Keep `info` true, connecting again and again, until cancelled."""
+        while True:
+            state = self._channel.get_state(try_to_connect=True)
+            if state is grpc.ChannelConnectivity.READY:
+                if not self.info:
+                    await self._take_up()
+                if not self.info:
+                    await asyncio.sleep(1)
+                    continue
+            elif state is not grpc.ChannelConnectivity.CONNECTING:  # as it is for a moment when a connection grew old
+                if self.info:
+                    log.warning("draft service lost: decoding plainly")
+                self.info = None
+            await self._channel.wait_for_state_change(state)
+
+    def draft(self) -> DraftCall:
+        """Start a stream."""
+        return self._stub.Draft()
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._channel.close()
+
+    async def _take_up(self) -> None:
+        info = await self.model_info(timeout_seconds=5)
+        if not info:
+            return
+        if problems := misfits(self._target, info):
+            log.error("draft does not fit the target: decoding plainly", problems=problems)
+        else:
+            self.info = info
+            log.info("draft service found: speculating", model=info.model_info.name or None)

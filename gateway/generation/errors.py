@@ -1,0 +1,15 @@
+"""What is wrong with a request as a whole."""
+
+from shared.errors import InvalidFieldError, OutriderError
+
+
+class ContextLengthError(InvalidFieldError):
+    """A prompt, or the reply that it asks for, does not fit the context."""
+
+
+class ModelNotFoundError(OutriderError):
+    """No model of this name is served."""
+
+    def __init__(self, name: str) -> None:
+        """Name the model asked for."""
+        super().__init__(f"model: {name!r} does not exist")

@@ -1,0 +1,182 @@
+"""Makes the choices to decode of a request."""
+
+import secrets
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Literal
+
+from gateway.generation.choice import Choice
+from gateway.generation.errors import ContextLengthError, ModelNotFoundError
+from gateway.generation.seeds import choice_seed
+from gateway.parsing.reply_format import ReplyFormat
+from gateway.requests.chat import ChatRequest
+from gateway.requests.completion import CompletionRequest
+from gateway.requests.generation import GenerationRequest
+from gateway.requests.responses import CHAT_FIELDS, ResponsesRequest
+from gateway.requests.sampling_fields import Speculative
+from gateway.requests.tokenization import TokenizeRequest
+from gateway.requests.tool_fields import NamedTool
+from gateway.rounds.decoder import Decoder
+from gateway.settings import GatewaySettings
+from gateway.text.tokenizer import ChatTokenizer
+from shared.errors import InvalidFieldError
+from shared.sampling_params import Grammar, SamplingParams
+
+COMPLETION_MAX_TOKENS = 16  # OpenAI's default; a chat's default is what is left of the context
+
+
+class Planner:
+    """Knows the model's limits and the settings' defaults. Its methods take CPU time: call them in a thread.
+
+    They raise InvalidFieldError, ContextLengthError and ModelNotFoundError.
+    """
+
+    def __init__(self, decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySettings) -> None:
+        """Plan for this decoder."""
+        self._decoder, self._tokenizer, self._settings = decoder, tokenizer, settings
+
+    def chat(self, request: ChatRequest) -> list[Choice]:
+        """Return the n choices of a chat."""
+        self.check_model(request.model)
+        tokenizer = self._tokenizer
+        prompt = tokenizer.render_chat(request.messages, request.offered, request.chat_template_kwargs)
+        parallel = request.parallel_tool_calls and not isinstance(request.tool_choice, NamedTool)
+        form = ReplyFormat.of(tokenizer.chat_template, prompt, tools=bool(request.offered), parallel=parallel)
+        if request.offered and not form.tools:
+            raise InvalidFieldError("tools", "the model's chat template calls none, or in a way that is not known here")
+        prompts = [tokenizer.encode(prompt, add_special_tokens=False)]
+        choices = self._choices(request, "messages", prompts, default=None)
+        tags = tokenizer.token_bytes.added
+        calls = form.calls(request.called, tags)
+        if not (calls or request.grammar):
+            calls = form.optional_calls(request.callable, tags)
+        if not (calls or request.grammar):
+            form = form.with_bare_calls(request.callable)
+        predicted = request.prediction.text if request.prediction else ""
+        predicted_ids = tokenizer.encode(predicted, add_special_tokens=False)
+        return [replace(_formed(choice, form, calls, tags), predicted_ids=predicted_ids) for choice in choices]
+
+    def response(self, request: ResponsesRequest) -> Choice:
+        """Return the one choice of a response."""
+        try:
+            [choice] = self.chat(request.chat)
+        except InvalidFieldError as error:
+            field = CHAT_FIELDS.get(error.field, error.field)
+            raise type(error)(field, error.problem) from error
+        return replace(choice, grammar_field=CHAT_FIELDS.get(choice.grammar_field, choice.grammar_field))
+
+    def completion(self, request: CompletionRequest) -> list[Choice]:
+        """Return the choices of a completion: n for the first prompt, then n for the next."""
+        self.check_model(request.model)
+        prompts = [prompt if isinstance(prompt, list) else self._tokenizer.encode(prompt) for prompt in request.prompts]
+        return self._choices(request, "prompt", prompts, COMPLETION_MAX_TOKENS, request.prompts if request.echo else ())
+
+    def tokenize(self, request: TokenizeRequest) -> list[int]:
+        """Return the token ids of a text or a chat."""
+        self.check_model(request.model or self._settings.model_name)
+        if request.messages:
+            return self._tokenizer.encode_chat(request.messages)
+        return self._tokenizer.encode(request.prompt or "", add_special_tokens=request.add_special_tokens)
+
+    def check_model(self, name: str) -> None:
+        """Raise ModelNotFoundError unless this is the model."""
+        if name != self._settings.model_name:
+            raise ModelNotFoundError(name)
+
+    def _choices(
+        self,
+        request: GenerationRequest,
+        field: str,
+        prompts: Sequence[list[int]],
+        default: int | None,
+        echoes: Sequence[str | list[int]] = (),
+    ) -> list[Choice]:
+        params = self._params(request)
+        k = self._num_tokens(request.speculative, "model", self._settings.default_k)
+        num_lookup_tokens = self._num_tokens(request.speculative, "lookup", self._settings.default_lookup_tokens)
+        return [
+            Choice(
+                index=prompt_index * request.n + index,
+                prompt_ids=prompt_ids,
+                # By the index among its prompt's own: a prompt's replies do not depend on the prompts beside it.
+                params=replace(params, seed=choice_seed(params.seed, index)),
+                max_tokens=self._max_tokens(request, field, prompt_ids, default),
+                k=k,
+                num_lookup_tokens=num_lookup_tokens,
+                stop_strings=request.stop_strings,
+                include_stop=request.include_stop_str_in_output,
+                grammar_field=request.grammar[0] if request.grammar else "",
+                echo=self._text(echoes[prompt_index]) if echoes else "",
+                first=index == 0,
+            )
+            for prompt_index, prompt_ids in enumerate(prompts)
+            for index in range(request.n)
+        ]
+
+    def _text(self, prompt: str | list[int]) -> str:
+        return prompt if isinstance(prompt, str) else self._tokenizer.decode(prompt)
+
+    def _params(self, request: GenerationRequest) -> SamplingParams:
+        biases = {int(token_id): bias for token_id, bias in request.logit_bias.items()}
+        if biases and max(biases) >= self._decoder.target.vocab_size:
+            raise InvalidFieldError("logit_bias", f"{max(biases)} is no token of the model")
+        ends = frozenset() if request.ignore_eos else self._tokenizer.stop_token_ids
+        return SamplingParams(
+            temperature=request.temperature,
+            top_p=request.top_p,
+            top_k=max(request.top_k, 0),
+            # No more bits than a JavaScript client reads back exactly.
+            seed=request.seed if request.seed is not None else secrets.randbits(53),
+            stop_token_ids=ends.union(request.stop_token_ids),
+            min_p=request.min_p,
+            frequency_penalty=request.frequency_penalty,
+            presence_penalty=request.presence_penalty,
+            repetition_penalty=request.repetition_penalty,
+            logit_bias=biases,
+            min_tokens=request.min_tokens,
+            logprobs=request.wants_logprobs is not None,
+            top_logprobs=request.wants_logprobs or 0,
+            prompt_logprobs=request.wants_logprobs is not None and request.wants_echo,
+            grammar=request.grammar[1] if request.grammar else None,
+        )
+
+    def _num_tokens(self, speculative: Speculative, proposer: str, default: int | Literal["auto"]) -> int | None:
+        """Return how many draft tokens this proposer makes in a round; None is as many as pay."""
+        most, asked = self._decoder.max_draft_tokens, speculative.k
+        if asked is not None and asked > most:
+            raise InvalidFieldError("speculative.k", f"{asked} is more than {most}, the most that the target verifies")
+        if not speculative.enabled or speculative.proposer not in {"auto", proposer}:
+            return 0
+        if asked is not None:
+            return asked
+        return None if default == "auto" else min(default, most)
+
+    def _max_tokens(self, request: GenerationRequest, field: str, prompt_ids: list[int], default: int | None) -> int:
+        target = self._decoder.target
+        if not prompt_ids:
+            raise InvalidFieldError(field, "has no tokens")
+        if min(prompt_ids) < 0 or max(prompt_ids) >= target.vocab_size:
+            raise InvalidFieldError(field, f"a token id is not within 0 to {target.vocab_size - 1}")
+        room = target.max_length - len(prompt_ids)
+        if room <= 0:
+            problem = f"{len(prompt_ids)} tokens leave no room for a reply in the context of {target.max_length}"
+            raise ContextLengthError(field, problem)
+        limit_field, limit = request.limit
+        if limit == 0 and not request.wants_echo:
+            raise InvalidFieldError(limit_field, "is 0, and there is no echo")
+        if limit is not None and request.min_tokens > limit:
+            raise InvalidFieldError("min_tokens", f"{request.min_tokens} is more than {limit_field}, {limit}")
+        if limit is None:
+            return room if default is None else min(default, room)
+        if limit > room:
+            problem = f"{limit}, with a prompt of {len(prompt_ids)} tokens, is above the context of {target.max_length}"
+            raise ContextLengthError(limit_field, problem)
+        return limit
+
+
+def _formed(choice: Choice, form: ReplyFormat, calls: Grammar | None, tags: Collection[str]) -> Choice:
+    """Return the choice as one of a chat; the grammar of its calls goes before what else the reply is to be."""
+    if calls:
+        return replace(choice, form=form, params=replace(choice.params, grammar=calls), grammar_field="tools")
+    grammar = choice.params.grammar and form.thoughtful(choice.params.grammar, tags)
+    return replace(choice, form=form, params=replace(choice.params, grammar=grammar))

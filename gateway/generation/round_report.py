@@ -1,0 +1,37 @@
+"""What a client that asks for it is told of a round."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from gateway.rounds.round import ProposerName, Round
+from gateway.rounds.round_time import PARTS
+
+Source = ProposerName | Literal["recovered", "bonus", "plain"]
+
+
+def sources(round_: Round) -> list[Source | None]:
+    """Return where the tokens of a round came from, and where its last one would, had the sequence not ended before."""
+    own: Source = "bonus" if round_.num_accepted == round_.num_drafted else "recovered"
+    return [*[round_.proposer] * round_.num_accepted, own if round_.num_drafted else "plain"]
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """One round."""
+
+    round_: Round
+    texts: Sequence[str]
+    """What each of its tokens added to the reply."""
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The report, times in milliseconds."""
+        told = zip(self.round_.token_ids, self.texts, sources(self.round_), strict=False)
+        return {
+            "proposer": self.round_.proposer,
+            "num_drafted": self.round_.num_drafted,
+            "num_accepted": self.round_.num_accepted,
+            "tokens": [{"id": token_id, "text": text, "source": source} for token_id, text, source in told],
+            "time_ms": {part: getattr(self.round_.time, part) * 1000 for part in PARTS},
+        }

@@ -1,0 +1,84 @@
+"""What a request used."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from statistics import median
+from typing import Any
+
+from gateway.generation.acceptance_counts import Acceptance
+from gateway.generation.metrics import Meter
+from gateway.rounds.round import Round
+from gateway.rounds.round_time import PARTS, RoundTime
+
+
+@dataclass
+class Usage:
+    """Counts the tokens of all choices of a request, how well speculation did, and where the time went."""
+
+    prompt_tokens: int
+    meter: Meter
+    """Counts the rounds of all requests."""
+    completion_tokens: int = 0
+    acceptance: Acceptance = field(default_factory=Acceptance)
+    by_proposer: defaultdict[str, Acceptance] = field(default_factory=lambda: defaultdict(Acceptance))
+    cached_tokens: int = 0
+    """How many of the prompt's tokens the target had in its cache."""
+    reasoning_tokens: int = 0
+    predicted_tokens: int = 0
+    accepted_prediction_tokens: int = 0
+    times: list[RoundTime] = field(default_factory=list)
+
+    def count(self, round_: Round, completion_tokens: int, reasoning_tokens: int) -> None:
+        """Count a round, of whose tokens so many are in the reply, and so many of them were thought."""
+        self.reasoning_tokens += reasoning_tokens
+        self.completion_tokens += completion_tokens
+        self.acceptance.count(round_.num_drafted, round_.num_accepted)
+        if round_.proposer:
+            self.by_proposer[round_.proposer].count(round_.num_drafted, round_.num_accepted)
+        self.times.append(round_.time)
+        self.meter.count(round_)
+
+    def count_prediction(self, predicted: int, accepted: int) -> None:
+        """Count the tokens of a choice's prediction, of which so many are in the reply."""
+        self.predicted_tokens += predicted
+        self.accepted_prediction_tokens += accepted
+
+    def tokens(self) -> dict[str, Any]:
+        """Return the `usage` of the OpenAI API. Rejected prediction tokens cost nobody: they are in no other sum."""
+        predicted = {
+            "accepted_prediction_tokens": self.accepted_prediction_tokens,
+            "rejected_prediction_tokens": self.predicted_tokens - self.accepted_prediction_tokens,
+        }
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
+            "completion_tokens_details": {"reasoning_tokens": self.reasoning_tokens}
+            | (predicted if self.predicted_tokens else {}),
+        }
+
+    def metrics(self) -> dict[str, Any]:
+        """Return the `metrics`; the medians are over the request's rounds, and null without one."""
+        return {
+            "speculative_decoding": {
+                **self.acceptance.metrics(),
+                "by_proposer": {name: acceptance.metrics() for name, acceptance in self.by_proposer.items()},
+                "round_overhead_p50_ms": self._median_ms("overhead"),
+                "round_p50_ms": {part: self._median_ms(part) for part in PARTS},
+            }
+        }
+
+    def _median_ms(self, part: str) -> float | None:
+        return median(getattr(time, part) for time in self.times) * 1000 if self.times else None
+
+
+def num_in_reply(predicted_ids: Sequence[int], reply_ids: Sequence[int]) -> int:
+    """Return how many tokens of the prediction appear in the reply, in order: OpenAI's accepted prediction tokens.
+
+    By the texts alone: it says what the prediction was worth, whoever proposed what, with speculation on or off. Takes
+    CPU time: call it in a thread.
+    """
+    return sum(block.size for block in SequenceMatcher(None, predicted_ids, reply_ids).get_matching_blocks())

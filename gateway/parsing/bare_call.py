@@ -1,0 +1,52 @@
+"""A call of a tool without its tags, as models too small for their chat template write it."""
+
+import json
+import re
+from collections.abc import Sequence
+
+from gateway.parsing.tool_call import ToolCall
+from gateway.parsing.tool_parsers import Parts, ToolParser
+
+_REPLY = re.compile(r"\s*(?P<fence>```(?:json)?\s)?\s*(?P<call>\{.*\})\s*(?(fence)```\s*)", re.DOTALL)
+_OPENINGS = ("{", "```{", "```json{")
+
+
+class BareCallParser:
+    """Takes a reply that is one call of a known function and nothing else, alone or as a block of Markdown, for a call.
+
+    Qwen2.5-Coder answers so. A reply that begins as such a call waits for its end; any other goes to the next parser.
+    """
+
+    def __init__(self, names: Sequence[str], parser: ToolParser) -> None:
+        """Look for calls of the functions of these names."""
+        self._names, self._next = names, parser
+        self._beginnings = [f'{opening}"name":{json.dumps(name)}' for opening in _OPENINGS for name in names]
+        self._text = ""  # while it may be a call
+        self._is_other = False
+
+    def push(self, text: str, *, last: bool) -> Parts:
+        """Return what the text adds."""
+        if self._is_other:
+            return self._next.push(text, last=last)
+        self._text += text
+        if last and (written := self._call()):
+            call = ToolCall(0)
+            return "", call.push(written) + (call.finish() or [])
+        if not last and self._may_be_call():
+            return "", []
+        self._is_other = True
+        return self._next.push(self._text, last=last)
+
+    def _may_be_call(self) -> bool:
+        dense = "".join(self._text.split())
+        return any(dense.startswith(one) or one.startswith(dense) for one in self._beginnings)
+
+    def _call(self) -> str | None:
+        """Return the call that the text is, if it is one."""
+        reply = _REPLY.fullmatch(self._text)
+        try:
+            call = json.loads(reply["call"]) if reply else {}
+        except ValueError:
+            return None
+        known = call.keys() == {"name", "arguments"} and call["name"] in self._names
+        return reply["call"] if reply and known and isinstance(call["arguments"], dict) else None

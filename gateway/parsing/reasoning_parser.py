@@ -1,0 +1,51 @@
+"""Parts what a model thinks from what it says."""
+
+from gateway.text.stop_strings import StopStrings
+
+THINK, THOUGHT = "<think>", "</think>"
+
+
+class ReasoningParser:
+    """Takes a text that may begin with `<think>`, piece by piece. Space around the tags is dropped."""
+
+    def __init__(self, *, thinking: bool) -> None:
+        """Begin a reply; `thinking` says that the prompt ended with the first tag."""
+        self._text = ""  # while it is not decided whether the reply begins with a tag
+        self._state = "thinking" if thinking else "undecided"
+        self._end = StopStrings([THOUGHT])
+        self._any_reasoning = self._any_answer = False
+        self._space = ""
+        self.num_pieces = 0
+        """How many pieces were thought, as far as is decided, the tags included."""
+
+    def push(self, text: str, *, last: bool) -> tuple[str, str]:
+        """Return the reasoning and the answer that this text adds; `last` says that it ends."""
+        self.num_pieces += self._state != "answering"
+        if self._state == "undecided":
+            text = self._text = self._text + text
+            begun = text.lstrip()
+            if THINK.startswith(begun[: len(THINK)]) and not (last and len(begun) < len(THINK)):
+                if len(begun) < len(THINK):
+                    return "", ""
+                text, self._state = begun[len(THINK) :], "thinking"
+            else:
+                self._state, self._any_answer, self.num_pieces = "answering", True, 0
+        if self._state == "answering":
+            return "", self._answer(text)
+        reasoning = self._end.push(text)
+        if not self._end.found:
+            return self._reasoning(reasoning + (self._end.flush() if last else "")), ""
+        self._state = "answering"
+        return self._reasoning(reasoning), self._answer(self._end.flush())
+
+    def _reasoning(self, text: str) -> str:
+        text = self._space + text if self._any_reasoning else text.lstrip()
+        kept = text.rstrip()
+        self._space = text[len(kept) :]
+        self._any_reasoning |= bool(kept)
+        return kept
+
+    def _answer(self, text: str) -> str:
+        text = text if self._any_answer else text.lstrip()
+        self._any_answer |= bool(text)
+        return text

@@ -1,0 +1,57 @@
+"""Reads a reply's text as content, reasoning and calls."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gateway.parsing.bare_call import BareCallParser
+from gateway.parsing.reasoning_parser import ReasoningParser
+from gateway.parsing.reply_format import ReplyFormat
+from gateway.parsing.tool_call import ToolCallDelta
+from gateway.rounds.round import FinishReason
+
+ReplyFinish = FinishReason | Literal["tool_calls"]
+
+
+@dataclass
+class Parts:
+    """What a piece of text added to a reply."""
+
+    content: str = ""
+    reasoning: str = ""
+    tool_calls: list[ToolCallDelta] = field(default_factory=list)
+
+
+class ReplyParser:
+    """Parts the text of one reply, as it comes."""
+
+    def __init__(self, form: ReplyFormat) -> None:
+        """Begin a reply of this form."""
+        self._form = form
+        self._reasoning = ReasoningParser(thinking=form.thinking) if form.reasoning else None
+        self._tools = form.tools.parser() if form.tools else None
+        if self._tools and form.bare:
+            self._tools = BareCallParser(form.bare, self._tools)
+        self._called = False
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """How many of the texts, one a token, were thought rather than said, their tags included."""
+        return self._reasoning.num_pieces if self._reasoning else 0
+
+    def push(self, *texts: str, last: bool) -> Parts:
+        """Return what these texts add; `last` says that the reply ends with them."""
+        parts = Parts("".join(texts))
+        if self._reasoning and texts:
+            pieces = [
+                self._reasoning.push(text, last=last and number == len(texts)) for number, text in enumerate(texts, 1)
+            ]
+            parts.reasoning, parts.content = ("".join(column) for column in zip(*pieces, strict=True))
+        if self._tools:
+            parts.content, calls = self._tools.push(parts.content, last=last)
+            parts.tool_calls = [call for call in calls if self._form.parallel or call.index == 0]
+            self._called |= bool(calls)
+        return parts
+
+    def finish_reason(self, reason: FinishReason | None) -> ReplyFinish | None:
+        """Return why the reply ended: for a call to be made, if it called."""
+        return "tool_calls" if reason == "stop" and self._called else reason

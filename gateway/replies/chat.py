@@ -1,0 +1,48 @@
+"""The reply to a chat."""
+
+from collections.abc import Sequence
+
+from gateway.generation.choice import Delta, TokenLogprobs
+from gateway.parsing.tool_call import ToolCallDelta
+from gateway.replies.logprobs import chat_logprobs
+from gateway.replies.reply import Answer, Json, Reply
+
+
+class ChatReply(Reply):
+    """The reply to a chat."""
+
+    id_prefix, object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
+
+    def _whole(self, answer: Answer) -> Json:
+        called = {"tool_calls": [_call(call) for call in answer.tool_calls]} if answer.tool_calls else {}
+        content = {"content": answer.content or (None if called else "")}
+        return {
+            "message": {"role": "assistant", "refusal": None, "annotations": []}
+            | content
+            | called
+            | _thought(answer.reasoning)
+        }
+
+    def _first(self) -> Json:
+        return {"delta": {"role": "assistant", "content": ""}}
+
+    def _piece(self, delta: Delta) -> Json:
+        parts = delta.parts
+        content = {"content": parts.content} if parts.content or delta.logprobs else {}
+        calls = {"tool_calls": [{"index": call.index} | _call(call) for call in parts.tool_calls]}
+        return {"delta": _thought(parts.reasoning) | content | (calls if parts.tool_calls else {})}
+
+    def _last(self) -> Json:
+        return {"delta": {}}
+
+    def _logprobs(self, tokens: Sequence[TokenLogprobs]) -> Json:
+        return chat_logprobs(tokens, self._names)
+
+
+def _thought(reasoning: str) -> Json:
+    return {"reasoning_content": reasoning} if reasoning else {}
+
+
+def _call(call: ToolCallDelta) -> Json:
+    begun = {"id": call.id, "type": "function"} if call.id else {}
+    return begun | {"function": ({"name": call.name} if call.name else {}) | {"arguments": call.arguments}}

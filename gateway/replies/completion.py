@@ -1,0 +1,28 @@
+"""The reply to a completion."""
+
+from collections.abc import Sequence
+
+from gateway.generation.choice import Delta, TokenLogprobs
+from gateway.replies.logprobs import completion_logprobs
+from gateway.replies.reply import Answer, Json, Reply
+
+
+class CompletionReply(Reply):
+    """The reply to a completion."""
+
+    id_prefix, object, chunk_object = "cmpl", "text_completion", "text_completion"
+
+    def _whole(self, answer: Answer) -> Json:
+        return {"text": answer.content}
+
+    def _first(self) -> Json:
+        return {"text": ""}
+
+    def _piece(self, delta: Delta) -> Json:
+        return {"text": delta.parts.content}
+
+    def _last(self) -> Json:
+        return {"text": ""}
+
+    def _logprobs(self, tokens: Sequence[TokenLogprobs]) -> Json:
+        return completion_logprobs(tokens, self._names)

@@ -1,0 +1,122 @@
+"""The replies of the OpenAI API: whole bodies, and the chunks of streams."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+from uuid import uuid4
+
+from gateway.clients.identity import joint_fingerprint, system_fingerprint
+from gateway.generation.choice import Delta, TokenLogprobs
+from gateway.generation.round_report import RoundReport
+from gateway.generation.usage import Usage
+from gateway.parsing.reply_parser import ReplyFinish
+from gateway.parsing.tool_call import ToolCallDelta
+from gateway.requests.generation import GenerationRequest
+from gateway.text.token_bytes import TokenBytes
+
+Json = dict[str, Any]
+
+
+@dataclass
+class Answer:
+    """The whole of one choice, as its deltas come in."""
+
+    content: str = ""
+    reasoning: str = ""
+    tool_calls: list[ToolCallDelta] = field(default_factory=list)
+    finish_reason: ReplyFinish | None = None
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    rounds: list[RoundReport] = field(default_factory=list)
+
+    def add(self, delta: Delta) -> None:
+        """Append a delta."""
+        self.content += delta.parts.content
+        self.reasoning += delta.parts.reasoning
+        for call in delta.parts.tool_calls:
+            if call.index == len(self.tool_calls):
+                self.tool_calls.append(call)
+            else:
+                begun = self.tool_calls[call.index]
+                self.tool_calls[call.index] = replace(begun, arguments=begun.arguments + call.arguments)
+        self.finish_reason = delta.finish_reason
+        self.logprobs += delta.logprobs
+        self.rounds.append(delta.report)
+
+
+class Reply(ABC):
+    """One reply: what all its chunks have in common, and the form of its choices."""
+
+    id_prefix: ClassVar[str]
+    object: ClassVar[str]
+    chunk_object: ClassVar[str]
+
+    def __init__(self, request: GenerationRequest, seed: int, names: TokenBytes) -> None:
+        """Begin a reply that is sampled with this seed; `names` has the tokens' bytes."""
+        self._head = {"id": f"{self.id_prefix}-{uuid4().hex}", "created": int(time.time()), "model": request.model}
+        self._fingerprints: dict[int, str] = {}  # of the choices
+        self._seed, self._speculative = seed, request.speculative
+        self._wants_logprobs = request.wants_logprobs is not None
+        self._names = names
+
+    def body(self, answers: Sequence[Answer], usage: Usage) -> Json:
+        """Return the whole reply, of one answer a choice."""
+        choices = [
+            self._whole(answer) | self._rest(index, answer.logprobs, answer.finish_reason) | self._rounds(answer.rounds)
+            for index, answer in enumerate(answers)
+        ]
+        fingerprint = joint_fingerprint(_fingerprint(answer.rounds[0]) for answer in answers)
+        head = self._head | {"system_fingerprint": fingerprint, "object": self.object, "choices": choices}
+        return head | {"seed": self._seed, "usage": usage.tokens()} | self._measured(usage)
+
+    def opening(self, delta: Delta) -> Json:
+        """Return the chunk with which the choice of its first delta begins: it reports the seed."""
+        self._fingerprints[delta.index] = _fingerprint(delta.report)
+        return self._chunk(delta.index, self._first() | self._rest(delta.index)) | {"seed": self._seed}
+
+    def chunks(self, delta: Delta) -> list[Json]:
+        """Return the chunks of a delta: none if it has nothing to tell, and one more to finish the choice."""
+        parts, rounds = delta.parts, self._rounds([delta.report])
+        told = parts.content or parts.reasoning or parts.tool_calls or delta.logprobs or rounds
+        pieces = [self._piece(delta) | self._rest(delta.index, delta.logprobs) | rounds] if told else []
+        if delta.finish_reason:
+            pieces.append(self._last() | self._rest(delta.index, finish_reason=delta.finish_reason))
+        return [self._chunk(delta.index, piece) for piece in pieces]
+
+    def closing(self, usage: Usage) -> Json:
+        """Return the chunk after the choices."""
+        fingerprint = joint_fingerprint(self._fingerprints[index] for index in sorted(self._fingerprints))
+        head = self._head | {"system_fingerprint": fingerprint, "object": self.chunk_object, "choices": []}
+        return head | {"usage": usage.tokens()} | self._measured(usage)
+
+    def _chunk(self, index: int, piece: Json) -> Json:
+        head = self._head | {"system_fingerprint": self._fingerprints[index]}
+        return head | {"object": self.chunk_object, "choices": [piece]}
+
+    def _measured(self, usage: Usage) -> Json:
+        return {"metrics": usage.metrics()} if self._speculative.metrics else {}
+
+    def _rounds(self, rounds: Sequence[RoundReport]) -> Json:
+        return {"rounds": [report.body for report in rounds]} if self._speculative.rounds else {}
+
+    def _rest(
+        self, index: int, logprobs: Sequence[TokenLogprobs] = (), finish_reason: ReplyFinish | None = None
+    ) -> Json:
+        told = self._logprobs(logprobs) if self._wants_logprobs and (logprobs or not finish_reason) else None
+        return {"index": index, "logprobs": told, "finish_reason": finish_reason}
+
+    @abstractmethod
+    def _whole(self, answer: Answer) -> Json: ...
+    @abstractmethod
+    def _first(self) -> Json: ...
+    @abstractmethod
+    def _piece(self, delta: Delta) -> Json: ...
+    @abstractmethod
+    def _last(self) -> Json: ...
+    @abstractmethod
+    def _logprobs(self, tokens: Sequence[TokenLogprobs]) -> Json: ...
+
+
+def _fingerprint(report: RoundReport) -> str:
+    return system_fingerprint(report.round_.identity)

@@ -1,0 +1,158 @@
+"""The reply of OpenAI's Responses API: items, the events in which they come, and the whole."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+from gateway.clients.identity import system_fingerprint
+from gateway.generation.choice import Delta
+from gateway.generation.usage import Usage
+from gateway.parsing.reply_parser import ReplyFinish
+from gateway.parsing.tool_call import ToolCallDelta
+from gateway.replies.logprobs import chat_logprobs
+from gateway.requests.responses import ResponsesRequest
+from gateway.text.token_bytes import TokenBytes
+
+Json = dict[str, Any]
+PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc"}
+
+
+class ResponsesReply:
+    """Takes the deltas of the one choice, and yields the events; when all are taken, `body` is the whole."""
+
+    def __init__(self, request: ResponsesRequest, seed: int, names: TokenBytes, usage: Usage) -> None:
+        """Begin a reply that is sampled with this seed; `names` has the tokens' bytes."""
+        echoed = {"instructions", "max_output_tokens", "metadata", "parallel_tool_calls", "temperature", "tool_choice"}
+        self._request, self._usage, self._names = request, usage, names
+        self._output: list[Json] = []
+        self._rounds: list[Json] = []
+        self._num_events = 0
+        self._response: Json = request.model_dump(include=echoed | {"tools", "top_p", "top_logprobs"}) | {
+            "id": f"resp_{uuid4().hex}",
+            "object": "response",
+            "created_at": int(time.time()),
+            "model": request.model,
+            "status": "in_progress",
+            "error": None,
+            "incomplete_details": None,
+            "output": self._output,
+            "text": {"format": {"type": "text"} | request.text.format.model_dump(by_alias=True, exclude_unset=True)},
+            "previous_response_id": None,
+            "store": False,
+            "truncation": "disabled",
+            "usage": None,
+            "seed": seed,
+            "system_fingerprint": None,
+        }
+
+    @property
+    def body(self) -> Json:
+        """The response as it is by now."""
+        return self._response | {"output": [dict(item) for item in self._output]}
+
+    def opening(self, delta: Delta) -> Iterator[Json]:
+        """Yield the events that come before those of the first delta, which tells who decodes."""
+        self._response["system_fingerprint"] = system_fingerprint(delta.report.round_.identity)
+        for kind in ("response.created", "response.in_progress"):
+            yield self._event(kind, response=self.body)
+
+    def events(self, delta: Delta) -> Iterator[Json]:
+        """Yield the events of a delta, and those of the end after the last one."""
+        parts = delta.parts
+        if self._request.speculative.rounds:
+            self._rounds.append(delta.report.body)
+        if parts.reasoning:
+            yield from self._open("reasoning", {"summary": []})
+            yield from self._write("reasoning_text", parts.reasoning)
+        if parts.content or (delta.logprobs and not parts.reasoning and not parts.tool_calls):
+            yield from self._open("message", {"role": "assistant"})
+            yield from self._write("output_text", parts.content, delta)
+        for call in parts.tool_calls:
+            yield from self._call(call)
+        if delta.finish_reason:
+            yield from self._end(delta.finish_reason)
+
+    def _event(self, kind: str, **fields: Any) -> Json:
+        self._num_events += 1
+        return {"type": kind, "sequence_number": self._num_events - 1} | fields
+
+    def _open(self, kind: str, fields: Json) -> Iterator[Json]:
+        """Begin an item, unless the last one is of this kind and still open."""
+        last = self._output[-1] if self._output else {}
+        if last.get("type") == kind and last["status"] == "in_progress":
+            return
+        yield from self._close("completed")
+        item: Json = {"id": f"{PREFIXES[kind]}_{uuid4().hex}", "type": kind, "status": "in_progress"} | fields
+        if kind != "function_call":
+            item["content"] = []
+        self._output.append(item)
+        yield self._event("response.output_item.added", **self._place(item=False), item=dict(item))
+        if kind == "function_call":
+            return
+        text: Json = {"type": "reasoning_text", "text": ""}
+        if kind == "message":
+            text = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+        item["content"].append(text)
+        yield self._event("response.content_part.added", **self._place(), content_index=0, part=dict(text))
+
+    def _write(self, kind: str, text: str, delta: Delta | None = None) -> Iterator[Json]:
+        part = self._output[-1]["content"][0]
+        part["text"] += text
+        told = {}
+        if delta:
+            told = {"logprobs": chat_logprobs(delta.logprobs, self._names)["content"]}
+            part["logprobs"] = part["logprobs"] + told["logprobs"]
+        yield self._event(f"response.{kind}.delta", **self._place(), content_index=0, delta=text, **told)
+
+    def _call(self, call: ToolCallDelta) -> Iterator[Json]:
+        if call.id:
+            yield from self._close("completed")
+            yield from self._open("function_call", {"call_id": call.id, "name": call.name, "arguments": ""})
+        self._output[-1]["arguments"] += call.arguments
+        if call.arguments:
+            kind = "response.function_call_arguments.delta"
+            yield self._event(kind, **self._place(), delta=call.arguments)
+
+    def _close(self, status: str) -> Iterator[Json]:
+        """End the last item, if it is open."""
+        item = self._output[-1] if self._output else None
+        if not item or item["status"] != "in_progress":
+            return
+        item["status"] = status
+        if item["type"] == "function_call":
+            kind, told = "response.function_call_arguments.done", {"name": item["name"]}
+            yield self._event(kind, **self._place(), arguments=item["arguments"], **told)
+        else:
+            part = item["content"][0]
+            told = {"logprobs": part["logprobs"]} if "logprobs" in part else {}
+            yield self._event(
+                f"response.{part['type']}.done", **self._place(), content_index=0, text=part["text"], **told
+            )
+            yield self._event("response.content_part.done", **self._place(), content_index=0, part=dict(part))
+        yield self._event("response.output_item.done", **self._place(item=False), item=dict(item))
+
+    def _end(self, reason: ReplyFinish) -> Iterator[Json]:
+        status = "incomplete" if reason == "length" else "completed"
+        yield from self._close(status)
+        usage = self._usage
+        self._response |= {
+            "status": status,
+            "incomplete_details": {"reason": "max_output_tokens"} if reason == "length" else None,
+            "usage": {
+                "input_tokens": usage.prompt_tokens,
+                "input_tokens_details": {"cached_tokens": usage.cached_tokens},
+                "output_tokens": usage.completion_tokens,
+                "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+                "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+            },
+        }
+        if self._request.speculative.metrics:
+            self._response["metrics"] = usage.metrics()
+        if self._request.speculative.rounds:
+            self._response["rounds"] = self._rounds
+        yield self._event(f"response.{status}", response=self.body)
+
+    def _place(self, *, item: bool = True) -> Json:
+        place = {"output_index": len(self._output) - 1}
+        return place | ({"item_id": self._output[-1]["id"]} if item else {})

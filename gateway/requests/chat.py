@@ -1,0 +1,83 @@
+"""The requests of the OpenAI API, as far as they are supported, and the `speculative` object that is ours."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from gateway.requests.base import Schema
+from gateway.requests.generation import GenerationRequest
+from gateway.requests.sampling_fields import TopLogprobs
+from gateway.requests.tool_fields import ToolCall, ToolFields
+
+
+class TextPart(Schema):
+    """A part of a message. Text is the only kind."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Message(Schema):
+    """A message of a chat."""
+
+    role: Literal["system", "user", "assistant", "tool", "developer"]
+    tool_calls: list[ToolCall] = Field([])
+    content: str | list[TextPart]
+    name: str | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def calls_need_no_content(cls, data: Any) -> Any:
+        """Take a message that calls tools and says nothing."""
+        silent = isinstance(data, dict) and data.get("tool_calls") and data.get("content") is None
+        return data | {"content": ""} if silent else data
+
+    @property
+    def text(self) -> str:
+        """The content as one string."""
+        return self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
+
+    @property
+    def rendered(self) -> dict[str, Any]:
+        """The message as chat templates take it."""
+        rest = {name: getattr(self, name) for name in ("name", "tool_call_id", "reasoning_content")}
+        message = {"role": self.role, "content": self.text, "tool_calls": [call.rendered for call in self.tool_calls]}
+        return {name: value for name, value in (message | rest).items() if value or name == "content"}
+
+
+class PredictedOutput(Schema):
+    """What the client expects the reply to be, more or less. It makes the reply faster and never other."""
+
+    type: Literal["content"]
+    content: str | list[TextPart]
+
+    @property
+    def text(self) -> str:
+        """The content as one string."""
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+class ChatRequest(GenerationRequest, ToolFields):
+    """The body of POST /v1/chat/completions."""
+
+    messages: Annotated[list[Message], Field(min_length=1)]
+    prediction: PredictedOutput | None = None
+    logprobs: bool = False
+    top_logprobs: TopLogprobs = 0
+    chat_template_kwargs: dict[str, Any] = Field({})
+
+    @field_validator("top_logprobs")
+    @classmethod
+    def top_logprobs_need_logprobs(cls, value: int, info: ValidationInfo) -> int:
+        """Refuse what OpenAI refuses."""
+        if value and not info.data.get("logprobs"):
+            raise PydanticCustomError("unsupported", "needs logprobs to be true")
+        return value
+
+    @property
+    def wants_logprobs(self) -> int | None:
+        """The number of top log-probabilities, if any are wanted."""
+        return self.top_logprobs if self.logprobs else None

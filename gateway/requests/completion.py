@@ -1,0 +1,38 @@
+"""The body of a text completion."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from gateway.requests.generation import GenerationRequest
+from gateway.requests.sampling_fields import TopLogprobs
+
+
+class CompletionRequest(GenerationRequest):
+    """The body of POST /v1/completions."""
+
+    prompt: Annotated[str | list[str] | list[int] | list[list[int]], Field(min_length=1)]
+    echo: bool = False
+    max_tokens: Annotated[int, Field(ge=0)] | None = None
+    logprobs: TopLogprobs | None = None
+
+    @property
+    def wants_echo(self) -> bool:
+        """Whether the reply begins with the prompt."""
+        return self.echo
+
+    @property
+    def wants_logprobs(self) -> int | None:
+        """The number of top log-probabilities, if any are wanted."""
+        return self.logprobs
+
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """The prompts, one or more: each a text or token ids."""
+        match self.prompt:
+            case [int(), *_] as token_ids:
+                return [token_ids]  # type: ignore[list-item]  # the first tells all
+            case list(prompts):
+                return list(prompts)  # type: ignore[arg-type]  # likewise
+            case text:
+                return [text]

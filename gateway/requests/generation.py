@@ -1,0 +1,55 @@
+"""What chats and completions have in common."""
+
+from abc import abstractmethod
+from typing import Annotated
+
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from gateway.requests.base import Schema
+from gateway.requests.grammar_fields import GrammarFields
+from gateway.requests.no_op_fields import NoOpFields
+from gateway.requests.sampling_fields import SamplingFields
+
+
+class StreamOptions(Schema):
+    """How to stream."""
+
+    include_usage: bool = False
+
+
+class GenerationRequest(SamplingFields, GrammarFields, NoOpFields):
+    """What chats and completions have in common."""
+
+    model: str
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    n: Annotated[int, Field(ge=1, le=128)] = 1
+    best_of: int | None = None
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
+
+    @field_validator("best_of")
+    @classmethod
+    def best_of_equals_n(cls, value: int | None, info: ValidationInfo) -> int | None:
+        """Refuse to rank: that needs logprobs."""
+        if value != info.data.get("n"):
+            raise PydanticCustomError("unsupported", "is not supported unless it equals n; leave it out")
+        return value
+
+    @property
+    @abstractmethod
+    def wants_logprobs(self) -> int | None:
+        """Of how many of the likeliest tokens the log-probabilities are wanted, besides the sampled one's; or None."""
+
+    @property
+    def wants_echo(self) -> bool:
+        """Whether the reply begins with the prompt."""
+        return False
+
+    @property
+    def limit(self) -> tuple[str, int | None]:
+        """The name of the field that limits the reply, and its value in tokens."""
+        if self.max_completion_tokens is not None:
+            return "max_completion_tokens", self.max_completion_tokens
+        return "max_tokens", self.max_tokens

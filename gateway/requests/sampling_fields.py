@@ -1,0 +1,50 @@
+"""The fields that shape the samples, which all requests have in common, and the `speculative` object that is ours."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from gateway.requests.base import Schema
+from shared.sampling_params import MAX_TOP_LOGPROBS
+
+StopString = Annotated[str, Field(min_length=1)]
+TokenId = Annotated[str, Field(pattern="^[0-9]{1,9}$")]  # the keys of JSON are strings
+TopLogprobs = Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)]
+
+
+class Speculative(Schema):
+    """How to speculate. None of it changes the tokens of the reply."""
+
+    enabled: bool = True
+    proposer: Literal["auto", "model", "lookup"] = "auto"
+    """`lookup` takes draft tokens from the text and the prediction alone, `model` from the draft model alone."""
+    k: Annotated[int, Field(ge=1)] | None = None
+    metrics: bool = False
+    """Whether to tell how speculation did."""
+    rounds: bool = False
+    """Whether to tell of each round."""
+
+
+class SamplingFields(Schema):
+    """How tokens are sampled."""
+
+    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=-1, lt=2**31)] = 0
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    stop: StopString | Annotated[list[StopString], Field(max_length=16)] = Field([])
+    min_p: float = 0.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] = Field({})
+    min_tokens: int = 0
+    ignore_eos: bool = False
+    stop_token_ids: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field([])
+    include_stop_str_in_output: bool = False
+    speculative: Speculative = Speculative()
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """The stop strings, none to 16."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)

@@ -1,0 +1,118 @@
+"""The fields that offer tools to the model, and the messages in which it calls them."""
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from gateway.requests.base import Schema
+
+FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
+
+
+class Function(Schema):
+    """A function that the model may call."""
+
+    name: FunctionName
+    description: str | None = None
+    parameters: dict[str, Any] = Field({"type": "object", "properties": {}})
+    strict: bool = False
+
+
+class Tool(Schema):
+    """A tool. Functions are the only kind."""
+
+    type: Literal["function"]
+    function: Function
+
+
+class NamedFunction(Schema):
+    """The name of a function."""
+
+    name: str
+
+
+class NamedTool(Schema):
+    """The tool that the model has to call."""
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
+ToolChoice = Literal["none", "auto", "required"] | NamedTool
+
+
+class ToolFields(Schema):
+    """The fields of a request."""
+
+    tools: list[Tool] = Field([])
+    tool_choice: ToolChoice = "auto"
+    parallel_tool_calls: bool = True
+
+    @field_validator("tool_choice")
+    @classmethod
+    def the_choice_is_a_tool(cls, value: ToolChoice, info: ValidationInfo) -> ToolChoice:
+        """Refuse a choice that no tool fits."""
+        names = [tool.function.name for tool in info.data.get("tools", [])]
+        wrong = value.function.name not in names if isinstance(value, NamedTool) else value == "required" and not names
+        if wrong:
+            raise PydanticCustomError("no_such_tool", "asks for a tool that is not among the tools")
+        return value
+
+    @property
+    def called(self) -> list[Function]:
+        """The functions of which one has to be called."""
+        match self.tool_choice:
+            case NamedTool() as tool:
+                return [function for function in self._functions if function.name == tool.function.name]
+            case "required":
+                return self._functions
+        return []
+
+    @property
+    def callable(self) -> list[Function]:
+        """The functions of which any may be called, and none has to be."""
+        return self._functions if self.tool_choice == "auto" else []
+
+    @property
+    def _functions(self) -> list[Function]:
+        return [tool.function for tool in self.tools]
+
+    @property
+    def offered(self) -> list[dict[str, Any]]:
+        """The tools that the model is told of, as chat templates take them."""
+        return [tool.model_dump(exclude_unset=True) for tool in self.tools] if self.tool_choice != "none" else []
+
+
+class CalledFunction(Schema):
+    """What the model called, with which arguments: a JSON object as text."""
+
+    name: str
+    arguments: str
+
+    @field_validator("arguments")
+    @classmethod
+    def arguments_are_an_object(cls, value: str) -> str:
+        """Refuse what chat templates cannot render."""
+        try:
+            arguments = json.loads(value or "{}")
+        except ValueError as error:
+            raise PydanticCustomError("no_json", "is not JSON") from error
+        if not isinstance(arguments, dict):
+            raise PydanticCustomError("no_object", "is not a JSON object")
+        return value
+
+
+class ToolCall(Schema):
+    """A call in a message of the assistant."""
+
+    id: str = ""
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+    @property
+    def rendered(self) -> dict[str, Any]:
+        """The call as chat templates take it."""
+        called = {"name": self.function.name, "arguments": json.loads(self.function.arguments or "{}")}
+        return {"id": self.id, "type": "function", "function": called}

@@ -1,0 +1,105 @@
+"""The round loop: propose, verify, commit, emit."""
+
+from collections.abc import AsyncGenerator, Sequence
+from time import perf_counter
+
+from gateway.clients.draft_client import DraftClient
+from gateway.clients.draft_session import DraftSession
+from gateway.clients.target_client import TargetClient
+from gateway.rounds.round import FinishReason, ProposerName, Round
+from gateway.rounds.round_time import RoundTime
+from gateway.speculation.adaptive_k import AdaptiveK, Speculation
+from shared.pb import specdec_pb2 as pb
+from shared.sampling_params import SamplingParams
+
+PROPOSERS: dict[int, ProposerName] = {
+    pb.PROPOSER_DRAFT_MODEL: "model",
+    pb.PROPOSER_PROMPT_LOOKUP: "lookup",
+    pb.PROPOSER_PREDICTION: "prediction",
+}
+FINISH_REASONS: dict[int, FinishReason] = {pb.FINISH_REASON_STOP: "stop", pb.FINISH_REASON_LENGTH: "length"}
+
+
+class Decoder:
+    """Decodes with a target service, and with a draft service while it is there."""
+
+    def __init__(
+        self,
+        target_client: TargetClient,
+        target: pb.ModelInfo,
+        draft_client: DraftClient,
+        deadline_seconds: float,
+        max_k: int = 12,
+    ) -> None:
+        """Decode with these two; a round waits at most `deadline_seconds` for its draft tokens, by itself max_k."""
+        self.target = target
+        self._target_client, self._draft_client = target_client, draft_client
+        self._deadline_seconds = deadline_seconds
+        max_k = min(max_k, target.max_draft_tokens)
+        self._speculation = Speculation(max_k, target.num_slots, target.pass_costs)
+
+    @property
+    def max_draft_tokens(self) -> int:
+        """The largest k."""
+        return self.target.max_draft_tokens
+
+    @property
+    def num_open(self) -> int:
+        """How many sequences are being decoded."""
+        return self._speculation.costs.open
+
+    @property
+    def num_refused(self) -> int:
+        """How many streams were let go since their replica of the target serves another model."""
+        return self._target_client.num_refused
+
+    async def decode(
+        self,
+        prompt_ids: Sequence[int],
+        params: SamplingParams,
+        max_tokens: int,
+        k: int | None,
+        *,
+        num_lookup_tokens: int | None = 0,
+        predicted_ids: Sequence[int] = (),
+    ) -> AsyncGenerator[Round, None]:
+        """Yield the rounds of one sequence; with no draft tokens this is plain decoding.
+
+        A round has up to `num_lookup_tokens` draft tokens that were found in the sequence itself or in the predicted
+        output, or else up to k of the draft model; None is as many as pay, round by round.
+        Raises InvalidFieldError, NoFreeSlotError, NoTokenError, TargetUnavailableError.
+        """
+        choice = AdaptiveK(
+            self._speculation,
+            k,
+            num_lookup_tokens,
+            predicted=bool(predicted_ids),
+            takes_turns=self._draft_client.shares_cpu,
+        )
+        async with (
+            self._speculation.costs.session(),
+            self._target_client.session(prompt_ids, params, max_tokens) as target,
+            DraftSession.open(self._draft_client, prompt_ids, params, predicted_ids, self._deadline_seconds) as draft,
+        ):
+            left = max_tokens
+            while left:
+                started = perf_counter()
+                proposal = await draft.propose(*choice.next(left, draft.behind))
+                proposed = perf_counter()
+                verified = await target.verify(proposal.token_ids)
+                verifying_seconds = perf_counter() - proposed
+                draft.commit(verified.token_ids)
+                choice.learn(proposal, proposed - started, verified, verifying_seconds)
+                yield Round(
+                    token_ids=list(verified.token_ids),
+                    num_drafted=len(proposal.token_ids),
+                    num_accepted=verified.num_accepted,
+                    finish_reason=FINISH_REASONS.get(verified.finish_reason),
+                    time=RoundTime.of(proposed - started, proposal.timings, verifying_seconds, [verified.timing]),
+                    logprobs=verified.logprobs,
+                    prompt_logprobs=verified.prompt_logprobs,
+                    proposer=PROPOSERS.get(proposal.proposer),
+                    num_cached=verified.num_cached,
+                    identity=target.identity,
+                )
+                left = 0 if verified.finish_reason else left - len(verified.token_ids)

@@ -1,0 +1,35 @@
+"""One round, as it is told."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gateway.rounds.round_time import RoundTime
+from shared.pb import specdec_pb2 as pb
+
+FinishReason = Literal["stop", "length"]
+
+
+ProposerName = Literal["model", "lookup", "prediction"]
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round committed, and what it took."""
+
+    token_ids: list[int]
+    num_drafted: int
+    num_accepted: int
+    finish_reason: FinishReason | None
+    time: RoundTime
+    """From the request for draft tokens to the target's answer."""
+    logprobs: Sequence[pb.TokenLogprobs] = ()
+    """One a token where they were asked for."""
+    prompt_logprobs: Sequence[pb.TokenLogprobs] = ()
+    """In the first round, one for each token of the prompt but the first, where they were asked for."""
+    proposer: ProposerName | None = None
+    """Whose the draft tokens were."""
+    num_cached: int = 0
+    """In the first round, how many tokens of the prompt the target had in its cache."""
+    identity: pb.ModelIdentity = field(default_factory=pb.ModelIdentity)
+    """Who decoded; the same in all rounds of a sequence."""

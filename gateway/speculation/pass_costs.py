@@ -1,0 +1,76 @@
+"""Costs as they are measured."""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from math import log2
+from statistics import median
+
+from shared.interpolation import pass_seconds
+from shared.pb import specdec_pb2 as pb
+
+MEMORY = 8  # measurements
+CLASSES_PER_OCTAVE = 6  # of row counts; those of one class, above 12, are as good as equal
+
+
+class RecentMedian:
+    """The median of the last measurements: what one or the other stall of the machine does not change."""
+
+    def __init__(self, memory: int = MEMORY) -> None:
+        """Remember so many."""
+        self._values: deque[float] = deque(maxlen=memory)
+        self._value: float | None = 0.0  # None until it is worked out anew
+
+    @property
+    def count(self) -> int:
+        """How many measurements it is of."""
+        return len(self._values)
+
+    @property
+    def value(self) -> float:
+        """The median; 0 while nothing was measured."""
+        if self._value is None:
+            self._value = median(self._values)
+        return self._value
+
+    def add(self, value: float) -> None:
+        """Take up a measurement."""
+        self._values.append(value)
+        self._value = None
+
+
+class PassCosts:
+    """What the forward passes of a service take, by their number of rows."""
+
+    def __init__(self, known: Iterable[pb.PassCost] = ()) -> None:
+        """Begin with what the service itself measured."""
+        self._classes: dict[int, tuple[RecentMedian, RecentMedian]] = {}  # rows and seconds
+        self._last: tuple[int, float] | None = None
+        for cost in known:
+            self.add(cost.num_rows, cost.forward_us / 1e6)
+
+    @property
+    def known(self) -> bool:
+        """Whether any pass was measured."""
+        return bool(self._classes)
+
+    def add(self, num_rows: int, seconds: float) -> bool:
+        """Take up a pass, once, though each of its sessions tells of it; return whether it is a new one."""
+        if (num_rows, seconds) == self._last:
+            return False
+        self._last = num_rows, seconds
+        size = round(CLASSES_PER_OCTAVE * log2(num_rows))
+        rows, passes = self._classes.setdefault(size, (RecentMedian(), RecentMedian()))
+        rows.add(num_rows)
+        passes.add(seconds)
+        return True
+
+    def seconds(self, num_rows: Sequence[int], *, from_zero: bool = False) -> list[float]:
+        """Return what passes of so many rows take, as far as those that were measured tell; 0 if none was.
+
+        from_zero: no rows take no time, so that beyond what was measured, passes take as long as they have rows.
+        """
+        if not self._classes:
+            return [0.0] * len(num_rows)
+        measured = sorted((rows.value, passes.value) for rows, passes in self._classes.values())
+        rows, seconds = zip(*([(0, 0.0)] if from_zero else []), *measured, strict=True)
+        return [pass_seconds(rows, seconds, at) for at in num_rows]

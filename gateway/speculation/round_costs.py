@@ -1,0 +1,132 @@
+"""What rounds cost, as all sessions of this gateway measure it together."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from gateway.clients.proposal import LOOKUPS, Proposal
+from gateway.speculation.pass_costs import MEMORY, PassCosts, RecentMedian
+from shared.cost_model import CostModel
+from shared.pb import specdec_pb2 as pb
+
+MOST_DRAFT_ROWS = 2  # of a session in a draft's pass, the bonus token beside the last draft token; more is prefill
+FIRST_DRAFT_SHARE = 1 / 4  # of a target's pass of as many sessions: what a draft token costs while nothing is known
+
+
+class ByLoad(dict[int, RecentMedian]):
+    """A measurement for each load, that goes back as many rounds at any."""
+
+    def __missing__(self, load: int) -> RecentMedian:
+        """Begin a load."""
+        self[load] = RecentMedian(MEMORY << load)
+        return self[load]
+
+
+@dataclass
+class RoundCosts:
+    """Measured costs of passes by their rows, and of what a round takes beside them by how many sessions there are.
+
+    The target's own measurements come first, so that no session has to try what cannot pay.
+    """
+
+    max_sessions: int
+    """How many the target decodes at once; those above wait and cost nothing."""
+    target: PassCosts
+    open: int = 0
+    _draft: PassCosts = field(default_factory=PassCosts)  # by sessions, of which each has the row of a token
+    _catching_up: RecentMedian = field(default_factory=RecentMedian)  # seconds of the draft's passes for each new token
+    _asking: ByLoad = field(default_factory=ByLoad)  # a proposal beside its passes
+    _plain: ByLoad = field(default_factory=ByLoad)  # a verify beside its pass, k = 0
+    _speculative: ByLoad = field(default_factory=ByLoad)  # the same, k > 0
+    _plain_ratio: ByLoad = field(default_factory=ByLoad)  # a round, by what the model says of it
+    _speculative_ratio: ByLoad = field(default_factory=ByLoad)
+    _models: dict[tuple[int, int, bool], CostModel] = field(default_factory=dict)  # since the last pass, of `_model`
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[None]:
+        """Count a session for the length of the block."""
+        self.open += 1
+        try:
+            yield
+        finally:
+            self.open -= 1
+
+    @property
+    def num_sessions(self) -> int:
+        """How many sessions are decoded."""
+        return max(1, min(self.open, self.max_sessions))
+
+    @property
+    def _load(self) -> int:
+        return self.num_sessions.bit_length()  # as good as equal from one power of two to the next
+
+    def add(
+        self, proposal: Proposal, proposing_seconds: float, verified: pb.StepTiming, verifying_seconds: float
+    ) -> None:
+        """Take up a round. Waits for a prefill, or for draft tokens that did not come, say nothing of rounds."""
+        drafting_seconds = 0.0
+        for timing in proposal.timings:
+            drafting_seconds += (timing.forward_us + timing.queue_us) / 1e6
+            if timing.num_passes == 1 and timing.num_rows <= MOST_DRAFT_ROWS * timing.num_sessions:
+                self._draft.add(timing.num_sessions, timing.forward_us / 1e6)
+        if proposal.catches_up and proposal.proposer not in LOOKUPS:
+            if proposal.timings:
+                self._catching_up.add(proposal.timings[0].forward_us / 1e6 / proposal.num_new)
+            elif proposing_seconds > self.catch_up_seconds(proposal.num_new):  # what did not come in time took more yet
+                self._catching_up.add(proposing_seconds / self.num_sessions / proposal.num_new)
+        if proposal.tells_costs:
+            self._asking[self._load].add(proposing_seconds - drafting_seconds)
+        if verified.num_passes == 1:
+            forward_seconds = verified.forward_us / 1e6
+            if self.target.add(verified.num_rows, forward_seconds):
+                self._models.clear()
+            waited = self._speculative if proposal.asked else self._plain
+            waited[self._load].add(verifying_seconds - forward_seconds - verified.queue_us / 1e6)
+
+    def catch_up_seconds(self, num_tokens: int) -> float:
+        """Return for how long the draft is taken up, if every session is so many tokens ahead of it."""
+        if self._catching_up.count:
+            return self.num_sessions * num_tokens * self._catching_up.value
+        return self.num_sessions * self.target.seconds([num_tokens])[0] * FIRST_DRAFT_SHARE
+
+    def compare(self, expected_seconds: float, seconds: float, *, speculative: bool) -> None:
+        """Take up how long a round took, of which the model said something else."""
+        ratio = self._speculative_ratio if speculative else self._plain_ratio
+        ratio[self._load].add(seconds / expected_seconds)
+
+    @property
+    def slip(self) -> float:
+        """By how much more than plain rounds speculative ones take longer than the model says, at least 1.
+
+        The model knows of no waiting for the passes of other sessions, and of no work of the draft for others.
+        """
+        speculative, plain = self._speculative_ratio[self._load], self._plain_ratio[self._load]
+        return max(speculative.value / plain.value, 1.0) if speculative.count and plain.count else 1.0
+
+    def model(self, max_k: int, *, takes_turns: bool = False) -> CostModel:
+        """Return what rounds cost at this load if all sessions take the same k; the target's costs must be known.
+
+        A session that chose its k by what its own rows cost would make the others pay: where rows are what a pass
+        costs, every one of them would gain by drafting, and all together would lose. The sessions of a pass, which all
+        ask when it ends, get the same answer.
+
+        takes_turns: whether the draft has the target's cores, where sessions side by side are expected to save nothing.
+        """
+        known = self.num_sessions, max_k, takes_turns
+        if known not in self._models:
+            self._models[known] = self._model(self.num_sessions, max_k, takes_turns=takes_turns)
+        return self._models[known]
+
+    def _model(self, n: int, max_k: int, *, takes_turns: bool) -> CostModel:
+        load = self._load
+        medians = [waited[load] for waited in (self._plain, self._speculative)]
+        measured = [median.value for median in medians if median.count] or [0.0]
+        plain, speculative = measured[0], measured[-1]  # where one of the two is not known, it is as the other
+        verify_seconds = self.target.seconds([n * (k + 1) for k in range(max_k + 1)])
+        [drafted] = self._draft.seconds([n], from_zero=takes_turns)
+        return CostModel(
+            draft_token_seconds=drafted or verify_seconds[0] * FIRST_DRAFT_SHARE,
+            verify_seconds=verify_seconds,
+            overhead_seconds=plain,
+            proposal_seconds=self._asking[load].value + speculative - plain,
+        )

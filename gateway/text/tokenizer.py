@@ -1,0 +1,121 @@
+"""Text to token ids and back."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import jinja2
+from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
+from transformers import PreTrainedTokenizerFast
+from transformers.utils import cached_file
+
+from gateway.requests.chat import Message
+from gateway.text.token_bytes import TokenBytes
+from shared.errors import InvalidFieldError, ModelError
+from shared.fingerprint import fingerprint
+
+Json = dict[str, Any]
+
+
+class ChatTokenizer:
+    """A model's tokenizer, its chat template and its stop tokens. Safe to use from several threads."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, stop_token_ids: frozenset[int]) -> None:
+        """Wrap a tokenizer; a reply ends at any of the stop tokens."""
+        self.stop_token_ids = stop_token_ids
+        self._chat = tokenizer
+        # The library's own encoder: transformers' wrapper sets its options at each call, which threads must not.
+        self._tokenizer: Tokenizer = tokenizer.backend_tokenizer
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self.token_bytes = TokenBytes(self._tokenizer)
+
+    @classmethod
+    def load(cls, name: str) -> Self:
+        """Load the tokenizer of a model folder or hub id; it must have a `tokenizer.json`. Raises ModelError."""
+        try:
+            # Not AutoTokenizer, which imports torch wherever it is installed.
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(name)
+            path = cached_file(name, "generation_config.json", _raise_exceptions_for_missing_entries=False)
+            eos = json.loads(Path(path).read_text("utf-8")).get("eos_token_id") if path else None
+        except (OSError, ValueError) as error:
+            raise ModelError(f"no tokenizer in {name}: {error}") from error
+        listed = eos if isinstance(eos, list) else [eos]
+        return cls(tokenizer, frozenset({*listed, tokenizer.eos_token_id} - {None}))
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the vocabulary, to compare with a service's."""
+        return fingerprint(self._tokenizer.get_vocab())
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Return the token ids of a text, with the special tokens that the model wants around it."""
+        return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of token ids, special tokens by their names."""
+        return str(self._tokenizer.decode(token_ids, skip_special_tokens=False))
+
+    @property
+    def chat_template(self) -> str:
+        """The template of chats. Raises InvalidFieldError."""
+        try:
+            return str(self._chat.get_chat_template())
+        except ValueError as error:
+            raise InvalidFieldError("messages", f"the model is not made for chats: {error}") from error
+
+    def render_chat(self, messages: Sequence[Message], tools: Sequence[Json] = (), options: Json | None = None) -> str:
+        """Return the text of a chat, up to where the reply begins; options go to the template.
+
+        Raises InvalidFieldError.
+        """
+        template = self.chat_template
+        # Most templates know only "system", and drop the messages of a role that they do not know.
+        renamed = {} if "developer" in template else {"developer": "system"}
+        chat: list[dict[str, Any]] = [
+            message.rendered | {"role": renamed.get(message.role, message.role)} for message in messages
+        ]
+        try:
+            text = self._chat.apply_chat_template(
+                chat,
+                tools=list(tools) or None,
+                chat_template=template,
+                add_generation_prompt=True,
+                tokenize=False,
+                **(options or {}),
+            )
+        except jinja2.TemplateError as error:
+            raise InvalidFieldError("messages", f"the model's chat template refuses them: {error}") from error
+        return str(text)
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """Return the token ids of a chat, up to where the reply begins. Raises InvalidFieldError."""
+        return self.encode(self.render_chat(messages), add_special_tokens=False)
+
+    def detokenizer(self) -> "Detokenizer":
+        """Begin the text of a reply."""
+        return Detokenizer(self._tokenizer)
+
+
+class Detokenizer:
+    """Turns the token ids of one reply into text as they come. Special tokens have no text."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """Begin a reply."""
+        self._tokenizer = tokenizer
+        self._stream = DecodeStream(skip_special_tokens=True)
+        self._token_ids: list[int] = []
+        self.num_chars = 0
+
+    def push(self, token_id: int) -> str:
+        """Return the text that this token completes; empty in the middle of a character."""
+        self._token_ids.append(token_id)
+        text = self._stream.step(self._tokenizer, token_id) or ""
+        self.num_chars += len(text)
+        return text
+
+    def flush(self) -> str:
+        """Return what the end cut off in the middle of a character, as U+FFFD."""
+        return str(self._tokenizer.decode(self._token_ids, skip_special_tokens=True))[self.num_chars :]

@@ -1,0 +1,92 @@
+"""The errors that cross the gateway's boundary, and the OpenAI error of each."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+
+from gateway.clients.target_client import TargetUnavailableError
+from gateway.generation.errors import ContextLengthError, ModelNotFoundError
+from shared.errors import DrainingError, InvalidFieldError, NoFreeSlotError, NoTokenError
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class ApiError:
+    """An error as OpenAI's clients know it."""
+
+    status: int
+    message: str
+    type: str = "invalid_request_error"
+    param: str | None = None
+    code: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The JSON body."""
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+    @property
+    def response(self) -> JSONResponse:
+        """The HTTP response."""
+        return JSONResponse(self.body, self.status, self.headers)
+
+
+def api_error(error: Exception) -> ApiError:  # noqa: PLR0911  # a table
+    """Return what the client is told. What nobody foresaw is logged, and the client learns nothing of it."""
+    match error:
+        case RequestValidationError():
+            return _invalid_body(error)
+        case ContextLengthError():
+            return ApiError(400, str(error), param=error.field, code="context_length_exceeded")
+        case InvalidFieldError():
+            return ApiError(400, str(error), param=error.field)
+        case ModelNotFoundError():
+            return ApiError(404, str(error), param="model", code="model_not_found")
+        case HTTPException():
+            return ApiError(error.status_code, error.detail, headers=dict(error.headers or {}))
+        case NoFreeSlotError():
+            headers = {"Retry-After": str(math.ceil(error.retry_after_ms / 1000))}
+            return ApiError(429, str(error), "rate_limit_error", code="no_free_slot", headers=headers)
+        case NoTokenError():
+            return ApiError(500, str(error), "internal_error", code="no_token")
+        case DrainingError() | TargetUnavailableError():
+            return ApiError(503, str(error), "service_unavailable")
+        case ClientDisconnect():
+            return ApiError(499, "the client is gone", "client_disconnected")  # nobody reads it
+        case _:
+            log.error("internal error", exc_info=error)
+            return ApiError(500, "internal error; the log has the request id", "internal_error")
+
+
+async def respond(_request: Request, error: Exception) -> JSONResponse:
+    """Answer a request with an error: an exception handler of Starlette's kind."""
+    return api_error(error).response
+
+
+def _invalid_body(error: RequestValidationError) -> ApiError:
+    # Of a union, each alternative has its complaint; the one that came deepest is about what the client meant.
+    problems = [(_path(problem, error.body), problem["msg"]) for problem in error.errors()]
+    path, message = max(problems, key=lambda problem: len(problem[0]))
+    param = ".".join(str(part) for part in path) or None
+    return ApiError(400, f"{param}: {message}" if param else f"The body is not valid: {message}", param=param)
+
+
+def _path(problem: dict[str, Any], body: Any) -> Sequence[str | int]:
+    """Return where in the body the problem is: its location without what pydantic adds, such as a union's tags."""
+    *parents, last = problem["loc"][1:] or [""]
+    missing = problem["type"] == "missing"
+    path: list[str | int] = []
+    for part in parents if missing else [*parents, last]:
+        if (isinstance(body, dict) and part in body) or (isinstance(body, list) and isinstance(part, int)):
+            path.append(part)
+            body = body[part]
+    return [*path, last] if missing and last else path

@@ -1,0 +1,83 @@
+"""Server-sent events, and what happens when the client goes away."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from fastapi.responses import StreamingResponse
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive, Scope, Send
+
+from gateway.web.errors import api_error
+
+T = TypeVar("T")
+
+DONE = "data: [DONE]\n\n"
+
+
+def event(data: dict[str, Any], *, named: bool = False) -> str:
+    """Return one event, of the name that is its `type`, or of none."""
+    name = f"event: {data['type']}\n" if named else ""
+    return f"{name}data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
+
+
+class EventStream(StreamingResponse):
+    """Sends `first`, then `rest`, then `[DONE]` unless events are named. An error in `rest` becomes the last event.
+
+    `rest` is closed whatever happens: the client's going away ends the decoding.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, first: dict[str, Any], rest: AsyncGenerator[dict[str, Any]], *, named: bool = False) -> None:
+        """Continue a generator whose first item was taken while an error could still become an HTTP status."""
+        super().__init__(
+            _events(first, rest, named=named), headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        )
+        self._rest = rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it all, or what the client waits for."""
+        async with aclosing(self._rest):
+            await super().__call__(scope, receive, send)
+
+
+async def _events(first: dict[str, Any], rest: AsyncGenerator[dict[str, Any]], *, named: bool) -> AsyncIterator[str]:
+    yield event(first, named=named)
+    number = first.get("sequence_number", 0)
+    try:
+        async for item in rest:
+            number += 1
+            yield event(item, named=named)
+    except Exception as error:  # noqa: BLE001  # api_error logs what nobody foresaw
+        body = api_error(error).body
+        told = body["error"] | {"type": "error", "sequence_number": number + 1}
+        yield event(told, named=True) if named else event(body)
+    else:
+        if not named:
+            yield DONE
+
+
+async def unless_disconnected(request: Request, work: Awaitable[T]) -> T:
+    """Return what the work returns, or cancel it and raise ClientDisconnect as soon as the client is gone.
+
+    The request's body must have been read.
+    """
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.create_task(_disconnect(request))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientDisconnect
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _disconnect(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

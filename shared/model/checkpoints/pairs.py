@@ -1,0 +1,166 @@
+"""Finds models by name, and brings them into the cache: `python -m shared.model.checkpoints.pairs qwen-coder`.
+
+A name is a local folder, a `.gguf` file, a model or pair known here, or the id of a repository on the hub. What has to
+be made is made once, under OUTRIDER_CACHE (~/.cache/outrider), by one process while the others wait for it.
+"""
+
+# ruff: noqa: PLC0415 - what is found in the cache needs none of the heavy imports
+
+import argparse
+import hashlib
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+
+from shared.errors import ModelError
+from shared.model.checkpoints.download import PUBLISHED, download_gguf
+from shared.model.kept import cache
+
+TARGET, DRAFT = 0, 1
+TOY = "toy"
+PAIRS = {"qwen-coder": ("qwen2.5-coder-1.5b", "qwen2.5-coder-0.5b")}  # target, draft
+FORMATS = {"toy": 1, "gguf": 1, "onnx": 1}
+"""Of what `toy_pair`, `gguf_folder` and `onnx_folder` make. Raise a number when its module makes something else: then all
+is made anew, from the .gguf files that are kept beside it."""
+HUB_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.safetensors"]
+
+
+def resolve_pair(name: str) -> tuple[Path, Path]:
+    """Return the folders of the pair's target and draft, made or downloaded if need be. Raises ModelError."""
+    if name == TOY:
+        folder = _toy()
+        return folder / "target", folder / "draft"
+    if name not in PAIRS:
+        raise ModelError(f"{name}: no such pair; there are {', '.join([TOY, *PAIRS])}")
+    target, draft = PAIRS[name]
+    return resolve_model(target), resolve_model(draft)
+
+
+def resolve_half(name: str, half: int) -> Path:
+    """Return the folder of a model, or of a pair's TARGET or DRAFT if the name is a pair's. Raises ModelError."""
+    if Path(name).is_dir() or name not in {TOY, *PAIRS}:
+        return resolve_model(name)
+    return _toy() / ("target", "draft")[half] if name == TOY else resolve_model(PAIRS[name][half])
+
+
+def resolve_model(name: str) -> Path:
+    """Return the model's folder, made or downloaded if need be. Raises ModelError."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{name}: this folder is no model, it has no config.json")
+        return path
+    if path.suffix == ".gguf":
+        return _of_file(path)
+    if name in PUBLISHED:
+        return _of_published(name)
+    return _of_hub(name)
+
+
+def _place(name: str, kind: str, source: str = "") -> Path:
+    """Return where to make a model of this source: another place in another format."""
+    of_source = f"-{hashlib.sha256(source.encode()).hexdigest()[:8]}" if source else ""
+    return cache("models") / f"{name}{of_source}-v{FORMATS[kind]}"
+
+
+def _toy() -> Path:
+    def make(folder: Path) -> None:
+        from shared.model.checkpoints.toy_pair import make_toy_pair
+
+        make_toy_pair(folder)
+
+    return _made_once(_place("toy", "toy"), make)
+
+
+def _of_file(gguf: Path) -> Path:
+    if not gguf.is_file():
+        raise ModelError(f"{gguf}: no such file")
+    gguf = gguf.resolve()
+    version = f"{gguf} {gguf.stat().st_size} {gguf.stat().st_mtime_ns}"
+
+    def make(folder: Path) -> None:
+        from shared.model.checkpoints.gguf_folder import convert_gguf
+
+        convert_gguf(gguf, folder)
+
+    return _made_once(_place(gguf.stem, "gguf", version), make)
+
+
+def _of_published(name: str) -> Path:
+    gguf = cache("models") / f"{name}.gguf"
+
+    def make(folder: Path) -> None:
+        from shared.model.checkpoints.gguf_folder import convert_gguf
+
+        if not gguf.exists():
+            download_gguf(name, gguf)
+        convert_gguf(gguf, folder)
+
+    return _made_once(_place(name, "gguf"), make)
+
+
+def _of_hub(name: str) -> Path:
+    known = ", ".join([TOY, *PAIRS, *PUBLISHED])
+    problem = f"{name}: no folder, no .gguf file, none of {known}, and as the id of a hub repository"
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=HUB_FILES))
+    except HFValidationError as error:
+        raise ModelError(f"{problem} malformed") from error
+    except (OSError, ValueError, RuntimeError) as error:  # of which httpx's and the hub's own errors are kinds
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{problem} not to be had: {reason}") from error
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{problem} no model: it has no config.json")
+    return folder
+
+
+def int4_folder(model: Path) -> Path:
+    """Return the folder of this model's graph with weights of 4 bits, made if need be. Raises ModelError."""
+    stats = {file.name: file.stat() for file in sorted(model.iterdir())}
+    version = " ".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats.items())
+
+    def make(folder: Path) -> None:
+        from shared.model.checkpoints.onnx_folder import convert_onnx
+
+        convert_onnx(model, folder)
+
+    return _made_once(_place(f"{model.name}-int4", "onnx", f"{model.resolve()} {version}"), make)
+
+
+def _made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Return the folder, which appears only when `make` has filled it."""
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if not folder.is_dir():
+            unfinished = folder.with_name(f".{folder.name}.unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was ended
+            unfinished.mkdir()
+            make(unfinished)
+            unfinished.rename(folder)
+    return folder
+
+
+def main() -> None:
+    """Print the folders of a pair, the target's first, once they are there."""
+    flags = argparse.ArgumentParser(prog="python -m shared.model.checkpoints.pairs", description=main.__doc__)
+    flags.add_argument("pair", nargs="?", default=TOY, help=f"{TOY} (default), {', '.join(PAIRS)}")
+    flags.add_argument("--target", help="a folder, .gguf file or hub id, instead of the pair's target")
+    flags.add_argument("--draft", help="likewise for the draft")
+    args = flags.parse_args()
+    try:
+        for name, half in ((args.target, TARGET), (args.draft, DRAFT)):
+            print(resolve_half(name or args.pair, half))  # noqa: T201 - this is its output
+    except ModelError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""`doctor`: what this machine has for device neuron, what fits, and what to install."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from shared.model.checkpoints.pairs import resolve_half
+from shared.model.checkpoints.supported import own_length, served_config
+from shared.model.commands.footprint import GB, TRN2_CORE_GB, Footprint
+from shared.model.devices.neuron.neuron_device import cache_folder
+from shared.model.devices.neuron.neuron_machine import (
+    INSTALL,
+    PACKAGES,
+    UNSUPPORTED,
+    Package,
+    instance_type,
+    logical_core,
+    num_cores,
+    num_devices,
+)
+from shared.model.devices.static.graphs import GraphSizes
+from shared.model.loading.load_runner import DTYPES
+from shared.model.settings import EngineSettings
+
+DRIVER = Path("/sys/module/neuron/version")
+RUNTIME = Path("/opt/aws/neuron/lib")
+PYTHONS = ((3, 12), (3, 14))
+
+
+class DoctorSettings(EngineSettings):
+    """What the doctor looks at; without a model, the machine alone."""
+
+    model: str = ""
+    """A model to work out the memory of."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    what: str
+    found: str
+    advice: str = ""
+    """What to do about it; empty if nothing has to be done."""
+
+
+def machine_findings() -> Iterator[Finding]:
+    """Look at the machine."""
+    kind = instance_type()
+    refused = "device neuron wants Trn2 or Trn3" if kind.startswith(UNSUPPORTED) or not kind.startswith("trn") else ""
+    yield Finding("instance type", kind or "unknown", refused)
+    no_device = "" if num_devices() else "the driver shows no /dev/neuron*: on Trn2, install aws-neuronx-dkms"
+    yield Finding("devices", str(num_devices()), no_device)
+    yield Finding("logical cores", f"{num_cores()}, of {logical_core()} physical each")
+    yield Finding("cores of this process", os.environ.get("NEURON_RT_VISIBLE_CORES") or "all, or as --cores says")
+    driver = DRIVER.read_text().strip() if DRIVER.exists() else ""
+    yield Finding("driver", driver or "none", "" if driver else "install aws-neuronx-dkms")
+    runtime = bool(list(RUNTIME.glob("libnrt.so*")))
+    yield Finding("runtime", str(RUNTIME) if runtime else "none", "" if runtime else "install aws-neuronx-runtime-lib")
+    tools = shutil.which("neuron-ls") or ""
+    yield Finding("tools", tools or "none", "" if tools else "install aws-neuronx-tools")
+
+
+def package_findings() -> Iterator[Finding]:
+    """Look at Python and the packages of the SDK."""
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    within = PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]
+    yield Finding("Python", python, "" if within else "AWS's packages are for Python 3.12 to 3.14")
+    yield Finding("torch", torch.__version__)
+    for package in map(Package.find, PACKAGES):
+        if package.placeholder:
+            found = f"{package.version}: PyPI's placeholder, an empty package of this name"
+            yield Finding(package.name, found, f"pip uninstall {package.name}; {INSTALL}")
+        else:
+            yield Finding(package.name, package.version or "not installed", "" if package.version else INSTALL)
+
+
+def cache_finding(settings: EngineSettings) -> Finding:
+    """Look at where compiled graphs are kept."""
+    folder = cache_folder(settings.compile_cache)
+    nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    writable = os.access(nearest, os.W_OK)
+    num_files = sum(path.is_file() for path in folder.rglob("*")) if folder.exists() else 0
+    return Finding("compile cache", f"{folder}: {num_files} files", "" if writable else f"{nearest} is not writable")
+
+
+def fit_finding(settings: EngineSettings, half: int) -> Finding:
+    """Work out what the model and its slots take. Raises ModelError."""
+    config = served_config(resolve_half(settings.model, half))
+    sizes = GraphSizes.of(settings, own_length(config, settings.max_length))
+    needs = Footprint.of(config, DTYPES[settings.dtype], sizes)
+    parts = {"weights": needs.weights, "keys and values": needs.cache, "logits": needs.logits}
+    found = ", ".join(f"{name} {size / GB:.2f}" for name, size in parts.items())
+    has = TRN2_CORE_GB * logical_core() / 2
+    fits = needs.total <= has * GB
+    advice = f"more than the {has:g} GB of a logical core: fewer slots, a shorter max-length, or more ranks by torchrun"
+    return Finding("memory, GB", f"{found}: {needs.total / GB:.2f} of {has:g}", "" if fits else advice)
+
+
+def doctor_findings(settings: EngineSettings, half: int) -> list[Finding]:
+    """Look at all of it. Raises ModelError."""
+    findings = [*machine_findings(), *package_findings(), cache_finding(settings)]
+    return [*findings, fit_finding(settings, half)] if settings.model else findings
+
+
+def doctor(settings: EngineSettings, half: int) -> int:
+    """Print the report; return how many findings want something done. Raises ModelError."""
+    findings = doctor_findings(settings, half)
+    table = Table("what", "found", "what to do")
+    for finding in findings:
+        table.add_row(finding.what, finding.found, finding.advice or "-")
+    Console().print(table)
+    return sum(bool(finding.advice) for finding in findings)

@@ -1,0 +1,37 @@
+"""How much of a device's memory a model and its slots take."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers import AutoModelForCausalLM, PretrainedConfig
+
+from shared.model.devices.static.graphs import GraphSizes
+from shared.model.devices.static.static_cache import cache_shape
+from shared.model.distributed.parallel_layers import num_weights
+
+GB = 10**9
+TRN2_CORE_GB = 24  # of a logical core that is two physical ones: a Trainium2 has 96 GB and four of these
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What stays on this rank's device, and the largest result of a pass, in bytes, without what a compiler adds."""
+
+    weights: int
+    cache: int
+    logits: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.cache + self.logits
+
+    @classmethod
+    def of(cls, config: PretrainedConfig, dtype: torch.dtype, sizes: GraphSizes) -> "Footprint":
+        """Work it out from shapes alone."""
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+        text = config.get_text_config()
+        cache = cache_shape(config, sizes.num_slots, sizes.num_positions).numel() * 2 * text.num_hidden_layers
+        logits = sizes.num_slots * sizes.verify_rows * text.vocab_size
+        return cls(num_weights(model) * dtype.itemsize, cache * dtype.itemsize, logits * dtype.itemsize)

@@ -1,0 +1,32 @@
+"""What a service can do besides serving: `python -m target_service compile`, `doctor` and `kernels`."""
+
+import sys
+
+from shared import log
+from shared.errors import ModelError
+from shared.model.checkpoints.pairs import resolve_half
+from shared.model.commands.compile_graphs import compile_graphs
+from shared.model.commands.doctor import DoctorSettings, doctor
+from shared.model.devices.cpu.exactness.kernel_trial import main as try_kernels
+from shared.model.distributed.leader import follow
+from shared.model.distributed.ranks import rank
+from shared.model.loading.open_runner import open_runner
+from shared.model.settings import EngineSettings
+
+
+def run_command(settings: type[EngineSettings], half: int) -> None:
+    """Run the command that the first argument names, with the settings of the others."""
+    command = sys.argv.pop(1)
+    log.configure(command, "WARNING")
+    try:
+        if command == "kernels":
+            try_kernels()
+            return
+        if command == "doctor":
+            sys.exit(0 if rank() else min(1, doctor(DoctorSettings.load(), half)))
+        given = settings.load().model_copy(update={"device": "neuron"})
+        if rank():
+            follow(open_runner(resolve_half(given.model, half), given))
+        compile_graphs(resolve_half(given.model, half), given)
+    except ModelError as error:
+        sys.exit(str(error))

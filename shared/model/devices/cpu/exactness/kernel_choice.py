@@ -1,0 +1,112 @@
+"""Which kernel a model's layers run by, on this processor."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+import structlog
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from shared.errors import ModelError
+from shared.model.devices.cpu.exactness.kernel_trial import Trial
+from shared.model.devices.cpu.exactness.proof import output_layer
+from shared.model.devices.cpu.kernels.kernels import Kernel, kernels, named_kernel
+from shared.model.devices.cpu.kernels.processor import has_amx, processor
+from shared.model.distributed.ranks import num_ranks
+from shared.model.kept import kept
+from shared.model.sources import COMPUTING, sources_digest
+
+log = structlog.get_logger()
+
+GAIN = 1.15  # how much faster another kernel has to be for the preferred one to be left: another one has other bits
+_WORTH_MEASURING = 64 << 20  # weights, in bytes; below, products are not what takes the time
+_LARGEST = 2  # sizes of layers that are tried
+_TRIAL_SECONDS = 120
+
+
+def kernel_order(model: PreTrainedModel, dtype: torch.dtype, setting: str) -> list[Kernel]:
+    """Return the kernels to use for the model's layers, the one to use first of all first; `auto` chooses it.
+
+    The choice is the first one in the order of preference that is usable, unless another one is faster by GAIN. It is
+    measured once, and kept. Nothing may have used oneDNN in this process before. Raises ModelError for a kernel that
+    is not known, or not there.
+    """
+    if setting != "auto":
+        chosen = named_kernel(setting, dtype)
+        chosen.enter()
+        if chosen.problem:
+            raise ModelError(f"kernel {setting}: {chosen.problem}")
+        return [chosen]
+    usable = kernels(dtype)
+    sizes = _sizes(model) if num_ranks() == 1 else []  # ranks could measure, and choose, differently
+    # The last one is for machines that have no other.
+    best = _best(_kept_trials(usable[:-1], sizes, dtype)) if sizes else ""
+    chosen = next(kernel for kernel in usable if kernel.name == best or not (best or kernel.isa or kernel.problem))
+    chosen.enter()
+    # Any other instruction set would have to be entered before, too.
+    return [chosen, *(kernel for kernel in usable if kernel is not chosen and not kernel.isa)]
+
+
+def _best(trials: Sequence[Trial]) -> str:
+    """Return the first usable kernel, or a later one that is faster by GAIN than the one that it displaces.
+
+    Empty if they could not be measured.
+    """
+    best: Trial | None = None
+    for trial in trials:
+        if not trial.problem and (best is None or best.cost > GAIN * trial.cost):
+            best = trial
+    return best.kernel if best else ""
+
+
+def _kept_trials(usable: Sequence[Kernel], sizes: Sequence[tuple[int, int]], dtype: torch.dtype) -> list[Trial]:
+    told = {"processor": processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    key = json.dumps(told | {"sizes": sizes, "dtype": str(dtype), "code": sources_digest(*COMPUTING)})
+
+    def find() -> list[dict[str, Any]] | None:
+        groups = groupby(sorted(usable, key=lambda kernel: kernel.isa), lambda kernel: kernel.isa)
+        trials = [trial for isa, group in groups for trial in _try(isa, group, sizes, dtype)]
+        quiet = bool(trials) and all(math.isfinite(trial.cost) for trial in trials if not trial.problem)
+        log.info("kernels tried" if quiet else "kernels tried, too busy a machine to choose", trials=trials, **told)
+        return [asdict(trial) for trial in trials] if quiet else None
+
+    trials = {trial["kernel"]: Trial(**trial) for trial in kept("kernels", key, find) or []}
+    return [trials[kernel.name] for kernel in usable if kernel.name in trials]
+
+
+def _try(isa: str, group: Iterable[Kernel], sizes: Sequence[tuple[int, int]], dtype: torch.dtype) -> list[Trial]:
+    """Try kernels of one instruction set in a process of their own; nothing if it fails."""
+    if isa and not has_amx():
+        return []
+    names = [kernel.name for kernel in group]
+    threads = torch.get_num_threads()
+    flags = [f"--dtype={str(dtype).removeprefix('torch.')}", f"--threads={threads}"]
+    flags.append("--sizes=" + ",".join(f"{inputs}x{outputs}" for inputs, outputs in sizes))
+    command = [sys.executable, "-m", "shared.model.devices.cpu.exactness.kernel_trial", *flags, *names]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    run = partial(subprocess.run, capture_output=True, text=True, check=True, timeout=_TRIAL_SECONDS)
+    try:
+        done = run(command, env=environment)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        log.warning("kernels could not be tried", kernels=names, reason=str(error), said=str(error.stderr)[-500:])
+        return []
+    return [Trial(**json.loads(line)) for line in done.stdout.splitlines()]
+
+
+def _sizes(model: PreTrainedModel) -> list[tuple[int, int]]:
+    """Return the (inputs, outputs) of the layers that weigh most, but the output layer; none in a small model."""
+    head = output_layer(model)
+    linears = [module for module in model.modules() if isinstance(module, nn.Linear) and module is not head]
+    if sum(linear.weight.nbytes for linear in linears) < _WORTH_MEASURING:
+        return []
+    sizes = {(linear.in_features, linear.out_features) for linear in linears}
+    return sorted(sizes, key=lambda size: (-size[0] * size[1], size))[:_LARGEST]

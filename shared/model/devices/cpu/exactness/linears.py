@@ -1,0 +1,65 @@
+"""Puts a kernel, or rounded weights, in the place of a model's linear layers."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from shared.model.devices.cpu.exactness.proof import Proof, output_layer, size_of
+from shared.model.devices.cpu.kernels.int8_linear import Int8Linear
+from shared.model.devices.cpu.kernels.kernel_linear import KernelLinear
+from shared.model.devices.cpu.kernels.row_counts import ANY_COUNT
+
+
+def repack(model: PreTrainedModel, proof: Proof) -> None:
+    """Have the model's linear layers run by the kernel, in blocks of the proved sizes."""
+    head = output_layer(model)
+
+    def pack(linear: nn.Linear) -> KernelLinear:
+        layer = proof.packed.get(linear) or proof.kernel.pack(linear)
+        layer.counts = proof.of_layers.get(size_of(linear, head), ANY_COUNT)
+        return layer
+
+    _replace(model, pack, proof.kernel.activations)
+
+
+def round_weights(model: PreTrainedModel) -> None:
+    """Round the weights of the model's linear layers to 8 bits: for drafts alone."""
+    _replace(model, Int8Linear, torch.float32)
+
+
+def _replace(model: PreTrainedModel, pack: Callable[[nn.Linear], nn.Module], activations: torch.dtype) -> None:
+    """Replace the linear layers, and give the rest of the model the type of their activations."""
+    places = [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, nn.Linear)
+    ]
+
+    def place(at: tuple[nn.Module, str, nn.Linear]) -> None:
+        parent, name, linear = at
+        setattr(parent, name, pack(linear))
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:  # a layer is packed by one thread, without the GIL
+        list(threads.map(place, places))
+    model.set_input_embeddings(_Embedding(model.get_input_embeddings(), activations))
+    kept = {id(weight) for layer in model.modules() if isinstance(layer, KernelLinear) for weight in layer.parameters()}
+    for name, parameter in model.named_parameters():
+        if "embedding" not in name and id(parameter) not in kept:
+            parameter.data = parameter.data.to(activations)
+
+
+class _Embedding(nn.Module):
+    """Token embeddings that are kept in one type and given in another."""
+
+    def __init__(self, embedding: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.embedding, self._dtype = embedding, dtype
+
+    def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """Look up. token_ids: [..., rows]; returns [..., rows, hidden]."""
+        embedded: torch.Tensor = self.embedding(token_ids)
+        return embedded.to(self._dtype)

@@ -1,0 +1,127 @@
+"""Proves a kernel on the layers of a model."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import structlog
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from shared.model.devices.cpu.exactness.agreement import (
+    COUNTS,
+    HEAD_COUNTS,
+    REFERENCE_ROWS,
+    agreeing_counts,
+    cancelling_rows,
+    inexact_attention,
+    some_outputs,
+)
+from shared.model.devices.cpu.kernels.kernel_linear import KernelLinear
+from shared.model.devices.cpu.kernels.kernels import Kernel
+from shared.model.devices.cpu.kernels.processor import processor
+from shared.model.devices.cpu.kernels.row_counts import ANY_COUNT, RowCounts
+from shared.model.devices.cpu.step import KEY_GRAIN
+from shared.model.kept import kept
+from shared.model.sources import COMPUTING, sources_digest
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How a model's linear layers run, and in blocks of how many rows."""
+
+    kernel: Kernel
+    of_layers: Mapping[str, RowCounts] = field(default_factory=dict)
+    """By size of a layer."""
+    counts: RowCounts = ANY_COUNT
+    """Of the layer that weighs most, which passes are padded for: the others pad for themselves."""
+    head_counts: RowCounts = ANY_COUNT
+    """Of the output layer."""
+    problem: str = ""
+    """Why rows are not exact; empty where they are proved to be."""
+    packed: dict[nn.Linear, KernelLinear] = field(default_factory=dict)
+    """The layers that were tried: one of each size, unless the proof was kept from an earlier start."""
+
+
+def prove(model: PreTrainedModel, order: Sequence[Kernel], num_positions: int) -> Proof:
+    """Return how the first of the kernels that is exact runs the model; if none is, how the last one would.
+
+    Tried on the layers themselves, as they will be packed, once; the result is kept for the next start.
+    """
+    problems = []
+    for kernel in order:
+        proof = _prove(model, kernel, num_positions)
+        if not proof.problem:
+            return proof
+        problems.append(f"{kernel.name}: {proof.problem}")
+        log.warning("a kernel is not exact", kernel=kernel.name, problem=proof.problem)
+    return Proof(order[-1], problem="; ".join(problems))  # the last one is there on every machine
+
+
+def _prove(model: PreTrainedModel, kernel: Kernel, num_positions: int) -> Proof:
+    if problem := kernel.problem:
+        return Proof(kernel, problem=problem)
+    head, packed = output_layer(model), dict[nn.Linear, KernelLinear]()
+    linears: dict[str, nn.Linear] = {}
+    for linear in (module for module in model.modules() if isinstance(module, nn.Linear)):
+        linears.setdefault(size_of(linear, head), linear)
+    config = model.config.get_text_config()
+    kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    shape = config.num_attention_heads, kv_heads, _head_dim(config), _whole_grains(num_positions)
+    told = {"processor": processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    told |= {"kernel": kernel.name, "layers": list(linears), "attention": shape, "code": sources_digest(*COMPUTING)}
+
+    def find() -> dict[str, Any]:
+        started = perf_counter()
+        problem, counts = inexact_attention(*shape, kernel.activations), dict[str, list[int]]()
+        for size, linear in linears.items():
+            layer = packed[linear] = kernel.pack(linear)
+            counts[size] = _agreeing(layer, linear, kernel, HEAD_COUNTS if linear is head else COUNTS)
+            if REFERENCE_ROWS not in counts[size]:
+                problem = f"a layer of {size}: no row counts agree"
+                break
+        seconds = round(perf_counter() - started, 2)
+        largest = {size: max(agreeing, default=0) for size, agreeing in counts.items()}
+        log.info("kernel proved", kernel=kernel.name, seconds=seconds, problem=problem, largest_blocks=largest)
+        return {"problem": problem, "counts": counts}
+
+    found = kept("proofs", json.dumps(told), find)
+    if found["problem"]:
+        return Proof(kernel, problem=found["problem"])
+    of_layers = {size: RowCounts(counts) for size, counts in found["counts"].items()}
+    inner = [linear for linear in linears.values() if linear is not head]
+    largest = size_of(max(inner, key=lambda linear: linear.in_features * linear.out_features), head)
+    return Proof(kernel, of_layers, of_layers[largest], of_layers[size_of(head, head)], packed=packed)
+
+
+def output_layer(model: PreTrainedModel) -> nn.Linear:
+    """Return the layer that gives the logits, or this rank's part of it."""
+    head = model.get_output_embeddings()
+    layer: nn.Linear = getattr(head, "linear", head)
+    return layer
+
+
+def size_of(linear: nn.Linear, head: nn.Linear) -> str:
+    """Return what decides the path that a kernel takes for a layer."""
+    bias = "" if linear.bias is None else " with bias"
+    return f"{linear.in_features} to {linear.out_features}{bias}{', the output' if linear is head else ''}"
+
+
+def _agreeing(layer: KernelLinear, linear: nn.Linear, kernel: Kernel, counts: Sequence[int]) -> list[int]:
+    some = some_outputs(linear.out_features, linear.in_features)
+    bias = None if linear.bias is None else linear.bias.detach()[some]
+    x = cancelling_rows(linear.weight.detach()[some], bias, max(counts) + REFERENCE_ROWS)
+    return agreeing_counts(layer, x.to(kernel.activations), counts)
+
+
+def _head_dim(config: Any) -> int:
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
+def _whole_grains(num_positions: int) -> int:
+    return -(-num_positions // KEY_GRAIN) * KEY_GRAIN

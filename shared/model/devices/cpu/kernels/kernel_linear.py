@@ -1,0 +1,39 @@
+"""What the linear layers of all kernels have in common."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import nn
+
+from shared.model.devices.cpu.kernels.row_counts import ANY_COUNT, RowCounts
+
+
+class KernelLinear(nn.Module, ABC):
+    """A linear layer whose weight is laid out for one kernel, and that multiplies rows in blocks of allowed sizes.
+
+    A row's bits may depend on how many rows are multiplied at once: on the path that the kernel takes for so many, and
+    for a layer of this size. So a layer has the row counts that were seen to agree (`..exactness.proof`).
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        """Take over the sizes; any number of rows is allowed until `counts` is set."""
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.counts: RowCounts = ANY_COUNT
+
+    @abstractmethod
+    def multiply(self, rows: torch.Tensor) -> torch.Tensor:
+        """Multiply at once. rows: [rows, in]; returns [rows, out]."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Multiply. x: [..., in]; returns [..., out]."""
+        rows = x.reshape(-1, self.in_features)
+        num_rows = len(rows)
+        blocks = self.counts.blocks(num_rows)
+        if blocks == [num_rows]:
+            y = self.multiply(rows)
+        else:
+            missing = sum(blocks) - num_rows
+            padded = torch.cat([rows, rows[-1:].expand(missing, -1)]) if missing else rows
+            y = torch.cat([self.multiply(block) for block in torch.split(padded, blocks)])[:num_rows]
+        return y.reshape(*x.shape[:-1], self.out_features)

@@ -1,0 +1,84 @@
+"""The ways in which a CPU multiplies a model's linear layers."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from shared.errors import ModelError
+from shared.model.devices.cpu.kernels.half_linear import HalfLinear
+from shared.model.devices.cpu.kernels.kernel_linear import KernelLinear
+from shared.model.devices.cpu.kernels.packed_linear import PackedLinear
+from shared.model.devices.cpu.kernels.processor import ISA_VARIABLE, has_amx, has_bfloat16
+from shared.model.devices.cpu.kernels.torch_linear import TorchLinear
+
+WITHOUT_AMX = "AVX512_CORE_BF16"  # oneDNN's name of the greatest instruction set below AMX
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One way: what lays the weights out and multiplies, and the types of weights and activations."""
+
+    name: str
+    linear: type[KernelLinear]
+    weights: torch.dtype
+    activations: torch.dtype
+    isa: str = ""
+    """The instruction set that oneDNN has to be kept to, before its first use in the process; empty leaves it."""
+
+    def pack(self, linear: nn.Linear) -> KernelLinear:
+        """Return the layer with the same weights, laid out for this kernel."""
+        if linear.weight.dtype is not self.weights:
+            wider = nn.Linear(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
+            wider.weight = nn.Parameter(linear.weight.detach().to(self.weights), requires_grad=False)
+            if linear.bias is not None:
+                wider.bias = nn.Parameter(linear.bias.detach().to(self.weights), requires_grad=False)
+            linear = wider
+        return self.linear(linear)
+
+    def enter(self) -> None:
+        """Keep oneDNN to the kernel's instruction set, where it has one of its own."""
+        if self.isa:
+            os.environ[ISA_VARIABLE] = self.isa
+
+    @property
+    def problem(self) -> str:
+        """Why this processor, or this build of torch, does not have it; empty if it does."""
+        if self.isa and not has_amx():
+            return "the processor has no AMX to do without"
+        try:
+            layer = self.pack(nn.Linear(64, 64, bias=True, dtype=self.weights))
+            layer(torch.ones(2, 64, dtype=self.activations))
+        except (RuntimeError, AttributeError, NotImplementedError) as error:
+            return str(error).splitlines()[0]
+        return ""
+
+
+def kernels(dtype: torch.dtype) -> Sequence[Kernel]:
+    """Return the kernels for weights of this type, in the order of preference."""
+    half, single = torch.bfloat16, torch.float32
+    of_float32 = [
+        Kernel("onednn-float32", PackedLinear, single, single),
+        Kernel("torch-float32", TorchLinear, single, single),
+    ]
+    if dtype is single:
+        return of_float32
+    of_bfloat16 = [
+        Kernel("onednn-bfloat16", PackedLinear, half, half),
+        Kernel("onednn-bfloat16-no-amx", PackedLinear, half, half, WITHOUT_AMX),
+    ]
+    of_float16 = [Kernel("fbgemm-float16", HalfLinear, half, single)]
+    # Where the processor has no bfloat16, oneDNN emulates it, at a third of the speed or less.
+    return [*of_bfloat16, *of_float16, *of_float32] if has_bfloat16() else [*of_float16, *of_bfloat16, *of_float32]
+
+
+def named_kernel(name: str, dtype: torch.dtype) -> Kernel:
+    """Return the kernel of this name. Raises ModelError if there is none for weights of this type."""
+    known = {kernel.name: kernel for kernel in kernels(dtype)}
+    if name not in known:
+        raise ModelError(
+            f"kernel {name}: for {str(dtype).removeprefix('torch.')} there are {', '.join(known)}, and auto"
+        )
+    return known[name]

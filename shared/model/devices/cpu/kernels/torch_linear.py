@@ -1,0 +1,20 @@
+"""Linear layers by torch's own product."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from shared.model.devices.cpu.kernels.kernel_linear import KernelLinear
+
+
+class TorchLinear(KernelLinear):
+    """A linear layer with its weight as it is: for processors on which nothing faster is there."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        """Take over the weight, [out, in], and the bias."""
+        super().__init__(linear)
+        self.weight, self.bias = linear.weight, linear.bias
+
+    def multiply(self, rows: torch.Tensor) -> torch.Tensor:
+        """Multiply at once. rows: [rows, in] of the weight's type; returns [rows, out] of it."""
+        return functional.linear(rows, self.weight, self.bias)

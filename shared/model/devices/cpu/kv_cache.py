@@ -1,0 +1,75 @@
+"""The KV cache: one slot a session, written by position, never cropped or moved."""
+
+from typing import Any
+
+import torch
+from transformers import Cache, PretrainedConfig
+from transformers.cache_utils import CacheLayerMixin
+
+from shared.model.devices.cpu.step import Step
+
+
+class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyped
+    """Keys and values of one layer, [slots, kv_heads, max_length, head_dim] each, written at (slot, position)."""
+
+    is_sliding = False
+
+    def __init__(self, num_slots: int, max_length: int) -> None:
+        """Keep the sizes; the tensors come with the first update, which tells the other sizes and the type."""
+        super().__init__()
+        self.num_slots, self.max_length = num_slots, max_length
+        self.step: Step
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Allocate the layer's tensors. key_states, value_states: [rows, kv_heads, head_dim]."""
+        for name, states in (("keys", key_states), ("values", value_states)):
+            shape = (self.num_slots, states.shape[1], self.max_length, states.shape[2])
+            setattr(self, name, torch.zeros(shape, dtype=states.dtype, device=states.device))
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write as transformers' attention modules do. *_states: [1, kv_heads, rows, head_dim]."""
+        return self.write(key_states[0].transpose(0, 1), value_states[0].transpose(0, 1))
+
+    def write(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write the rows of the current step and return the whole tensors. keys, values: [rows, kv_heads, head_dim]."""
+        if not self.is_initialized:
+            self.lazy_initialization(keys, values)
+        slots, positions = self.step.slots, self.step.positions  # [rows] each
+        self.keys[slots, :, positions] = keys
+        self.values[slots, :, positions] = values
+        return self.keys, self.values
+
+    def get_seq_length(self) -> int:
+        """Return 0: lengths belong to the sessions."""
+        return 0
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Return the sizes that transformers would build a mask for; it builds none for our attention."""
+        return query_length, 0
+
+    def get_max_length(self) -> int:
+        """Return the most positions of a slot."""
+        return self.max_length
+
+
+class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
+    """The layers of one model."""
+
+    def __init__(self, config: PretrainedConfig, num_slots: int, max_length: int) -> None:
+        """Make one layer for each of the model's."""
+        num_layers = config.get_text_config().num_hidden_layers
+        super().__init__(layers=[SlotLayer(num_slots, max_length) for _ in range(num_layers)])
+
+    def begin(self, step: Step) -> None:
+        """Let the coming updates write the rows of this step."""
+        for layer in self.layers:
+            layer.step = step
+
+    def copy(self, source: int, slot: int, num_tokens: int) -> None:
+        """Copy the first positions of a slot to another one."""
+        for layer in self.layers:
+            for states in (layer.keys, layer.values):  # [slots, kv_heads, max_length, head_dim] each
+                states[slot, :, :num_tokens] = states[source, :, :num_tokens]

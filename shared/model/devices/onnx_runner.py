@@ -1,0 +1,77 @@
+"""Runs a draft model with weights of 4 bits over the slots, by ONNX Runtime."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PretrainedConfig
+
+from shared.model.runner import Rows, Segment
+
+PAST, PRESENT = "past_key_values", "present"
+
+
+class OnnxRunner:
+    """A graph that is one call for a whole pass, and the KV cache of its sessions.
+
+    Sessions run one after the other: products with these weights are bound by arithmetic, so that four rows take twice
+    as long as one. A row's bits depend on the rows beside it: never for a target.
+    """
+
+    device = "cpu"
+    kernel, quant = "onnxruntime-int4", "int4"
+    inexact = "weights of 4 bits: the graph gives the last row of a pass and no other"
+
+    def __init__(self, graph: Path, config: PretrainedConfig, num_slots: int, max_length: int) -> None:
+        """Open the graph, and make the cache."""
+        import onnxruntime  # noqa: PLC0415 - of the extra int4
+
+        self.num_slots, self.max_length = num_slots, max_length
+        self._vocab_size = config.vocab_size
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        # Threads that went on waiting by spinning would take the cores from the target's pass.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        shape = (num_slots, config.num_key_value_heads, max_length, head_dim)
+        inputs = [tensor.name for tensor in self._session.get_inputs()]
+        self._cache = {name: torch.zeros(shape) for name in inputs if name.startswith(PAST)}
+        self._bindings = [self._bound(slot) for slot in range(num_slots)]
+
+    def extend(self, segments: Sequence[Segment]) -> list[Rows]:
+        """Run the segments one after the other, and return each one's last row, if any is wanted.
+
+        What a segment's slot holds before the segment's start is its past.
+        """
+        return [Rows([self._run(segment)[: segment.num_logits]]) for segment in segments]
+
+    def copy(self, source: int, slot: int, num_tokens: int) -> bool:
+        """Copy the first keys and values of a slot to another one."""
+        for states in self._cache.values():  # [slots, kv_heads, max_length, head_dim] each
+            states[slot, :, :num_tokens] = states[source, :, :num_tokens]
+        return True
+
+    def _run(self, segment: Segment) -> torch.Tensor:
+        """Return the logits of the last row, [1, V]."""
+        binding = self._bindings[segment.slot]
+        logits = torch.empty(1, 1, self._vocab_size)
+        end = segment.start + len(segment.token_ids)
+        binding.bind_cpu_input("input_ids", np.array([segment.token_ids], np.int64))
+        # How many ones there are is all that the graph reads of it: rollback is a length here, too.
+        binding.bind_cpu_input("attention_mask", np.ones((1, end), np.int64))
+        binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.data_ptr())
+        self._session.run_with_iobinding(binding)
+        return logits[0]
+
+    def _bound(self, slot: int) -> Any:
+        """Return what a run over this slot reads and writes: keys and values are written where the past ones are."""
+        binding = self._session.io_binding()
+        for name, tensor in self._cache.items():
+            past = tensor[slot : slot + 1]
+            place = "cpu", 0, np.float32, past.shape, past.data_ptr()
+            binding.bind_input(name, *place)
+            binding.bind_output(name.replace(PAST, PRESENT), *place)
+        return binding

@@ -1,0 +1,45 @@
+"""A device that computes on the CPU and takes the time of another one."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared.model.loading.open_runner import log
+from shared.model.profile import Profile
+from shared.model.runner import Rows, Runner, Segment
+from shared.model.settings import DeviceKind
+
+
+@dataclass(frozen=True)
+class _Paced:
+    """Runs passes, each of which takes what the profile says, or the runner's own time if that is longer."""
+
+    runner: Runner
+    profile: Profile
+    device: str
+
+    def extend(self, segments: Sequence[Segment]) -> list[Rows]:
+        """Run the segments, then sleep."""
+        num_rows = sum(len(segment.token_ids) for segment in segments)
+        end = time.perf_counter() + self.profile.seconds(num_rows, len(segments))
+        rows = self.runner.extend(segments)
+        late = time.perf_counter() - end
+        if late > 0:
+            log.warning("this machine is slower than the simulated device", by_ms=round(late * 1000, 1))
+        time.sleep(max(0.0, -late))
+        return rows
+
+    def copy(self, source: int, slot: int, num_tokens: int) -> bool:
+        """Copy, in this machine's own time."""
+        return self.runner.copy(source, slot, num_tokens)
+
+
+def on_device(runner: Runner, kind: DeviceKind, profile: str) -> Runner:
+    """Return the runner as it is on a device of this kind. Raises ModelError."""
+    if kind != "simulated":
+        return runner
+    paces = Profile.load(profile)
+    name = f"simulated: {Path(profile).stem}"
+    log.warning("passes take the time of another device", device=name, assumed=paces.assumed)
+    return _Paced(runner, paces, name)

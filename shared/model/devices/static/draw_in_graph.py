@@ -1,0 +1,46 @@
+"""Draws tokens where the logits are, in the operations of a graph of fixed shapes."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+
+from shared.model.runner import NO_TOKEN
+from shared.model.sampling.noise import keyed_gumbel
+
+
+@dataclass(frozen=True)
+class DrawInputs:
+    """How each row of a graph is drawn. B rows of slots, T tokens each."""
+
+    noise_keys: torch.Tensor  # [B, T, 2] int32, `noise.row_key` of the token that follows
+    temperature: torch.Tensor  # [B] float32; 0 is greedy
+    floor: torch.Tensor  # [B] float32, the logarithm of min-p
+
+    @classmethod
+    def greedy(cls, num_slots: int, num_rows: int) -> Self:
+        """Take the likeliest token at each row."""
+        keys = torch.zeros(num_slots, num_rows, 2, dtype=torch.int32)
+        return cls(keys, torch.zeros(num_slots), torch.full((num_slots,), -torch.inf))
+
+    def to(self, device: torch.device) -> Self:
+        """Bring it to the device."""
+        return type(self)(self.noise_keys.to(device), self.temperature.to(device), self.floor.to(device))
+
+
+def draw_in_graph(logits: torch.Tensor, vocabulary: torch.Tensor, how: DrawInputs) -> torch.Tensor:
+    """Return what `sampler.draw` does where neither top-k nor top-p applies, or NO_TOKEN. [B, T] int32.
+
+    logits: [B, T, V]. vocabulary: [V] int32, all token ids. The first of the greatest is taken by comparing, since an
+    index of the greatest would be int64, and which one of equals it is would be the device's choice.
+    """
+    temperature, floor = how.temperature[:, None, None], how.floor[:, None, None]
+    warm = temperature > 0
+    scores = logits.float().clamp(max=torch.finfo(torch.float32).max)
+    scores = (scores - scores.amax(-1, keepdim=True)) / torch.where(warm, temperature, 1.0)
+    low, high = how.noise_keys[..., :1], how.noise_keys[..., 1:]  # [B, T, 1] each
+    noisy = torch.where(scores >= floor, scores + keyed_gumbel(vocabulary, low, high), -torch.inf)
+    scores = torch.where(warm, noisy, scores)
+    greatest = scores.amax(-1, keepdim=True)
+    first = torch.where(scores == greatest, vocabulary, len(vocabulary) - 1).amin(-1)
+    return torch.where(greatest[..., 0] > -torch.inf, first, NO_TOKEN)

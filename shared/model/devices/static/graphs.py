@@ -1,0 +1,126 @@
+"""The fixed set of graphs that a device compiles ahead of time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Self
+
+import torch
+from transformers import PreTrainedModel
+
+from shared.model.devices.static import static_attention
+from shared.model.devices.static.draw_in_graph import DrawInputs, draw_in_graph
+from shared.model.devices.static.static_cache import Frame, StaticCache
+from shared.model.settings import EngineSettings
+
+Kind = Literal["prefill", "verify", "row"]
+Backend = str | Callable[..., object]
+
+
+class GraphKey(NamedTuple):
+    """Which graph: what it does, and to how many positions of a slot its rows attend at most."""
+
+    kind: Kind
+    num_keys: int
+
+
+@dataclass(frozen=True)
+class GraphSizes:
+    """The shapes of the set."""
+
+    num_slots: int
+    max_length: int
+    prefill_rows: int  # of one slot
+    verify_rows: int  # of each slot: k+1
+    buckets: tuple[int, ...]  # numbers of keys, ascending; the last one is max_length
+
+    @property
+    def num_positions(self) -> int:
+        """Positions of a slot: those of a sequence, then the scratch that padding writes to and nothing reads."""
+        return self.max_length + max(self.prefill_rows, self.verify_rows)
+
+    def shape(self, kind: Kind) -> tuple[int, int]:
+        """Return B, how many slots a graph runs, and T, how many rows of each."""
+        if kind == "prefill":
+            return 1, self.prefill_rows
+        return self.num_slots, self.verify_rows if kind == "verify" else 1
+
+    def bucket(self, position: int) -> int:
+        """Return how many keys the row at this position is computed with, whatever runs beside it."""
+        return next(bucket for bucket in self.buckets if position < bucket)
+
+    @property
+    def keys(self) -> list[GraphKey]:
+        """All graphs of the set."""
+        kinds: list[Kind] = ["prefill", "verify", "row"]
+        return [GraphKey(kind, bucket) for bucket in self.buckets for kind in kinds]
+
+    @classmethod
+    def of(cls, settings: EngineSettings, max_length: int) -> Self:
+        """Take buckets that double from the smallest up to max_length."""
+        buckets = [settings.smallest_bucket]
+        while buckets[-1] < max_length:
+            buckets.append(buckets[-1] * 2)
+        num_keys = (*buckets[:-1], max_length)
+        return cls(settings.num_slots, max_length, settings.prefill_rows, settings.max_draft_tokens + 1, num_keys)
+
+
+class Graphs:
+    """A model, its cache and its graphs, on one device. All shapes are fixed, and only the cache changes."""
+
+    def __init__(self, model: PreTrainedModel, sizes: GraphSizes, device: torch.device, backend: Backend) -> None:
+        """Put the model on the device and allocate the cache; nothing is compiled before the first call of a graph."""
+        self.sizes, self.device = sizes, device
+        self.model = model.to(device)
+        model.set_attn_implementation(static_attention.NAME)
+        vocab_size = model.config.get_text_config().vocab_size
+        self.cache = StaticCache(model.config, sizes.num_slots, sizes.num_positions, model.dtype, device)
+        self._columns = torch.arange(sizes.max_length, dtype=torch.int32, device=device)
+        self._slots = torch.arange(sizes.num_slots, dtype=torch.int32, device=device)
+        self._kv_heads = torch.arange(self.cache.tensors[0].shape[1], dtype=torch.int32, device=device)
+        self._vocabulary = torch.arange(vocab_size, dtype=torch.int32, device=device)
+        self._compiled = {key: self._compile(key, backend) for key in sizes.keys}
+
+    def prefill(self, num_keys: int, slot: torch.Tensor, token_ids: torch.Tensor, positions: torch.Tensor) -> None:
+        """Run rows of one slot for their keys and values alone. slot: [1]; the others [1, prefill_rows]; all int32."""
+        self._compiled[GraphKey("prefill", num_keys)](slot, token_ids, positions)
+
+    def verify(
+        self, key: GraphKey, token_ids: torch.Tensor, positions: torch.Tensor, how: DrawInputs
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run rows of every slot. token_ids, positions: [B, T] int32, as many as the graph has.
+
+        Returns the tokens drawn, [B, T] int32, and the logits, [B, T, V], on the device.
+        """
+        drawn, logits = self._compiled[key](token_ids, positions, how)
+        return drawn, logits
+
+    def _compile(self, key: GraphKey, backend: Backend) -> Callable[..., Any]:
+        def prefill(slot: torch.Tensor, token_ids: torch.Tensor, positions: torch.Tensor) -> None:
+            frame = self._frame(slot, positions, key.num_keys, every_slot=False)
+            self._run(self.model.get_decoder(), frame, token_ids)
+
+        def verify(
+            token_ids: torch.Tensor, positions: torch.Tensor, how: DrawInputs
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            frame = self._frame(self._slots, positions, key.num_keys, every_slot=True)
+            logits = self._run(self.model, frame, token_ids).logits
+            return draw_in_graph(logits, self._vocabulary, how), logits
+
+        graph = prefill if key.kind == "prefill" else verify
+        return torch.compile(  # type: ignore[call-overload,no-any-return]  # its types lag behind its parameters
+            graph, backend=backend, fullgraph=True, dynamic=False, recompile_limit=1, isolate_recompiles=True
+        )
+
+    def _frame(self, slots: torch.Tensor, positions: torch.Tensor, num_keys: int, *, every_slot: bool) -> Frame:
+        hidden = self._columns[:num_keys] > positions[:, None, :, None]  # [B, 1, T, num_keys]
+        mask = torch.zeros_like(hidden, dtype=torch.float32).masked_fill(hidden, -torch.inf)
+        return Frame(slots, self._kv_heads, positions, every_slot, num_keys, mask)
+
+    def _run(self, module: torch.nn.Module, frame: Frame, token_ids: torch.Tensor) -> Any:
+        return module(
+            input_ids=token_ids,
+            position_ids=frame.positions,
+            past_key_values=self.cache.framed(frame),
+            use_cache=True,
+            frame=frame,
+        )

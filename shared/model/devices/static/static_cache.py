@@ -1,0 +1,97 @@
+"""The KV cache of devices that want fixed shapes, and how the rows of one of their graphs stand to it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import Cache, PretrainedConfig
+from transformers.cache_utils import CacheLayerMixin
+
+from shared.model.distributed.ranks import num_ranks
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Which slots and positions the rows of a graph have. B rows of slots, T tokens each."""
+
+    slots: torch.Tensor  # [B] int32
+    kv_heads: torch.Tensor  # [kv_heads] int32, all of them in order
+    positions: torch.Tensor  # [B, T] int32; those of padding are the slot's scratch
+    every_slot: bool  # whether `slots` is all of them in order, so that none needs to be selected
+    num_keys: int  # each row attends to so many, of which it sees those up to its own position
+    mask: torch.Tensor  # [B, 1, T, num_keys] float32, 0 where a row sees a key, or -inf
+
+
+class StaticLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyped
+    """Keys and values of one layer, as one frame writes and reads them."""
+
+    is_sliding = False
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, frame: Frame) -> None:
+        """Take the tensors, [slots, kv_heads, positions, head_dim] each, to mutate them in place."""
+        super().__init__()
+        self.keys, self.values, self._frame = keys, values, frame
+        self.is_initialized = True
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Do nothing: the tensors are there from the start."""
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write the frame's rows, and return the keys and values that they attend to.
+
+        *_states: [B, kv_heads, T, head_dim]. Returns [B, kv_heads, num_keys, head_dim] each.
+        """
+        frame = self._frame
+        places = frame.slots[:, None, None], frame.kv_heads[:, None], frame.positions[:, None]
+        self.keys[places] = key_states
+        self.values[places] = value_states
+        return self._seen(self.keys), self._seen(self.values)
+
+    def _seen(self, states: torch.Tensor) -> torch.Tensor:
+        seen = states[:, :, : self._frame.num_keys]
+        return seen if self._frame.every_slot else seen.index_select(0, self._frame.slots)
+
+    def get_seq_length(self) -> int:
+        """Return 0: lengths belong to the sessions."""
+        return 0
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Return the sizes that transformers would build a mask for; it builds none for our attention."""
+        return query_length, 0
+
+    def get_max_length(self) -> int:
+        """Return the most positions of a slot."""
+        return int(self.keys.shape[2])
+
+
+def cache_shape(config: PretrainedConfig, num_slots: int, num_positions: int) -> torch.Size:
+    """Return the shape of a layer's keys, and of its values, on this rank."""
+    text = config.get_text_config()
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    kv_heads = getattr(text, "num_key_value_heads", text.num_attention_heads)
+    return torch.Size((num_slots, kv_heads // num_ranks(), num_positions, head_dim))
+
+
+class StaticCache:
+    """The tensors of all layers, allocated at once; they never move."""
+
+    def __init__(
+        self, config: PretrainedConfig, num_slots: int, num_positions: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        """Allocate."""
+        shape = cache_shape(config, num_slots, num_positions)
+        self.layers = [
+            (torch.zeros(shape, dtype=dtype, device=device), torch.zeros(shape, dtype=dtype, device=device))
+            for _ in range(config.get_text_config().num_hidden_layers)
+        ]
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """All keys and values, [slots, kv_heads, positions, head_dim] each."""
+        return [states for layer in self.layers for states in layer]
+
+    def framed(self, frame: Frame) -> Cache:
+        """Return the cache as transformers' modules use it in one pass; made in the graph, so nothing outlives it."""
+        return Cache(layers=[StaticLayer(keys, values, frame) for keys, values in self.layers])

@@ -1,0 +1,83 @@
+"""Runs a model that is spread over ranks: rank 0 decides what runs, and all of them run it together."""
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from threading import Thread
+from typing import NoReturn
+
+import structlog
+
+from shared.errors import ModelError
+from shared.model.distributed.ranks import end, join, num_ranks, rank
+from shared.model.runner import Rows, Runner, Segment
+
+log = structlog.get_logger()
+
+Copy = tuple[int, int, int]  # slots, from and to, and number of tokens
+Message = Copy | list[tuple[int, int, list[int], int]]  # or slot, start, tokens and number of logits of each segment
+
+
+class _Leader:
+    """Rank 0's runner: has the others run what it runs."""
+
+    def __init__(self, runner: Runner, others: Sequence[Connection]) -> None:
+        """Run by this rank's runner and those at the other ends."""
+        self._runner, self._others = runner, others
+        self.device = f"{runner.device}, {num_ranks()} ranks"
+
+    def extend(self, segments: Sequence[Segment]) -> list[Rows]:
+        """Run the segments. Whatever fails ends the replica, since nobody knows then how far the others are."""
+        with self._telling(
+            [(segment.slot, segment.start, list(segment.token_ids), segment.num_logits) for segment in segments]
+        ):
+            return self._runner.extend(segments)
+
+    def copy(self, source: int, slot: int, num_tokens: int) -> bool:
+        """Copy each rank's part; likewise."""
+        with self._telling((source, slot, num_tokens)):
+            return self._runner.copy(source, slot, num_tokens)
+
+    @contextmanager
+    def _telling(self, message: Message) -> Iterator[None]:
+        try:
+            for other in self._others:
+                other.send(message)
+            yield
+        except Exception:
+            log.exception("forward pass failed")
+            end("the ranks are out of step")
+
+
+def lead(runner: Runner) -> Runner:
+    """Return the runner of all ranks, given rank 0's own. Raises ModelError in a service that spreads none."""
+    if rank():
+        raise ModelError("only the target's model is spread over ranks")
+    return _Leader(runner, join()) if num_ranks() > 1 else runner
+
+
+def follow(runner: Runner) -> NoReturn:
+    """Run by this rank's runner what rank 0 runs, for as long as there is one, and end. Raises ModelError."""
+    for number in (signal.SIGTERM, signal.SIGINT):  # torchrun sends them to all ranks: rank 0 drains first
+        signal.signal(number, signal.SIG_IGN)
+    (leader,) = join()
+    inbox: SimpleQueue[Message] = SimpleQueue()
+    Thread(target=_receive, args=(leader, inbox), daemon=True).start()
+    while True:
+        message = inbox.get()
+        if isinstance(message, tuple):
+            runner.copy(*message)
+        else:
+            runner.extend([Segment(*segment) for segment in message])
+
+
+def _receive(leader: Connection, inbox: SimpleQueue[Message]) -> None:
+    """Fetch what rank 0 sends. When it is gone end at once, even in mid-pass; how it ended is its own exit code."""
+    try:
+        while True:
+            inbox.put(leader.recv())
+    except (EOFError, OSError):
+        os._exit(0)

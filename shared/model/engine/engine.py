@@ -1,0 +1,89 @@
+"""A model that serves sessions: what the draft service and the target service have in common."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import Executor
+from contextlib import asynccontextmanager
+from functools import partial
+
+import structlog
+
+from shared.errors import InvalidFieldError
+from shared.model.engine.measure_passes import pass_costs
+from shared.model.engine.metrics import EngineMeter
+from shared.model.engine.scheduler import Scheduler
+from shared.model.engine.session import Session
+from shared.model.engine.slots import Slots
+from shared.model.runner import Runner
+from shared.model.sampling.grammar import GrammarMask, Grammars
+from shared.model.sampling.sampler import Sampler
+from shared.model.settings import EngineSettings
+from shared.pb import specdec_pb2 as pb
+from shared.sampling_params import SamplingParams
+
+log = structlog.get_logger()
+
+
+class Engine:
+    """A model, its slots and its scheduler.
+
+    All that computes does so in one thread, from loading on. OpenMP keeps a team for each thread that ever computed,
+    and while there are more of them than cores it lets them sleep between any two products: a pass took 1.2 times as
+    long (docs/decisions.md).
+    """
+
+    def __init__(
+        self, runner: Runner, settings: EngineSettings, info: pb.ModelInfo, grammars: Grammars, worker: Executor
+    ) -> None:
+        """Put the parts together; nothing runs before `run`."""
+        self.info, self._runner, self._grammars = info, runner, grammars
+        self.slots = Slots(settings.num_slots, info.max_length, settings.slot_wait_seconds, settings.max_waiting)
+        self.meter = EngineMeter(self.slots)
+        self._scheduler = Scheduler(runner, settings.prefill_rows, self.meter, worker)
+        self._worker = worker
+        self.inexact = ""
+        """Why a row's bits may depend on the rows beside it; empty where they were seen not to."""
+        self.run = self._scheduler.run
+        self.verify = self._scheduler.verify
+        self.decode = self._scheduler.decode
+        self.withdraw = self._scheduler.withdraw
+        self.settle = self._scheduler.settle
+
+    async def measure(self) -> None:
+        """Let `info` tell what passes cost. Before `run`; a machine that is busy otherwise makes them look slow."""
+        most_rows = min(self.info.max_draft_tokens + 1, self.info.max_length)
+        measuring = partial(pass_costs, self._runner, self.info.num_slots, most_rows)
+        self.info.pass_costs.extend(await asyncio.get_running_loop().run_in_executor(self._worker, measuring))
+
+    @asynccontextmanager
+    async def session(self, prompt_ids: Sequence[int], params: SamplingParams) -> AsyncIterator[Session]:
+        """Hold a slot for the length of the block, and start to prefill the prompt.
+
+        Where its log-probabilities are wanted, the session has its first token alone, and verifies draw the others.
+
+        Raises InvalidFieldError for a prompt that cannot be or a wrong grammar, NoFreeSlotError.
+        """
+        if not prompt_ids:
+            raise InvalidFieldError("prompt_token_ids", "empty")
+        if len(prompt_ids) > self.info.max_length - 1:
+            limit = f"at most {self.info.max_length - 1} fit before a first token"
+            raise InvalidFieldError("prompt_token_ids", f"{len(prompt_ids)} tokens, {limit}")
+        self.check_token_ids("prompt_token_ids", prompt_ids)
+        if not 0 <= (params.output_start or 0) <= len(prompt_ids):
+            raise InvalidFieldError("output_start", f"{params.output_start} is not within the prompt")
+        grammar = params.grammar
+        matcher = await asyncio.to_thread(self._grammars.compile, grammar) if grammar else None
+        sampler = Sampler(params, list(prompt_ids), GrammarMask(grammar.kind, matcher) if grammar and matcher else None)
+        session = await self.slots.open(list(prompt_ids[: 1 if params.prompt_logprobs else None]), sampler)
+        try:
+            self._scheduler.prefill(session)
+            yield session
+        finally:
+            self._scheduler.withdraw(session, lambda: self.slots.close(session))
+
+    def check_token_ids(self, field: str, token_ids: Sequence[int]) -> None:
+        """Raise InvalidFieldError if a token is outside the vocabulary."""
+        for index, token_id in enumerate(token_ids):
+            if not 0 <= token_id < self.info.vocab_size:
+                problem = f"{token_id} is outside the vocabulary of {self.info.vocab_size}"
+                raise InvalidFieldError(f"{field}[{index}]", problem)

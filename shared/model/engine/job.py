@@ -1,0 +1,66 @@
+"""What the scheduler has to run for a session."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+
+from shared.model.engine.outcomes import Outcome
+from shared.model.engine.session import Session
+from shared.model.engine.verifier import Verdict
+from shared.model.runner import Segment
+from shared.pb import specdec_pb2 as pb
+
+
+@dataclass(eq=False)
+class Job:
+    """Tokens of a session to run. What has somebody to deliver outcomes to decodes; the rest is prefill."""
+
+    session: Session
+    draft_ids: Sequence[int] = ()
+    left: int = 0
+    """How many outcomes it still has to deliver."""
+    deliver: Callable[[Outcome | Exception | None], object] | None = None
+    ahead: bool = False
+    """Whether nobody has asked for it yet: it runs when nothing else does."""
+    arrived: float = field(default_factory=perf_counter)
+    forward_seconds: float = 0.0
+    num_passes: int = 0
+
+    @property
+    def rows(self) -> list[int]:
+        """The tokens that are still to run: a prefill leaves the last one to the first verify."""
+        rows = self.session.extension(self.draft_ids)
+        return rows if self.deliver else rows[:-1]
+
+    def segment(self, max_rows: int) -> Segment:
+        """Return the next of its rows to run. A verify's own k+1 rows are never parted."""
+        rows = self.rows
+        num_logits = len(self.draft_ids) + 1 if self.deliver else 0
+        if len(rows) > max_rows:
+            rows, num_logits = rows[: min(max_rows, len(rows) - num_logits)], 0
+        return Segment(self.session.slot, self.session.cached, rows, num_logits, self.session.sampler.for_device)
+
+    def outcome(self, verdict: Verdict, sample_seconds: float, num_rows: int, num_sessions: int) -> Outcome:
+        """Commit what a pass of so many rows and sessions decided, and tell of it."""
+        position = len(self.session.token_ids)
+        self.session.commit(verdict.token_ids)
+        self.left = 0 if self.session.ended else self.left - 1
+        queued = perf_counter() - self.arrived - self.forward_seconds - sample_seconds
+        timing = pb.StepTiming(
+            queue_us=round(queued * 1e6),
+            forward_us=round(self.forward_seconds * 1e6),
+            sample_us=round(sample_seconds * 1e6),
+            num_passes=self.num_passes,
+            num_rows=num_rows,
+            num_sessions=num_sessions,
+        )
+        self.draft_ids, self.arrived, self.forward_seconds, self.num_passes = (), perf_counter(), 0.0, 0
+        return Outcome(position, verdict, not self.left, timing)
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """Ends the job of a session, and then calls something."""
+
+    session: Session
+    then: Callable[[], object] | None

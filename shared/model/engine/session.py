@@ -1,0 +1,91 @@
+"""One sequence being decoded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from shared.model.sampling.sampler import Sampler
+
+
+@dataclass(eq=False)
+class Session:
+    """A sequence and how much of it is in the KV cache.
+
+    Invariant: 0 <= cached < len(token_ids) <= max_length. The last token is never cached: running it gives the logits
+    of the next one. Rolling back is `cached` not growing: what lies beyond it in the slot is masked and overwritten.
+    """
+
+    slot: int
+    max_length: int
+    sampler: Sampler
+    """Its history is the sequence."""
+    token_ids: list[int]
+    cached: int = 0
+    reused: int = field(init=False)
+    """How many tokens other sessions had run already."""
+    num_prompt: int = field(init=False)
+    """How many tokens it was opened with."""
+
+    def __post_init__(self) -> None:
+        """Check the invariant."""
+        self.reused, self.num_prompt = self.cached, len(self.token_ids)
+        self._check()
+
+    @property
+    def begun(self) -> bool:
+        """Whether a token of it was run, or its end is another than it was opened with."""
+        return self.cached != self.reused or len(self.token_ids) != self.num_prompt
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last token is a stop token, or the end of a grammar."""
+        return self.token_ids[-1] in self.sampler.params.stop_token_ids or self.sampler.ended
+
+    @property
+    def room(self) -> int:
+        """How many more tokens fit."""
+        return self.max_length - len(self.token_ids)
+
+    def extension(self, draft_ids: Sequence[int]) -> list[int]:
+        """Return the tokens to run before a round with these draft tokens can be sampled: all not cached yet."""
+        return [*self.token_ids[self.cached :], *draft_ids]
+
+    def cache(self, num_tokens: int) -> None:
+        """Count so many more tokens as cached: they have been run."""
+        self.cached += num_tokens
+        self._check()
+
+    def reuse(self, num_tokens: int) -> None:
+        """Count so many tokens as cached in place of those at the start: another session had run them."""
+        self.cached = self.reused = num_tokens
+        self._check()
+
+    def commit(self, token_ids: Sequence[int]) -> None:
+        """Append the tokens of a round: the sampler drew them, and all but the last have been run."""
+        self.token_ids.extend(token_ids)
+        self.cached = len(self.token_ids) - 1
+        self._check()
+
+    def rewrite(self, position: int, token_ids: Sequence[int]) -> None:
+        """Put these tokens, at least one, at the position, to end the sequence; keep what agrees and is cached."""
+        replaced, self.token_ids[position:] = self.token_ids[position:], token_ids
+        agreeing = common_prefix(replaced, token_ids)
+        self.sampler.pop(replaced[agreeing:])
+        self.sampler.push(token_ids[agreeing:])
+        self.cached = min(self.cached, position + agreeing, len(self.token_ids) - 1)
+        self._check()
+
+    def _check(self) -> None:
+        if not 0 <= self.cached < len(self.token_ids) <= self.max_length:
+            raise RuntimeError(f"session out of bounds: {self.cached=} {len(self.token_ids)=} {self.max_length=}")
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """Return how many leading tokens agree."""
+    agreeing, shorter = 0, min(len(a), len(b))
+    while agreeing < shorter:  # slices compare many times as fast as their tokens one by one
+        half = (agreeing + shorter + 1) // 2
+        if a[agreeing:half] == b[agreeing:half]:
+            agreeing = half
+        else:
+            shorter = half - 1
+    return agreeing

@@ -1,0 +1,92 @@
+"""Which sequence sits in which slot of the KV cache."""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+
+from shared.errors import NoFreeSlotError
+from shared.model.engine.session import Session, common_prefix
+from shared.model.sampling.sampler import Sampler
+
+
+@dataclass
+class _Slot:
+    index: int
+    token_ids: list[int] = field(default_factory=list)  # whose keys and values are in the slot
+
+    def saving(self, prompt_ids: list[int]) -> int:
+        """Return how many more tokens the prompt finds here than are lost: those of another chat, who may go on."""
+        common = common_prefix(self.token_ids, prompt_ids)
+        return max(0, common - (len(self.token_ids) - common))
+
+
+class Slots:
+    """Gives each session a slot of its own, the one that saves it most, or else the one that was not used for longest.
+
+    A session that ends leaves its tokens in its slot, so the next turn of a chat starts where the last one ended.
+    """
+
+    def __init__(self, num_slots: int, max_length: int, wait_seconds: float, max_waiting: int) -> None:
+        """Set up empty slots; at most `max_waiting` sessions wait for one, each for at most `wait_seconds`."""
+        self.max_length = max_length
+        self.num_slots = num_slots
+        self._free = [_Slot(index) for index in range(num_slots)]  # least recently used first
+        self._busy: dict[Session, _Slot] = {}
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._wait_seconds = wait_seconds
+        self._max_waiting = max_waiting
+
+    @property
+    def num_busy(self) -> int:
+        """How many slots are in use."""
+        return len(self._busy)
+
+    @property
+    def num_waiting(self) -> int:
+        """How many sessions wait for a slot."""
+        return len(self._waiting)
+
+    async def open(self, prompt_ids: list[int], sampler: Sampler) -> Session:
+        """Start a session, waiting for a slot in order of arrival.
+
+        Raises NoFreeSlotError if too many wait already, or if none becomes free in time.
+        """
+        if not self._free or self._waiting:
+            await self._wait_for_slot()
+        slot = max(self._free, key=lambda slot: slot.saving(prompt_ids))
+        self._free.remove(slot)
+        cached = min(common_prefix(slot.token_ids, prompt_ids), len(prompt_ids) - 1)
+        session = Session(slot.index, self.max_length, sampler, list(prompt_ids), cached)
+        self._busy[session] = slot
+        self._wake_next()
+        return session
+
+    def close(self, session: Session) -> None:
+        """End the session and free its slot, which keeps what was cached."""
+        slot = self._busy.pop(session)
+        slot.token_ids = session.token_ids[: session.cached]
+        self._free.append(slot)
+        self._wake_next()
+
+    def _wake_next(self) -> None:
+        if self._free and self._waiting and not self._waiting[0].done():
+            self._waiting[0].set_result(None)
+
+    async def _wait_for_slot(self) -> None:
+        retry_after_ms = round(self._wait_seconds * 1000)
+        if len(self._waiting) >= self._max_waiting:
+            raise NoFreeSlotError(f"all {self.num_slots} slots are busy and {self._max_waiting} wait", retry_after_ms)
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        granted = False
+        try:
+            async with asyncio.timeout(self._wait_seconds):
+                await turn
+            granted = True
+        except TimeoutError:
+            message = f"all {self.num_slots} slots stayed busy for {self._wait_seconds} s"
+            raise NoFreeSlotError(message, retry_after_ms) from None
+        finally:
+            self._waiting.remove(turn)
+            if not granted:  # a turn given to a session that was cancelled meanwhile goes to the next one
+                self._wake_next()

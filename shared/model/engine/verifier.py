@@ -1,0 +1,55 @@
+"""Decides which draft tokens stand."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from shared.errors import NoTokenError
+from shared.model.runner import NO_TOKEN, Rows
+from shared.model.sampling.sampler import Sampler
+from shared.pb import specdec_pb2 as pb
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one round commits: the accepted draft tokens, then the recovered or the bonus token."""
+
+    num_accepted: int
+    token_ids: list[int]
+    logprobs: list[pb.TokenLogprobs]
+    """One a token where they were asked for, or none."""
+
+
+def verify(rows: Rows, draft_ids: Sequence[int], sampler: Sampler, position: int) -> Verdict:
+    """Draw the target's own sample at each row for as long as the draft tokens before the row equal the samples.
+
+    A draft token is accepted if and only if it equals the sample, so the outcome is exactly what decoding token by
+    token gives. With no draft tokens this is decoding token by token. The sampler's history never holds a token that
+    is not committed.
+
+    Tokens that the device drew are taken as they are. Raises NoTokenError at a row from which none can be drawn.
+
+    rows: k+1 of them, row i following the i-th draft token. position: where the first of the tokens will stand.
+    """
+    params = sampler.params
+    token_ids: list[int] = []
+    samples = rows.drawn or (sampler.draw(row, position + index) for index, row in enumerate(rows.logits))
+    for token_id, draft_id in zip(samples, [*draft_ids, None], strict=True):
+        if token_id == NO_TOKEN:
+            raise NoTokenError(f"no token can be drawn at position {position + len(token_ids)}, says the device")
+        token_ids.append(token_id)
+        if token_ids[-1] in params.stop_token_ids or token_ids[-1] != draft_id or sampler.ended:
+            break
+    accepted = sum(ours == theirs for ours, theirs in zip(token_ids, draft_ids, strict=False))
+    scored = zip(rows.logits, token_ids, strict=False) if params.logprobs else ()
+    return Verdict(accepted, token_ids, [_logprobs(row, token_id, params.top_logprobs) for row, token_id in scored])
+
+
+def _logprobs(logits: torch.Tensor, token_id: int, num_top: int) -> pb.TokenLogprobs:
+    """Return what the model itself holds of a token. logits: [V]."""
+    logprobs = logits.float().log_softmax(-1)
+    top = torch.topk(logprobs, min(num_top, logprobs.numel()))
+    return pb.TokenLogprobs(
+        logprob=float(logprobs[token_id]), top_token_ids=top.indices.tolist(), top_logprobs=top.values.tolist()
+    )

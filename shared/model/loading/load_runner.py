@@ -1,0 +1,131 @@
+"""Opens a model so that it runs over the slots."""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.distributed import DistributedConfig
+
+from shared.errors import ModelError
+from shared.model.checkpoints.onnx_folder import GRAPH, can_convert
+from shared.model.checkpoints.pairs import int4_folder
+from shared.model.checkpoints.supported import own_length, refusing, served_config
+from shared.model.devices.cpu import attention
+from shared.model.devices.cpu.conv1d import replace_conv1d
+from shared.model.devices.cpu.cpu_runner import ModelRunner
+from shared.model.devices.cpu.exactness.kernel_choice import kernel_order
+from shared.model.devices.cpu.exactness.linears import repack, round_weights
+from shared.model.devices.cpu.exactness.proof import prove
+from shared.model.devices.cpu.experts import use_blocks
+from shared.model.devices.cpu.fused_layers import FAMILY, fuse
+from shared.model.devices.cpu.kernels.int8_linear import can_round
+from shared.model.devices.cpu.kernels.kernels import Kernel
+from shared.model.devices.cpu.row_wise import compute_by_rows
+from shared.model.devices.onnx_runner import OnnxRunner
+from shared.model.devices.static.graphs import Graphs, GraphSizes
+from shared.model.devices.static.static_runner import StaticRunner
+from shared.model.distributed.parallel_layers import check_parts, take_parts
+from shared.model.distributed.ranks import join, num_ranks
+from shared.model.loading.probes import refuse_miscomputed
+from shared.model.runner import Segment
+from shared.model.settings import EngineSettings, Quant
+
+log = structlog.get_logger()
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def load_runner(
+    folder: Path, dtype: str, num_slots: int, max_length: int, quant: Quant = "none", *, kernel: str = "auto"
+) -> ModelRunner:
+    """Open a Hugging Face folder and return its runner; max_length is cut to the model's own.
+
+    Raises ModelError for a model that cannot be rewound or that our attention does not compute.
+    """
+    model, spread = _open(folder, dtype)
+    order = kernel_order(model, DTYPES[dtype], kernel)  # before anything computes
+    probe, expected = _probe(model, spread=spread)
+    model.set_attn_implementation(attention.NAME)
+    fuse(model)
+    replace_conv1d(model)
+    use_blocks(model)
+    name, length = model.config.model_type, own_length(model.config, max_length)
+    refuse_miscomputed(ModelRunner(model, 1, len(probe)), name, probe, expected)
+    with refusing(name, "its code does not run with our linear layers"):
+        runner = _packed(model, quant, order, num_slots, length)
+        runner.extend([Segment(0, 0, probe[:1], 1)])
+    return runner
+
+
+def _packed(
+    model: PreTrainedModel, quant: Quant, order: Sequence[Kernel], num_slots: int, max_length: int
+) -> ModelRunner:
+    """Return the runner of the model with linear layers of ours."""
+    if quant == "none":
+        proof = prove(model, order, max_length)
+        repack(model, proof)
+        compute_by_rows(model, max_length)
+        counts = proof.counts, proof.head_counts
+        return ModelRunner(model, num_slots, max_length, *counts, kernel=proof.kernel.name, inexact=proof.problem)
+    if not can_round():
+        raise ModelError(f"quant {quant}: this build of torch has no products with weights of 8 bits")
+    round_weights(model)
+    compute_by_rows(model, max_length)
+    problem = "weights of 8 bits: the activations of a pass are rounded together"
+    return ModelRunner(model, num_slots, max_length, kernel="torch-int8", quant=quant, inexact=problem)
+
+
+def load_int4_runner(folder: Path, num_slots: int, max_length: int) -> OnnxRunner:
+    """Round the weights of a Hugging Face folder to 4 bits, once, and return the runner; max_length is cut likewise.
+
+    Raises ModelError for a model that cannot be rewound or that cannot be had so.
+    """
+    config = served_config(folder)
+    if config.model_type not in FAMILY or not can_convert():
+        raise ModelError(f"quant int4: for {', '.join(sorted(FAMILY))}, by onnxruntime-genai, the extra int4")
+    runner = OnnxRunner(int4_folder(folder) / GRAPH, config, num_slots, own_length(config, max_length))
+    probe = random.Random(0).choices(range(config.vocab_size), k=24)  # noqa: S311 - no secret
+    expected = runner.extend([Segment(0, 0, probe, 1)])[0].logits
+    refuse_miscomputed(runner, config.model_type, probe, expected, tolerance=0.5)
+    return runner
+
+
+def load_static_runner(folder: Path, settings: EngineSettings, device: torch.device, name: str) -> StaticRunner:
+    """Open a Hugging Face folder on a device of fixed shapes, which is called so, and compile its graphs.
+
+    Raises ModelError for a model that cannot be rewound or that our attention does not compute.
+    """
+    model, spread = _open(folder, settings.dtype)
+    probe, expected = _probe(model, spread=spread)
+    sizes = GraphSizes.of(settings, own_length(model.config, settings.max_length))
+    with refusing(model.config.model_type, "its graphs do not compile"):
+        runner = StaticRunner(Graphs(model, sizes, device, settings.compile_backend), name)
+    refuse_miscomputed(runner, model.config.model_type, probe, expected)
+    return runner
+
+
+def _open(folder: Path, dtype: str) -> tuple[PreTrainedModel, bool]:
+    """Return the model, and whether it is this rank's part of one; nothing computes."""
+    config, spread = served_config(folder), None
+    if num_ranks() > 1:
+        check_parts(config)
+        join()
+        spread = DistributedConfig(tp_plan="auto")
+    with refusing(config.model_type, "transformers does not load it"):
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=DTYPES[dtype], attn_implementation="sdpa", distributed_config=spread
+        ).eval()
+    return model, bool(spread)
+
+
+def _probe(model: PreTrainedModel, *, spread: bool) -> tuple[list[int], torch.Tensor]:
+    """Return 24 tokens and the logits that the model itself computes of them, [24, V]; a spread one takes its parts."""
+    probe = random.Random(0).choices(range(model.config.get_text_config().vocab_size), k=24)  # noqa: S311 - no secret
+    with torch.inference_mode(), refusing(model.config.model_type, "transformers does not run it"):
+        expected = model(torch.tensor([probe], device=model.device)).logits[0].cpu()
+    if spread:
+        take_parts(model)
+    return probe, expected

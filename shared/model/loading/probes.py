@@ -1,0 +1,69 @@
+"""Tries a loaded model before it serves."""
+
+import random
+
+import torch
+
+from shared.errors import ModelError
+from shared.model.checkpoints.supported import refusing
+from shared.model.runner import Rows, Runner, Segment
+
+_PREFILLED, _COMPARED = 72, 12  # rows of a prefill, and those of them that are tried in other passes
+
+
+_VERIFIES = ((0, 1, 0), (1, 5, 0), (6, 2, 7), (0, 9, 3), (9, 1, 1), (0, 12, 40))  # offset, rows, rows beside them
+
+
+def inexact_pass(runner: Runner, num_slots: int, max_length: int, vocab_size: int) -> tuple[str, torch.Tensor]:
+    """Return where a row's logits differ between a prefill, a verify, alone and beside others; empty if nowhere.
+
+    And the last rows of the first prefill, [rows, V], as a witness of the bits of this arithmetic. Rows are tried at
+    near positions and at the farthest ones, beside a session at the other end, since a model may look at the largest
+    position of a pass. The contents of the first and the last slot are lost.
+    """
+    tokens = random.Random(1).choices(range(vocab_size), k=_PREFILLED)  # noqa: S311 - no secret
+    near = min(_PREFILLED, max_length)
+    num_rows = min(_COMPARED, near)  # across a key grain, where a sequence is that long
+    ends = {near - num_rows: (0, max_length), max_length - num_rows: (max_length - num_rows, near)}
+    witness = torch.empty(0)
+    for start, (prefilled_from, other_end) in ends.items():
+        end = start + num_rows
+        ids = tokens[: end - prefilled_from]
+        prefilled = _logits(runner, Segment(0, prefilled_from, ids, num_rows))
+        witness = witness if len(witness) else prefilled
+        for offset, size, num_beside in _VERIFIES:
+            beside = min(num_beside, other_end)
+            others = (
+                [Segment(num_slots - 1, other_end - beside, tokens[:beside], 0)] if beside and num_slots > 1 else []
+            )
+            rows = slice(offset, offset + size)
+            verify = Segment(0, start + offset, ids[len(ids) - num_rows :][rows], size)
+            if offset + size <= num_rows and not torch.equal(_logits(runner, verify, *others), prefilled[rows]):
+                return (
+                    f"a pass of {size} rows at position {start + offset}, beside {beside} of another session",
+                    witness,
+                )
+    return "", witness
+
+
+def _logits(runner: Runner, *segments: Segment) -> torch.Tensor:
+    """Return the wanted rows of the first segment, [rows, V]."""
+    rows: list[Rows] = runner.extend(segments)
+    return rows[0].logits
+
+
+def refuse_miscomputed(
+    runner: Runner, name: str, probe: list[int], expected: torch.Tensor, tolerance: float | None = None
+) -> None:
+    """Run the probe with a wrong draft that is rolled back, and compare its last rows with those expected, [n, V]."""
+    num_rows = min(8, len(expected))
+    expected = expected[-num_rows:]
+    with refusing(name, "its code does not run with our cache and attention"):
+        runner.extend([Segment(0, 0, probe[:16], 0)])
+        runner.extend([Segment(0, 16, list(reversed(probe[16:])), 0)])
+        computed = runner.extend([Segment(0, 16, probe[16:], num_rows)])[0].logits
+    difference = float((computed.float() - expected.float()).abs().max())
+    scale = float(expected.float().std())
+    tolerance = tolerance or (0.5 if expected.dtype == torch.bfloat16 else 0.01)
+    if not difference <= scale * tolerance:
+        raise ModelError(f"{name}: over the slot cache its logits are off by {difference:.3g} (spread {scale:.3g})")

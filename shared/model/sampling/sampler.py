@@ -1,0 +1,156 @@
+"""Draws the tokens of one sequence."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from shared.errors import NoTokenError
+from shared.model.sampling.logits_processors import LogitsProcessor, logits_processors
+from shared.model.sampling.noise import gumbel, loud
+from shared.sampling_params import SamplingParams
+
+_LIKELY = 4.0  # how far below the greatest logit a token may stand to be tried first
+_NEAR = 12.0  # likewise, to be looked for a nucleus first
+_FEW = 1024  # tokens, that may all be tried at once
+_INFINITY, _MINUS_INFINITY = 0x7F80, 0xFF80  # the bits of bfloat16; what lies above is not a number
+
+
+class Sampler:
+    """Draws the tokens of one sequence, one after the other: each has those before it as its history."""
+
+    def __init__(
+        self, params: SamplingParams, token_ids: Sequence[int] = (), grammar: LogitsProcessor | None = None
+    ) -> None:
+        """Begin after these tokens. Raises InvalidFieldError if those of the output do not conform to the grammar.
+
+        Where the log-probabilities of the prompt are wanted, its positions are drawn too, and the draw is what it has.
+        """
+        self.params = params
+        self._given = token_ids if params.prompt_logprobs else ()
+        start = len(token_ids) if params.output_start is None else params.output_start
+        self._processors = logits_processors(params, token_ids[:start]) + ([grammar] if grammar else [])
+        self.push(token_ids[start:])
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can follow."""
+        return any(processor.ended for processor in self._processors)
+
+    @property
+    def for_device(self) -> SamplingParams | None:
+        """How a device may draw, if a row's logits, temperature, min-p and noise are all that decides."""
+        params = self.params
+        alone = not self._processors and not self._given and params.top_k == 0 and params.top_p == 1
+        return params if alone else None
+
+    def draw(self, logits: torch.Tensor, position: int) -> int:
+        """Return the token that stands at this position, given its logits, and add it to the history.
+
+        logits: [V], any float type. One row at a time, so that a draw cannot depend on the rows beside it. Raises
+        NoTokenError if no token can be drawn.
+        """
+        if position < len(self._given):
+            return self._given[position]
+        if not self._processors:
+            return draw(logits, self.params, position)
+        scores = logits.to(torch.float32, copy=True)
+        for processor in self._processors:
+            processor.process(scores)
+        token_id = draw(scores, self.params, position)
+        self.push([token_id])
+        return token_id
+
+    def push(self, token_ids: Sequence[int]) -> None:
+        """Append tokens that were not drawn here to the history."""
+        for processor in self._processors:
+            processor.push(token_ids)
+
+    def pop(self, token_ids: Sequence[int]) -> None:
+        """Take these tokens from the end of the history."""
+        for processor in self._processors:
+            processor.pop(token_ids)
+
+
+def draw(logits: torch.Tensor, params: SamplingParams, position: int) -> int:
+    """Return the token that stands at this position, given its logits without regard to any history.
+
+    Greedy takes the likeliest token. Otherwise the greatest logit is subtracted, so that no temperature overflows; then
+    temperature, min-p, top-k and top-p apply in this order (as in vLLM), and the token of the greatest logit plus noise
+    is drawn, which is a sample of their softmax. Raises NoTokenError if no token can be. logits: [V].
+    """
+    if params.greedy:
+        return _likeliest(logits, position)
+    scores = _differences(logits, position).div_(params.temperature)  # [V], the greatest is 0
+    if params.min_p > 0:
+        scores = scores.masked_fill(scores < math.log(params.min_p), -torch.inf)
+    if 0 < params.top_k < scores.numel():
+        scores = scores.masked_fill(scores < torch.topk(scores, params.top_k).values[-1], -torch.inf)
+    if params.top_p < 1:
+        scores = scores.masked_fill(scores < _nucleus_border(scores, params.top_p), -torch.inf)
+    many = params.top_k == 0 and params.top_p == 1 and len(scores) > _FEW
+    candidates = _contenders(scores, params.seed, position) if many else _above(scores, -torch.inf)
+    noisy = scores[candidates] + gumbel(candidates.int(), params.seed, position)  # [C]
+    return int(candidates[noisy == noisy.max()].min())
+
+
+def _contenders(scores: torch.Tensor, seed: int, position: int) -> torch.Tensor:
+    """Return the tokens that can win, once or twice: the likely ones, and those with noise enough. scores: [V].
+
+    Returns [C] int64.
+    """
+    likely = _above(scores, -_LIKELY)
+    best = (scores[likely] + gumbel(likely.int(), seed, position)).max()
+    return torch.cat([likely, loud(len(scores), float(best) + _LIKELY, seed, position)])
+
+
+def _above(scores: torch.Tensor, border: float) -> torch.Tensor:
+    """Return the tokens above the border, [N] int64: by numpy, in a seventh of torch's time. scores: [V]."""
+    return torch.from_numpy((scores.numpy() > border).nonzero()[0])
+
+
+def _differences(logits: torch.Tensor, position: int) -> torch.Tensor:
+    """Return the logits less the greatest of them, [V] float32, all at most 0; infinite ones are the greatest float."""
+    scores = logits.to(torch.float32, copy=True)
+    greatest = float(scores.amax())
+    _check(greatest, position)
+    if greatest == math.inf:
+        scores.clamp_(max=(greatest := torch.finfo(scores.dtype).max))
+    return scores.sub_(greatest)
+
+
+def _check(greatest: float, position: int) -> None:
+    """Raise NoTokenError if a row whose greatest logit is this has nothing to draw; one NaN makes it NaN."""
+    if not greatest > -math.inf:
+        problem = "a logit is not a number" if math.isnan(greatest) else "each token is forbidden"
+        raise NoTokenError(f"no token can be drawn at position {position}: {problem}")
+
+
+def _likeliest(logits: torch.Tensor, position: int) -> int:
+    """Return the first of the greatest logits. logits: [V], any float type.
+
+    numpy has no bfloat16, but floats that are not negative are in the order of their bits, which it compares many times
+    as fast as torch compares bfloat16.
+    """
+    if logits.dtype is torch.bfloat16:
+        bits = logits.view(torch.int16).numpy()
+        index = int(bits.argmax())
+        if 0 <= bits[index] <= _INFINITY and bits.view(np.uint16).max() <= _MINUS_INFINITY:
+            return index
+    values = logits.float().numpy()
+    index = int(values.argmax())
+    _check(values[index], position)
+    return index
+
+
+def _nucleus_border(scores: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Return the score of the last token of the smallest set of likeliest tokens that reaches top_p. scores: [V]."""
+    total = scores.logsumexp(-1)
+    near = scores[scores > -_NEAR]  # all of them need hardly ever be sorted
+    for some in (near, scores):
+        likeliest = some.sort(descending=True).values
+        reached = (likeliest - total).exp().cumsum(-1) >= top_p
+        if reached.any():
+            return likeliest[reached.int().argmax()]
+    return likeliest[-1]
