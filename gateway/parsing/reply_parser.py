@@ -7,9 +7,8 @@ from gateway.parsing.bare_call import BareCallParser
 from gateway.parsing.reasoning_parser import ReasoningParser
 from gateway.parsing.reply_format import ReplyFormat
 from gateway.parsing.tool_call import ToolCallDelta
-from gateway.rounds.round import FinishReason
 
-ReplyFinish = FinishReason | Literal["tool_calls"]
+ReplyFinish = Literal["stop", "length", "tool_calls"]
 
 
 @dataclass
@@ -52,6 +51,6 @@ class ReplyParser:
             self._called |= bool(calls)
         return parts
 
-    def finish_reason(self, reason: FinishReason | None) -> ReplyFinish | None:
+    def finish_reason(self, reason: ReplyFinish | None) -> ReplyFinish | None:
         """Return why the reply ended: for a call to be made, if it called."""
         return "tool_calls" if reason == "stop" and self._called else reason

@@ -23,8 +23,8 @@ TARGET, DRAFT = 0, 1
 TOY = "toy"
 PAIRS = {"qwen-coder": ("qwen2.5-coder-1.5b", "qwen2.5-coder-0.5b")}  # target, draft
 FORMATS = {"toy": 1, "gguf": 1, "onnx": 1}
-"""Of what `toy_pair`, `gguf_folder` and `onnx_folder` make. Raise a number when its module makes something else: then all
-is made anew, from the .gguf files that are kept beside it."""
+"""Of what `toy_pair`, `gguf_folder` and `onnx_folder` make. Raise a number when its module makes something else: then
+all is made anew, from the .gguf files that are kept beside it."""
 HUB_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.safetensors"]
 
 

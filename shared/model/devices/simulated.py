@@ -5,10 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.model.loading.open_runner import log
+import structlog
+
 from shared.model.profile import Profile
 from shared.model.runner import Rows, Runner, Segment
 from shared.model.settings import DeviceKind
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
