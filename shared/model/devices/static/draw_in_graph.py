@@ -36,11 +36,13 @@ def draw_in_graph(logits: torch.Tensor, vocabulary: torch.Tensor, how: DrawInput
     """
     temperature, floor = how.temperature[:, None, None], how.floor[:, None, None]
     warm = temperature > 0
-    scores = logits.float().clamp(max=torch.finfo(torch.float32).max)
+    scores = logits.float()
+    # Bounds are tensors, since one that is a number of Python's is compared in float64.
+    scores = torch.minimum(scores, torch.full_like(temperature, torch.finfo(torch.float32).max))
     scores = (scores - scores.amax(-1, keepdim=True)) / torch.where(warm, temperature, 1.0)
     low, high = how.noise_keys[..., :1], how.noise_keys[..., 1:]  # [B, T, 1] each
     noisy = torch.where(scores >= floor, scores + keyed_gumbel(vocabulary, low, high), -torch.inf)
     scores = torch.where(warm, noisy, scores)
     greatest = scores.amax(-1, keepdim=True)
     first = torch.where(scores == greatest, vocabulary, len(vocabulary) - 1).amin(-1)
-    return torch.where(greatest[..., 0] > -torch.inf, first, NO_TOKEN)
+    return torch.where((greatest > torch.full_like(greatest, -torch.inf))[..., 0], first, NO_TOKEN)
