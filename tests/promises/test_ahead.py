@@ -1,0 +1,132 @@
+"""The draft works ahead while the target verifies: right guesses are there at once, wrong ones leave no trace."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any, cast
+
+import grpc
+import pytest
+from profiles import write_profile
+from services import StartService, decoder
+from test_lossless import CASES, run_all
+
+from shared.model.devices.cpu.cpu_runner import ModelRunner
+from shared.model.engine.job import Job
+from shared.model.engine.metrics import EngineMeter
+from shared.model.engine.outcomes import Outcome
+from shared.model.engine.scheduler import Scheduler
+from shared.model.engine.session import Session
+from shared.model.sampling.sampler import Sampler
+from shared.pb import specdec_pb2 as pb
+from shared.pb import specdec_pb2_grpc as pb_grpc
+from shared.sampling_params import SamplingParams
+
+PROMPT = list(range(40, 70))
+SAMPLING = pb.SamplingParams(temperature=1, top_p=1, seed=3)
+K = 4
+
+
+class Stream:
+    """A draft session that is spoken to by hand."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        """Start the stream."""
+        self._call: Any = pb_grpc.DraftServiceStub(channel).Draft()
+
+    async def open(self, prompt: Sequence[int], k: int) -> list[list[int]]:
+        """Open the session and return the parts of its first proposal."""
+        opening = pb.DraftOpen(prompt_token_ids=prompt, sampling=SAMPLING, num_draft_tokens=k)
+        return await self._ask(pb.DraftRequest(open=opening))
+
+    async def advance(self, number: int, position: int, token_ids: Sequence[int]) -> list[list[int]]:
+        """Tell what was committed, and return the parts of the next proposal."""
+        advance = pb.DraftAdvance(round=number, position=position, token_ids=token_ids, num_draft_tokens=K)
+        return await self._ask(pb.DraftRequest(advance=advance))
+
+    async def _ask(self, request: pb.DraftRequest) -> list[list[int]]:
+        await self._call.write(request)
+        parts: list[pb.DraftResponse] = []
+        while not (parts and parts[-1].last):
+            parts.append(await self._call.read())
+        return [list(part.token_ids) for part in parts]
+
+
+@pytest.mark.parametrize("ahead", ["on", "off"])
+async def test_right_guesses_are_there_at_once(start: StartService, toy: tuple[Path, Path], ahead: str) -> None:
+    """After its own guess of the bonus token was committed, a draft that works ahead has the next k tokens in one part.
+
+    After another token it makes, one by one, those of a session that begins there.
+    """
+    address = start("draft_service", model=toy[1], dtype="float32", ahead=ahead).address
+    async with grpc.aio.insecure_channel(address) as channel:
+        way = [token_id for part in await Stream(channel).open(PROMPT, 14) for token_id in part]
+        stream = Stream(channel)
+        assert await stream.open(PROMPT, K) == [[token_id] for token_id in way[:K]]
+        await asyncio.sleep(0.5)  # the target verifies
+        parts = await stream.advance(1, len(PROMPT), way[: K + 1])
+        following = way[K + 1 : 2 * K + 1]
+        assert parts == ([following] if ahead == "on" else [[token_id] for token_id in following])
+        await asyncio.sleep(0.5)
+        other = [way[2 * K], (way[2 * K] + 1) % 400]
+        parts = await stream.advance(2, len(PROMPT) + K + 1, [*following[:-1], *other])
+        fresh = await Stream(channel).open([*PROMPT, *way[: 2 * K], *other], K)
+        assert parts == fresh
+        assert len(parts) == K
+
+
+@pytest.mark.parametrize("draft", ["good", "perfect"])
+async def test_on_equals_off(start: StartService, toy: tuple[Path, Path], draft: str) -> None:
+    """Work ahead changes no token, whether it is mostly right or often wrong, 8 sessions at once."""
+    target = start("target_service", model=toy[0], dtype="float32").address
+    folder = {"good": toy[1], "perfect": toy[0]}[draft]
+    async with decoder(target, start("draft_service", model=folder, dtype="float32", ahead="on").address) as decode:
+        alone = await run_all(decode, CASES, at_once=8, k=0)
+        together = await run_all(decode, CASES, at_once=8)
+    assert [tokens for tokens, _, _ in together] == [tokens for tokens, _, _ in alone]
+
+
+def test_work_ahead_waits_while_anybody_waits() -> None:
+    """A pass takes up work ahead only if there is nothing that somebody asked for, a prefill included."""
+    scheduler = Scheduler(
+        cast("ModelRunner", None), prefill_rows=64, meter=cast("EngineMeter", None), worker=cast("Executor", None)
+    )
+
+    def session(cached: int) -> Session:
+        return Session(0, 100, Sampler(SamplingParams()), list(range(50)), cached)
+
+    deliver = list[Outcome | Exception | None]().append
+    jobs = [Job(session(49), (), 1, deliver, ahead=True), Job(session(49), (), 1, deliver), Job(session(0))]
+    for one in jobs:
+        scheduler._jobs[one.session] = one
+    assert [planned for planned, _ in scheduler._plan()] == jobs[1:]
+    for one in jobs[1:]:
+        del scheduler._jobs[one.session]
+    assert [planned for planned, _ in scheduler._plan()] == jobs[:1]
+
+
+async def test_work_ahead_overlaps_the_verify(
+    start: StartService, toy: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Where draft and target have a (simulated) device each, rounds take the verify alone, not draft and verify."""
+    folder = tmp_path_factory.mktemp("profiles")
+    target = start(
+        "target_service", model=toy[0], device="simulated", profile=write_profile(folder / "target.toml", 100)
+    ).address
+    medians = {}
+    for ahead in ("on", "off"):
+        draft = start(
+            "draft_service",
+            model=toy[0],
+            device="simulated",
+            profile=write_profile(folder / "draft.toml", 16),
+            ahead=ahead,
+        ).address
+        async with decoder(target, draft) as decode:
+            params = SamplingParams(temperature=1, seed=3)
+            rounds = [done async for done in decode.decode(PROMPT, params, 45, K)]
+        medians[ahead] = sorted(done.time.seconds for done in rounds[1:])[len(rounds) // 2]
+        assert all(done.num_accepted == done.num_drafted for done in rounds)
+    assert medians["off"] > 0.100 + K * 0.016
+    assert medians["on"] < 0.100 + 2 * 0.016

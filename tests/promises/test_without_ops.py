@@ -1,0 +1,63 @@
+"""A build of torch without oneDNN's and FBGEMM's operators, as on a Mac: everything starts, and is lossless."""
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from services import decoder, service
+from test_lossless import CASES, run_all
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a module of the project with an interpreter that lacks the operators."""
+    path = os.pathsep.join([str(ROOT / "tests" / "support" / "without_ops"), str(ROOT)])
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=150)
+
+
+@pytest.mark.parametrize("quant", ["auto", "none"])
+def test_the_demo_runs(quant: str) -> None:
+    """Three services on the toy pair, in bfloat16: the same text with speculation as without."""
+    done = run("scripts.demo", "--pair=toy", f"--draft-quant={quant}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "yes" in done.stdout
+
+
+def without_ops() -> None:
+    """Plant: the operators are gone in this process."""
+    runpy.run_path(str(ROOT / "tests" / "support" / "without_ops" / "sitecustomize.py"))
+
+
+async def test_it_is_lossless(toy: tuple[Path, Path], tmp_path: Path) -> None:
+    """Greedy and sampled, with k from 1 to 8, alone and 8 at once: the tokens of the target alone."""
+    settings = {"plant": without_ops, "quant": "none"}
+    with (
+        service("target_service", tmp_path / "target.log", model=toy[0], **settings) as target,
+        service("draft_service", tmp_path / "draft.log", model=toy[1], **settings) as draft,
+    ):
+        async with decoder(target.address, draft.address) as decode:
+            assert decode.target.row_exact
+            assert decode.target.kernel == "torch-float32"
+            alone = await run_all(decode, CASES[:24], at_once=1, k=0)
+            together = await run_all(decode, CASES[:24], at_once=8)
+    assert [tokens for tokens, _, _ in together] == [tokens for tokens, _, _ in alone]
+    assert sum(accepted for _, _, accepted in together) > 0
+
+
+def test_what_is_asked_for_and_missing_is_named() -> None:
+    """A kernel, or a way to round, that this build does not have ends the start with one sentence."""
+    for module, setting, said in (
+        ("target_service", "--kernel=onednn-bfloat16", "'mkldnn' object has no attribute"),
+        ("target_service", "--kernel=fast", "kernel fast: for bfloat16 there are"),
+        ("draft_service", "--quant=int8", "no products with weights of 8 bits"),
+    ):
+        done = run(module, "--model=toy", setting, "--address=127.0.0.1:0")
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr

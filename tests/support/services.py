@@ -1,0 +1,172 @@
+"""The toy pair, and the services as processes of their own on sockets of their own."""
+
+import asyncio
+import os
+import runpy
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import pytest
+from own_process import read_events
+
+from gateway.clients.draft_client import DraftClient
+from gateway.clients.target_client import TargetClient
+from gateway.rounds.decoder import Decoder
+from scripts.stack import free_port, parser, stack
+from shared.model.checkpoints.pairs import resolve_pair
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+# What takes a service seconds to import is imported once, by a process that the services are forked from. It must have
+# one thread, so that there is nothing else to fork.
+os.environ["OMP_NUM_THREADS"] = "1"
+FORKS = get_context("forkserver")
+FORKS.set_forkserver_preload(["shared.model.commands.run_command", "shared.rpc", "prometheus_client"])
+
+
+@dataclass
+class Service:
+    """A service that runs in a process of its own."""
+
+    process: ForkServerProcess
+    address: str
+    log: Path
+
+    def send(self, signal_number: int) -> None:
+        """Send a signal to the process."""
+        os.kill(self.pid, signal_number)
+
+    def kill(self) -> None:
+        """End the process without a word."""
+        self.process.kill()
+        self.process.join()
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        assert self.process.pid
+        return self.process.pid
+
+    def wait(self, seconds: float) -> int | None:
+        """Return the code that the process ends with, or None if it does not in time."""
+        self.process.join(seconds)
+        return self.process.exitcode
+
+    def events(self, name: str) -> list[dict[str, object]]:
+        """Return its log's events of this name."""
+        return read_events(self.log, name)
+
+
+def run_module(log: Path, plant: object, module: str, *arguments: str) -> None:
+    """Be `python -m module`, with its standard error in this file, once the plant has changed what it wants."""
+    os.chdir(ROOT)
+    with log.open("wb") as sink:
+        os.dup2(sink.fileno(), 2)
+    if callable(plant):
+        plant()
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+@contextmanager
+def service(
+    module: str, log: Path, *, ranks: object = 1, plant: object = None, **settings: object
+) -> Iterator[Service]:
+    """Run `python -m module` with these settings, from when it serves to the end of the block; several by torchrun.
+
+    A plant is called in the process first: a function of a module, that puts something wrong there.
+    """
+    settings = {"address": "127.0.0.1:0"} | settings
+    command = [module, *(f"--{name.replace('_', '-')}={value}" for name, value in settings.items())]
+    if ranks != 1:
+        command = ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m", *command]
+    log.touch()
+    process = FORKS.Process(target=run_module, args=(log, plant, *command))
+    process.start()
+    running = Service(process, "", log)
+    try:
+        deadline = time.monotonic() + 120
+        while not (serving := running.events("serving")):
+            if process.exitcode is not None or time.monotonic() > deadline:
+                pytest.fail(f"{module} did not start:\n{log.read_text()[-4000:]}")
+            time.sleep(0.05)
+        running.address = f"127.0.0.1:{serving[0]['port']}"
+        yield running
+    finally:
+        with suppress(ProcessLookupError):
+            running.send(signal.SIGCONT)
+        running.kill()
+
+
+@pytest.fixture(scope="session")
+def toy() -> tuple[Path, Path]:
+    """Return the folders of the toy pair: target, draft."""
+    return resolve_pair("toy")
+
+
+StartService = Callable[..., Service]
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartService]:
+    """Start services that run to the end of the session; the same settings give the same one."""
+    logs = tmp_path_factory.mktemp("logs")
+    started: dict[tuple[object, ...], Service] = {}
+    with ExitStack() as stack:
+
+        def start_one(module: str, **settings: object) -> Service:
+            settings = {"dtype": "bfloat16"} | settings  # the default: who names it and who does not share a service
+            key = (module, *sorted(settings.items(), key=str))
+            if key not in started:
+                log = logs / f"{module}-{len(started)}.log"
+                started[key] = stack.enter_context(service(module, log, **settings))
+            return started[key]
+
+        yield start_one
+
+
+@asynccontextmanager
+async def decoder(target: str, draft: str | None, deadline_seconds: float = 30) -> AsyncIterator[Decoder]:
+    """Decode with the services at these addresses, once the draft is found."""
+    target_client = TargetClient(target)
+    info = await target_client.model_info(30)
+    draft_client = DraftClient(draft or "127.0.0.1:1", info)
+    watching = asyncio.create_task(draft_client.watch())
+    async with asyncio.timeout(30):
+        while draft and not draft_client.info:
+            await asyncio.sleep(0.02)
+    try:
+        yield Decoder(target_client, info, draft_client, deadline_seconds)
+    finally:
+        watching.cancel()
+        await draft_client.close()
+        await target_client.close()
+
+
+def after(count: int, call: Callable[[], object]) -> Callable[[], None]:
+    """Return what makes the call once it has been called so often."""
+    left = count
+
+    def one() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            call()
+
+    return one
+
+
+@pytest.fixture(scope="session")
+def toy_url() -> Iterator[str]:
+    """Run the three services on the toy pair in float32, as `make serve K=4` does; return the gateway's URL."""
+    args = parser(None).parse_args(["--pair=toy", "--dtype=float32", "--draft-quant=none", "--k=4"])
+    with stack(args, free_port(), free_port(), free_port(), log_level="ERROR") as url:
+        yield url

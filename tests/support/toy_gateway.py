@@ -1,0 +1,54 @@
+"""The gateway's app on a real socket, in front of the toy pair's services."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import httpx
+import pytest_asyncio
+import uvicorn
+from services import StartService, decoder
+
+from gateway.app import create_app
+from gateway.rounds.decoder import Decoder
+from gateway.settings import GatewaySettings
+from gateway.text.tokenizer import ChatTokenizer
+
+MODEL = "toy"
+
+
+@asynccontextmanager
+async def serve(decode: Decoder, tokenizer: ChatTokenizer) -> AsyncIterator[str]:
+    """Serve the app; yields its URL."""
+    app = create_app(
+        decode,
+        tokenizer,
+        cast("GatewaySettings", SimpleNamespace(model_name=MODEL, default_k=4, default_lookup_tokens=6)),
+    )
+    listener = socket.create_server(("127.0.0.1", 0))  # connections wait in it until uvicorn is there
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server.should_exit = True
+    await serving
+
+
+@pytest_asyncio.fixture(scope="module")
+async def toy_url(start: StartService, toy: tuple[Path, Path]) -> AsyncIterator[str]:
+    """Serve the toy pair in float32, with a draft that is right about half of the time."""
+    target = start("target_service", model=toy[0], dtype="float32").address
+    draft = start("draft_service", model=toy[1], dtype="float32").address
+    async with decoder(target, draft) as decode, serve(decode, ChatTokenizer.load(str(toy[0]))) as url:
+        yield url
+
+
+async def post(url: str, path: str, **fields: Any) -> Any:
+    """Post a request to the model and return the body of the answer, which must be a success."""
+    async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+        response = await http.post(path, json={"model": MODEL} | fields)
+    assert response.status_code == 200, response.text
+    return response.json()
