@@ -9,8 +9,9 @@ import uvicorn
 
 from gateway.app import create_app
 from gateway.clients.draft_client import DraftClient
+from gateway.clients.errors import TargetUnavailableError
 from gateway.clients.pairing import misfits
-from gateway.clients.target_client import TargetClient, TargetUnavailableError
+from gateway.clients.target_client import TargetClient
 from gateway.rounds.decoder import Decoder
 from gateway.settings import GatewaySettings
 from gateway.text.tokenizer import ChatTokenizer

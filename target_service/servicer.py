@@ -46,7 +46,13 @@ class TargetServicer(pb_grpc.TargetServiceServicer):
             if first.WhichOneof("message") != "open":
                 raise OutOfOrderError("message: the first one of a stream is `open`")
             session = await held.enter_async_context(self._session(first.open))
-            opened = pb.Opened(identity=self._engine.info.identity, num_cached=session.reused)
+            info = self._engine.info
+            opened = pb.Opened(
+                identity=info.identity,
+                num_cached=session.reused,
+                max_length=info.max_length,
+                max_draft_tokens=info.max_draft_tokens,
+            )
             await context.write(pb.VerifyResponse(opened=opened))
             rounds = Rounds(self._engine, session, first.open)
             async for request in request_iterator:

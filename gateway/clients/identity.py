@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from shared.pb import specdec_pb2 as pb
 from shared.version import VERSION
 
-MODEL = ("weights", "tokenizer_fingerprint", "dtype", "quant")
+MODEL = ("weights", "tokenizer_fingerprint", "dtype", "quant", "row_exact")
 """The fields that replicas of one model share."""
 WHOLE = (*MODEL, "kernel", "numerics")
 """The fields that replicas share which give the same tokens."""

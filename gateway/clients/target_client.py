@@ -8,8 +8,10 @@ from dataclasses import replace
 import grpc
 import structlog
 
-from gateway.clients.identity import MODEL, WHOLE, differing
-from shared.errors import InvalidFieldError, NoFreeSlotError, NoTokenError, OutriderError
+from gateway.clients.errors import OtherReplicaError, TargetUnavailableError
+from gateway.clients.identity import WHOLE, differing
+from gateway.clients.replicas import Replicas
+from shared.errors import InvalidFieldError, NoFreeSlotError, NoTokenError
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
 from shared.rpc import OPTIONS
@@ -24,14 +26,6 @@ OTHERS = 8  # replicas that are not the right one are passed over without a paus
 ENDED = (grpc.aio.AioRpcError, asyncio.InvalidStateError)  # of a write to a stream that has ended: reading says why
 
 
-class TargetUnavailableError(OutriderError):
-    """The target service cannot be reached, or it failed."""
-
-
-class OtherReplicaError(TargetUnavailableError):
-    """The replica that answered would give other tokens."""
-
-
 class TargetSession:
     """One sequence being decoded by the target service.
 
@@ -43,13 +37,13 @@ class TargetSession:
     def __init__(
         self,
         start: Callable[[], VerifyCall],
-        admit: Callable[[pb.ModelIdentity], None],
+        replicas: Replicas,
         prompt_ids: Sequence[int],
         params: SamplingParams,
         max_tokens: int,
     ) -> None:
-        """Prepare; `open` starts the stream. `admit` raises OtherReplicaError for a replica that may not serve."""
-        self._start, self._admit = start, admit
+        """Prepare; `open` starts the stream."""
+        self._start, self._replicas = start, replicas
         self._token_ids = list(prompt_ids)
         self._end = len(prompt_ids) + max_tokens
         output_start = len(prompt_ids) if params.output_start is None else params.output_start
@@ -96,7 +90,7 @@ class TargetSession:
 
     async def _verify(self, draft_ids: Sequence[int]) -> pb.VerifyResponse:
         if not self._opened:
-            self._take_up((await self._read()).opened.identity)
+            self._take_up(await self._read_opened())
         request = pb.VerifyDraft(round=self._round, position=len(self._token_ids), draft_token_ids=draft_ids)
         with suppress(*ENDED):
             await self._call.write(pb.VerifyRequest(verify=request))
@@ -107,9 +101,17 @@ class TargetSession:
             self._params, self._begun = replace(self._params, prompt_logprobs=False), True
         return response
 
-    def _take_up(self, identity: pb.ModelIdentity) -> None:
+    async def _read_opened(self) -> pb.Opened:
+        try:
+            return (await self._read()).opened
+        except InvalidFieldError as error:
+            self._replicas.check_refusal(self._end, error)
+            raise
+
+    def _take_up(self, opened: pb.Opened) -> None:
         """Go on with the replica that has answered `open`. Raises OtherReplicaError."""
-        self._admit(identity)
+        self._replicas.check(opened)
+        identity = opened.identity
         if self._begun and (differ := differing(self.identity, identity, WHOLE)):
             problem = f"those that are there differ in {', '.join(differ)}"
             raise OtherReplicaError(f"the target's replica was lost, and no other one gives the same tokens: {problem}")
@@ -134,18 +136,14 @@ class TargetClient:
         """
         self._channel = grpc.aio.insecure_channel(address, options=OPTIONS)
         self._stub = pb_grpc.TargetServiceStub(self._channel)
-        self._reference: pb.ModelIdentity | None = None
-        self._fields = WHOLE if one_identity else MODEL
-        self._refused: set[bytes] = set()
-        self.num_refused = 0
-        """How many streams were let go since their replica serves another model."""
+        self.replicas = Replicas(one_identity=one_identity)
 
     async def model_info(self, timeout_seconds: float) -> pb.ModelInfo:
         """Ask what is served, waiting for the service to come up. Raises TargetUnavailableError."""
         with _status_as_error():
             request = pb.TargetServiceGetModelInfoRequest()
             answer = await self._stub.GetModelInfo(request, timeout=timeout_seconds, wait_for_ready=True)
-        self._reference = answer.model_info.identity
+        self.replicas.reference = answer.model_info
         return answer.model_info
 
     @asynccontextmanager
@@ -156,7 +154,7 @@ class TargetClient:
 
         Raises InvalidFieldError, NoFreeSlotError, NoTokenError, TargetUnavailableError.
         """
-        session = TargetSession(self._stub.Verify, self._admit, prompt_ids, params, max_tokens)
+        session = TargetSession(self._stub.Verify, self.replicas, prompt_ids, params, max_tokens)
         try:
             await session.open()
             yield session
@@ -166,19 +164,6 @@ class TargetClient:
     async def close(self) -> None:
         """Close the connection."""
         await self._channel.close()
-
-    def _admit(self, identity: pb.ModelIdentity) -> None:
-        """Raise OtherReplicaError unless new sessions may open on a replica of this identity."""
-        differ = differing(self._reference, identity, self._fields) if self._reference else []
-        if not differ:
-            return
-        self.num_refused += 1
-        told = identity.SerializeToString(deterministic=True)
-        if told not in self._refused:
-            self._refused.add(told)
-            log.error("target replica refused: it is not what this gateway started with", differs_in=differ)
-        problem = f"those that are there differ in {', '.join(differ)}"
-        raise OtherReplicaError(f"no replica of the target serves what this gateway started with: {problem}")
 
 
 @contextmanager

@@ -51,7 +51,7 @@ class Decoder:
     @property
     def num_refused(self) -> int:
         """How many streams were let go since their replica of the target serves another model."""
-        return self._target_client.num_refused
+        return self._target_client.replicas.num_refused
 
     async def decode(
         self,

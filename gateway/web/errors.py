@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
-from gateway.clients.target_client import TargetUnavailableError
+from gateway.clients.errors import TargetUnavailableError
 from gateway.generation.errors import ContextLengthError, ModelNotFoundError
 from shared.errors import DrainingError, InvalidFieldError, NoFreeSlotError, NoTokenError
 

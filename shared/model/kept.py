@@ -1,39 +1,54 @@
 """Results that take seconds to find, kept in Outrider's cache for the next start."""
 
 import hashlib
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any
+from typing import TypeVar, cast
 
 import structlog
+from pydantic import TypeAdapter, ValidationError
+
+from shared.errors import ModelError
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
+
 
 def cache(kind: str) -> Path:
-    """Return the folder of what is kept of this kind, under OUTRIDER_CACHE or ~/.cache/outrider; it need not exist."""
-    return Path(os.environ.get("OUTRIDER_CACHE") or "~/.cache/outrider").expanduser() / kind
+    """Return the folder of what is kept of this kind, under OUTRIDER_CACHE or ~/.cache/outrider; it need not exist.
+
+    Raises ModelError if there is no such home.
+    """
+    place = os.environ.get("OUTRIDER_CACHE") or "~/.cache/outrider"
+    try:
+        return Path(place).expanduser() / kind
+    except RuntimeError as error:
+        raise ModelError(f"OUTRIDER_CACHE {place}: {error}") from error
 
 
-def kept(kind: str, key: str, find: Callable[[], Any]) -> Any:
+def kept(kind: str, key: str, shape: type[T], find: Callable[[], T | None]) -> T | None:
     """Return what was found before for this key, or else find it, and keep it where that can be written.
 
-    It is a JSON value; None is nothing, and not kept.
+    What is kept is JSON of this shape; what is not of it, or of another key, counts as not there. None is not kept.
     """
     path = cache(kind) / f"{hashlib.sha256(key.encode()).hexdigest()[:20]}.json"
+    form = TypeAdapter(tuple[str, shape])  # type: ignore[valid-type]  # a type that is given
     try:
-        return json.loads(path.read_text())["found"]
-    except (OSError, ValueError, KeyError):  # not there, or not whole
-        found = find()
+        of_key, before = form.validate_json(path.read_bytes(), strict=True)
+    except (OSError, ValidationError):
+        of_key = ""
+    if of_key == key:
+        return cast("T", before)
+    found = find()
     if found is None:
         return None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            json.dump({"key": key, "found": found}, file, indent=1)
+        with NamedTemporaryFile("wb", dir=path.parent, delete=False) as file:
+            file.write(form.dump_json((key, found), indent=1))
         Path(file.name).replace(path)
     except OSError as error:
         log.info("a result is not kept", kind=kind, reason=str(error))

@@ -411,8 +411,14 @@ class Opened(google.protobuf.message.Message):
 
     IDENTITY_FIELD_NUMBER: builtins.int
     NUM_CACHED_FIELD_NUMBER: builtins.int
+    MAX_LENGTH_FIELD_NUMBER: builtins.int
+    MAX_DRAFT_TOKENS_FIELD_NUMBER: builtins.int
     num_cached: builtins.int
     """How many tokens of the prompt were in the slot already, from an earlier session."""
+    max_length: builtins.int
+    """As in ModelInfo: replicas of one model may have other limits."""
+    max_draft_tokens: builtins.int
+    """Likewise."""
     @property
     def identity(self) -> Global___ModelIdentity:
         """What decides the tokens. A session that goes on at another replica keeps its tokens only if all of it is the same."""
@@ -422,9 +428,11 @@ class Opened(google.protobuf.message.Message):
         *,
         identity: Global___ModelIdentity | None = ...,
         num_cached: builtins.int = ...,
+        max_length: builtins.int = ...,
+        max_draft_tokens: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["identity", b"identity"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["identity", b"identity", "num_cached", b"num_cached"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["identity", b"identity", "max_draft_tokens", b"max_draft_tokens", "max_length", b"max_length", "num_cached", b"num_cached"]) -> None: ...
 
 Global___Opened: typing_extensions.TypeAlias = Opened
 
@@ -778,6 +786,7 @@ class ModelIdentity(google.protobuf.message.Message):
     QUANT_FIELD_NUMBER: builtins.int
     KERNEL_FIELD_NUMBER: builtins.int
     NUMERICS_FIELD_NUMBER: builtins.int
+    ROW_EXACT_FIELD_NUMBER: builtins.int
     weights: builtins.str
     """SHA-256 of the weights, and of what the model's configuration says of its arithmetic."""
     tokenizer_fingerprint: builtins.str
@@ -790,6 +799,8 @@ class ModelIdentity(google.protobuf.message.Message):
     """What computes the matrix products, and on which kind of processor, for example "onednn-bfloat16 avx512_core_bf16"."""
     numerics: builtins.str
     """The version of Outrider's own arithmetic, and a digest of the bits that the model gave for a fixed input at start."""
+    row_exact: builtins.bool
+    """As in ModelInfo."""
     def __init__(
         self,
         *,
@@ -799,8 +810,9 @@ class ModelIdentity(google.protobuf.message.Message):
         quant: builtins.str = ...,
         kernel: builtins.str = ...,
         numerics: builtins.str = ...,
+        row_exact: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["dtype", b"dtype", "kernel", b"kernel", "numerics", b"numerics", "quant", b"quant", "tokenizer_fingerprint", b"tokenizer_fingerprint", "weights", b"weights"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["dtype", b"dtype", "kernel", b"kernel", "numerics", b"numerics", "quant", b"quant", "row_exact", b"row_exact", "tokenizer_fingerprint", b"tokenizer_fingerprint", "weights", b"weights"]) -> None: ...
 
 Global___ModelIdentity: typing_extensions.TypeAlias = ModelIdentity
 

@@ -22,7 +22,8 @@ from toy_gateway import post, serve
 
 from gateway.__main__ import main
 from gateway.clients.draft_client import DraftClient
-from gateway.clients.target_client import PAUSES_SECONDS, TargetClient, TargetUnavailableError, VerifyCall
+from gateway.clients.errors import TargetUnavailableError
+from gateway.clients.target_client import PAUSES_SECONDS, TargetClient, VerifyCall
 from gateway.rounds.decoder import Decoder
 from gateway.rounds.round import Round
 from gateway.settings import GatewaySettings
@@ -55,14 +56,15 @@ def other_toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @asynccontextmanager
 async def gateway_of(
-    *addresses: str, one_identity: bool = False, identity: pb.ModelIdentity = ANY
+    *addresses: str, one_identity: bool = False, identity: pb.ModelIdentity = ANY, **info_of: object
 ) -> AsyncIterator[Decoder]:
-    """Decode plainly with these replicas; what the gateway starts with is one whose identity has these fields."""
+    """Decode plainly with these replicas; what the gateway starts with is one that tells these fields of itself."""
     client = TargetClient(f"ipv4:{','.join(addresses)}", one_identity=one_identity)
     async with asyncio.timeout(30):
         while True:
             info = await client.model_info(30)  # of the next one
-            if all(getattr(info.identity, field.name) == value for field, value in identity.ListFields()):
+            as_told = all(getattr(info, name) == value for name, value in info_of.items())
+            if as_told and all(getattr(info.identity, field.name) == value for field, value in identity.ListFields()):
                 break
             await asyncio.sleep(0.05)
     await asyncio.sleep(0.5)  # the channel does not tell when it has reached all
@@ -75,10 +77,11 @@ async def gateway_of(
 @asynccontextmanager
 async def replica(folder: Path, kernel: str, **told: Any) -> AsyncIterator[str]:
     """Serve the model in this process, as one that says so of itself: the seam for processors that are not here."""
-    engine = await load_engine(folder, trial_settings(folder, device="cpu"))
+    engine = await load_engine(folder, trial_settings(folder, device="cpu", max_length=2048, max_draft_tokens=16))
     engine.info.identity.weights, engine.info.identity.kernel = weights_hash(folder), kernel
     for field, value in told.items():
         setattr(engine.info, field, value)
+    engine.info.identity.row_exact = engine.info.row_exact
     server, running = grpc.aio.server(), asyncio.create_task(engine.run())
     pb_grpc.add_TargetServiceServicer_to_server(TargetServicer(engine), server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -123,6 +126,30 @@ async def test_another_model_behind_the_name(
             assert message.endswith(f"differ in {differs}")
             assert (await asyncio.to_thread(scrape, url))[COUNTER] > refused
     assert [log["differs_in"] for log in logs if log["event"] == REFUSED] == [[differs]]
+
+
+@pytest.mark.parametrize(
+    ("told", "differs"),
+    [
+        ({"max_draft_tokens": 2}, "max_draft_tokens"),
+        ({"max_length": 64}, "max_length"),
+        ({"row_exact": False}, "row_exact"),
+    ],
+)
+async def test_a_lesser_replica(
+    start: StartService, toy: tuple[Path, Path], told: dict[str, Any], differs: str
+) -> None:
+    """A replica whose limits are lower, or whose rows are not exact, decodes nothing for a gateway that has better."""
+    right = start("target_service", model=toy[0], dtype="float32").address
+    best: dict[str, Any] = {"max_draft_tokens": 16, "max_length": 2048, "row_exact": True}
+    async with replica(toy[0], "other", **told) as lesser, gateway_of(right, lesser, **best) as decode:
+        with capture_logs() as logs:
+            for max_tokens in (2, 60) * 3:
+                rounds = decode.decode(PROMPT, PARAMS, max_tokens, 0)
+                assert (await anext(rounds)).identity.kernel != "other"
+                await rounds.aclose()
+        assert decode.num_refused > 0
+    assert {name for log in logs if log["event"] == REFUSED for name in log["differs_in"]} == {differs}
 
 
 async def begin(decode: Decoder, kernel: str) -> tuple[AsyncGenerator[Round], list[int]]:
@@ -236,7 +263,8 @@ async def test_opened_comes_before_any_verify(single: Service) -> None:
         for num_cached in (0, 8):
             call: VerifyCall = stub.Verify()
             await call.write(target_open(prompt=range(300, 309)))
-            opened = pb.Opened(identity=info.identity, num_cached=num_cached)
+            limits = {"max_length": info.max_length, "max_draft_tokens": info.max_draft_tokens}
+            opened = pb.Opened(identity=info.identity, num_cached=num_cached, **limits)
             assert await call.read() == pb.VerifyResponse(opened=opened)
             await call.write(verify(0, 9))
             response = await call.read()

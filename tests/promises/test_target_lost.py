@@ -11,7 +11,8 @@ import pytest
 from services import StartService, after, decoder, service
 from structlog.testing import capture_logs
 
-from gateway.clients.target_client import PAUSES_SECONDS, TargetClient, TargetUnavailableError
+from gateway.clients.errors import TargetUnavailableError
+from gateway.clients.target_client import PAUSES_SECONDS, TargetClient
 from gateway.rounds.decoder import Decoder
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc

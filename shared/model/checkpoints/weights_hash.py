@@ -32,8 +32,7 @@ def _files_hash(folder: Path) -> str:
                 hashes.append(f"{file.name} {hashlib.file_digest(content, 'sha256').hexdigest()}")
         return _digest(*hashes)
 
-    told: str = kept("weights", f"{folder.resolve()} {stats}", find)
-    return told
+    return kept("weights", f"{folder.resolve()} {stats}", str, find) or find()
 
 
 def _arithmetic(config: Any) -> Any:

@@ -62,6 +62,7 @@ def _load(folder: Path, settings: EngineSettings, worker: Executor) -> Engine:
             dtype=settings.dtype,
             quant=runner.quant,
             kernel=f"{runner.kernel} {isa()} {torch.backends.cpu.get_cpu_capability()}",
+            row_exact=not problem,
             numerics=f"{NUMERICS}-{hashlib.sha256(witness).hexdigest()[:16]}" if witness else f"{NUMERICS}",
         ),
     )

@@ -51,9 +51,9 @@ def load_runner(
     model.set_attn_implementation(attention.NAME)
     fuse(model)
     replace_conv1d(model)
-    use_blocks(model)
+    mixture = use_blocks(model)
     name, length = model.config.model_type, own_length(model.config, max_length)
-    refuse_miscomputed(ModelRunner(model, 1, len(probe)), name, probe, expected)
+    refuse_miscomputed(ModelRunner(model, 1, len(probe)), name, probe, expected, mixture=mixture)
     with refusing(name, "its code does not run with our linear layers"):
         runner = _packed(model, quant, order, num_slots, length)
         runner.extend([Segment(0, 0, probe[:1], 1)])

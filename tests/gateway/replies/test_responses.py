@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from scripted_gateway import ROUND_TIME, ScriptedDecoder
 from test_surface import RESPONSES_TOOLS
 
-from gateway.clients.target_client import TargetUnavailableError
+from gateway.clients.errors import TargetUnavailableError
 from gateway.requests.responses import ResponsesRequest
 from gateway.rounds.decoder import Decoder
 from gateway.rounds.round import Round

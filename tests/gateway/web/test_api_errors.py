@@ -13,7 +13,7 @@ import structlog
 from scripted_gateway import CHAT, CONTEXT, MODEL, ROUND_TIME, Gateway, error_of, events
 from starlette.types import Message
 
-from gateway.clients.target_client import TargetUnavailableError
+from gateway.clients.errors import TargetUnavailableError
 from gateway.requests.no_op_fields import NoOpFields, NoOpResponsesFields
 from gateway.rounds.round import Round
 from gateway.web.sse import EventStream

@@ -9,7 +9,7 @@ import scripted_gateway
 from playwright.async_api import Browser, Page, Route, async_playwright, expect
 from scripted_gateway import ROUND_TIME, TEXT, Gateway, ScriptedDecoder, serve
 
-from gateway.clients.target_client import TargetUnavailableError
+from gateway.clients.errors import TargetUnavailableError
 from gateway.rounds.round import Round
 from gateway.web.model_routes import INEXACT
 from scripts.browser import find_browser

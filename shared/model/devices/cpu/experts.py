@@ -17,8 +17,8 @@ from shared.errors import ModelError
 from shared.model.devices.cpu.step import BLOCK_ROWS
 
 
-def use_blocks(model: PreTrainedModel) -> None:
-    """Let the model's experts and routers compute in blocks; the weights are the same.
+def use_blocks(model: PreTrainedModel) -> bool:
+    """Let the model's experts and routers compute in blocks; the weights are the same. Return whether it has any.
 
     Raises ModelError for experts that are not gated, or have biases or norms.
     """
@@ -32,6 +32,7 @@ def use_blocks(model: PreTrainedModel) -> None:
             weight = router._parameters.get("weight")  # noqa: SLF001 - its own, not those of parts
             if weight is not None and weight.ndim == 2 and not isinstance(router, nn.Linear):
                 router.forward = partial(_router_in_blocks, router.forward)
+    return bool(mixtures)
 
 
 def _is_experts(module: Any) -> bool:

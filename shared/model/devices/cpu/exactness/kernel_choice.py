@@ -6,10 +6,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from functools import partial
 from itertools import groupby
-from typing import Any
 
 import structlog
 import torch
@@ -72,14 +70,14 @@ def _kept_trials(usable: Sequence[Kernel], sizes: Sequence[tuple[int, int]], dty
     told = {"processor": processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
     key = json.dumps(told | {"sizes": sizes, "dtype": str(dtype), "code": sources_digest(*COMPUTING)})
 
-    def find() -> list[dict[str, Any]] | None:
+    def find() -> list[Trial] | None:
         groups = groupby(sorted(usable, key=lambda kernel: kernel.isa), lambda kernel: kernel.isa)
         trials = [trial for isa, group in groups for trial in _try(isa, group, sizes, dtype)]
         quiet = bool(trials) and all(math.isfinite(trial.cost) for trial in trials if not trial.problem)
         log.info("kernels tried" if quiet else "kernels tried, too busy a machine to choose", trials=trials, **told)
-        return [asdict(trial) for trial in trials] if quiet else None
+        return trials if quiet else None
 
-    trials = {trial["kernel"]: Trial(**trial) for trial in kept("kernels", key, find) or []}
+    trials = {trial.kernel: trial for trial in kept("kernels", key, list[Trial], find) or []}
     return [trials[kernel.name] for kernel in usable if kernel.name in trials]
 
 

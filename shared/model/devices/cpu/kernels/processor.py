@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 ISA_VARIABLE = "ONEDNN_MAX_CPU_ISA"  # oneDNN's own: it reads it at its first use in the process
+_LIMITS = (ISA_VARIABLE, "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")  # the second is the first one's older name
 _CPUINFO = Path("/proc/cpuinfo")
 _ISAS = (  # oneDNN's names, the greatest first, and the flag of Linux that each one wants
     ("avx512_core_amx", "amx_bf16"),
@@ -30,7 +31,9 @@ def has_bfloat16() -> bool:
 def isa() -> str:
     """Return the greatest instruction set that oneDNN uses, by its name; elsewhere than on x86, the architecture's."""
     names = [name for name, _ in _ISAS]
-    most = os.environ.get(ISA_VARIABLE, "").lower()
+    most = (os.environ.get(ISA_VARIABLE) or os.environ.get("DNNL_MAX_CPU_ISA") or "all").lower()
+    if most not in {"all", "default", *names}:
+        return most  # less than AVX2, or a name that came later: told as it was given
     allowed = _ISAS[names.index(most) :] if most in names else _ISAS
     return next((name for name, flag in allowed if flag in flags()), platform.machine())
 
@@ -43,7 +46,7 @@ def flags() -> set[str]:
 def processor() -> str:
     """Return the processor's name and all that decides which code torch and oneDNN run on it."""
     model = _field("model name") or platform.processor() or platform.machine()
-    limits = [os.environ.get(name, "") for name in (ISA_VARIABLE, "ATEN_CPU_CAPABILITY")]
+    limits = [os.environ.get(name, "") for name in _LIMITS]
     return " ".join([model, isa(), torch.backends.cpu.get_cpu_capability(), *limits])
 
 

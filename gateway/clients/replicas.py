@@ -1,0 +1,52 @@
+"""Which replicas of the target may decode."""
+
+import structlog
+
+from gateway.clients.errors import OtherReplicaError
+from gateway.clients.identity import MODEL, WHOLE, differing
+from shared.errors import InvalidFieldError
+from shared.pb import specdec_pb2 as pb
+
+log = structlog.get_logger()
+
+
+class Replicas:
+    """The replicas of one name, held against the one that the gateway found at its start, the reference.
+
+    New sessions open on those of its model whose limits are no lower, since requests are checked against its limits.
+    """
+
+    def __init__(self, *, one_identity: bool) -> None:
+        """Admit all until there is a reference; with `one_identity` all that decides tokens has to be the same."""
+        self.reference: pb.ModelInfo | None = None
+        self.num_refused = 0
+        """How many streams were let go."""
+        self._fields = WHOLE if one_identity else MODEL
+        self._refused: set[bytes] = set()
+
+    def check(self, opened: pb.Opened) -> None:
+        """Raise OtherReplicaError unless new sessions may open on the replica that says so of itself."""
+        if not self.reference:
+            return
+        differ = differing(self.reference.identity, opened.identity, self._fields)
+        if opened.max_length < self.reference.max_length:
+            differ.append("max_length")
+        if opened.max_draft_tokens < self.reference.max_draft_tokens:
+            differ.append("max_draft_tokens")
+        if differ:
+            self._refuse(differ, opened.identity.SerializeToString(deterministic=True))
+
+    def check_refusal(self, num_tokens: int, error: InvalidFieldError) -> None:
+        """Raise OtherReplicaError if a replica refused so many tokens, for which the reference has room."""
+        lengthy = error.field in {"prompt_token_ids", "max_tokens"}
+        if lengthy and self.reference and num_tokens <= self.reference.max_length:
+            self._refuse(["max_length"], b"")
+
+    def _refuse(self, differ: list[str], identity: bytes) -> None:
+        self.num_refused += 1
+        key = identity + " ".join(differ).encode()
+        if key not in self._refused:
+            self._refused.add(key)
+            log.error("target replica refused: it is not what this gateway started with", differs_in=differ)
+        problem = f"those that are there differ in {', '.join(differ)}"
+        raise OtherReplicaError(f"no replica of the target serves what this gateway started with: {problem}")
