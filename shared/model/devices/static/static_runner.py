@@ -9,10 +9,11 @@ from time import perf_counter
 
 import structlog
 import torch
+from typing_extensions import override
 
 from shared.model.devices.static.draw_in_graph import DrawInputs
 from shared.model.devices.static.graphs import GraphKey, Graphs, Kind
-from shared.model.runner import Rows, Segment
+from shared.model.runner import Rows, Runner, Segment
 from shared.model.sampling.noise import row_key
 
 log = structlog.get_logger()
@@ -38,12 +39,13 @@ class Warmed:
     """Of its first call, in which it is compiled or found in the cache."""
 
 
-class StaticRunner:
+class StaticRunner(Runner):
     """A model and the KV cache of its sessions, where every shape is fixed and nothing is compiled while serving.
 
     A prompt's rows go through the prefill graph, a chunk of one slot at a time; the last rows before a sample through
     a verify graph, of all slots at once. Rows that are missing are padding, which reads and writes scratch positions.
     Which bucket computes a row follows from its position alone, so that what runs beside it cannot change its bits.
+    A graph that would have to be compiled anew fails its pass.
     """
 
     def __init__(self, graphs: Graphs, device: str, *, alone: bool | None = None) -> None:
@@ -60,12 +62,9 @@ class StaticRunner:
         seconds = round(sum(warmed.seconds for warmed in self.warmed), 1)
         log.info("graphs are warm", device=device, graphs=len(self.warmed), seconds=seconds, row_graphs=self._alone)
 
+    @override
     @torch.no_grad()
     def extend(self, segments: Sequence[Segment]) -> list[Rows]:
-        """Run the segments, and return each one's wanted rows. What a slot holds before its segment is its past.
-
-        At most one segment a slot. Raises RuntimeError if a graph would have to be compiled anew.
-        """
         waves: dict[tuple[int, int], list[_Piece]] = defaultdict(list)
         with torch.compiler.set_stance("fail_on_recompile"):
             for index, segment in enumerate(segments):
@@ -81,9 +80,9 @@ class StaticRunner:
                     results[piece.segment].append(result)
         return [_wanted(segment, result) for segment, result in zip(segments, results, strict=True)]
 
-    def copy(self, source: int, slot: int, num_tokens: int) -> bool:  # noqa: ARG002 - as other runners are called
-        """Copy nothing: that would be one more graph."""
-        return False
+    @override
+    def copy(self, source: int, slot: int, num_tokens: int) -> bool:
+        return False  # it would be one more graph
 
     def _pieces(self, index: int, segment: Segment, rows: range, most: int) -> Iterator[_Piece]:
         """Part rows where a bucket ends, and so that a piece has at most so many."""
