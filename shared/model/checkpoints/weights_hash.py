@@ -32,8 +32,8 @@ def _files_hash(folder: Path) -> str:
                 hashes.append(f"{file.name} {hashlib.file_digest(content, 'sha256').hexdigest()}")
         return _digest(*hashes)
 
-    told: str = kept("weights", f"{folder.resolve()} {stats}", find)
-    return told
+    digest: str = kept("weights", f"{folder.resolve()} {stats}", find)
+    return digest
 
 
 def _arithmetic(config: Any) -> Any:

@@ -6,9 +6,9 @@ import torch
 from transformers import PreTrainedModel
 from typing_extensions import override
 
+from shared.model.devices.cpu.batch import KEY_GRAIN, Batch
 from shared.model.devices.cpu.kernels.row_counts import ANY_COUNT, RowCounts
 from shared.model.devices.cpu.kv_cache import SlotCache
-from shared.model.devices.cpu.step import KEY_GRAIN, Step
 from shared.model.runner import Rows, Runner, Segment
 
 
@@ -45,15 +45,15 @@ class CpuRunner(Runner):
     @override
     @torch.inference_mode()
     def extend(self, segments: Sequence[Segment]) -> list[Rows]:
-        step = Step.of(segments, self._counts, self._head_counts, self._group, self._dtype)
-        self._cache.begin(step)
+        batch = Batch.of(segments, self._counts, self._head_counts, self._group, self._dtype)
+        self._cache.begin(batch)
         logits = self.model(
-            input_ids=step.token_ids[None],
-            position_ids=step.positions[None],
+            input_ids=batch.token_ids[None],
+            position_ids=batch.positions[None],
             past_key_values=self._cache,
             use_cache=True,
-            logits_to_keep=step.kept,
-            step=step,
+            logits_to_keep=batch.kept,
+            batch=batch,
         ).logits[0]  # [kept, V]
         num_rows = [segment.num_logits for segment in segments]
         return [Rows([rows]) for rows in logits[: sum(num_rows)].split(num_rows)]

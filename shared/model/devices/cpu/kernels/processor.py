@@ -30,8 +30,8 @@ def has_bfloat16() -> bool:
 def isa() -> str:
     """Return the greatest instruction set that oneDNN uses, by its name; elsewhere than on x86, the architecture's."""
     names = [name for name, _ in _ISAS]
-    most = os.environ.get(ISA_VARIABLE, "").lower()
-    allowed = _ISAS[names.index(most) :] if most in names else _ISAS
+    greatest = os.environ.get(ISA_VARIABLE, "").lower()
+    allowed = _ISAS[names.index(greatest) :] if greatest in names else _ISAS
     return next((name for name, flag in allowed if flag in flags()), platform.machine())
 
 

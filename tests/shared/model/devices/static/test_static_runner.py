@@ -83,5 +83,5 @@ def test_draws_are_the_samplers(dtype: torch.dtype) -> None:
     draws.noise_keys[1] = torch.tensor([row_key(-5, position) for position in range(20)])
     drawn = draw_in_graph(logits, torch.arange(5000, dtype=torch.int32), draws)
     assert drawn.dtype is torch.int32
-    for rows, ours, how in zip(logits, drawn.tolist(), params, strict=True):
-        assert ours == [draw(row, how, position) for position, row in enumerate(rows)]
+    for rows, ours, sampling in zip(logits, drawn.tolist(), params, strict=True):
+        assert ours == [draw(row, sampling, position) for position, row in enumerate(rows)]
