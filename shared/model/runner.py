@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+from typing_extensions import override
 
 from shared.sampling_params import SamplingParams
 
@@ -58,17 +59,17 @@ class Runner(ABC):
     quant: str
     """What the weights are rounded to, likewise: none, int8 or int4."""
     inexact: str
-    """Why a row's bits may depend on the rows beside it; empty where nothing is known to be against it."""
+    """Why a row's bits may depend on the rows beside it; empty where they are not known to."""
     num_slots: int
     max_length: int
-    """Positions of a slot."""
+    """The longest sequence that a slot holds, in tokens."""
 
     @abstractmethod
     def extend(self, segments: Sequence[Segment]) -> list[Rows]:
-        """Run the segments in one forward pass, and return the wanted rows of each, in the same order.
+        """Run the segments in one forward pass, and return the wanted rows of each, [num_logits, V], in their order.
 
         The tokens of a segment attend to what their slot holds before them. Their own keys and values take the places
-        of those at their positions; nothing else that anybody reads is changed.
+        of what the slot held at their positions; nothing else that anybody reads is changed.
 
         segments: one or more, at most one a slot, of one token or more each and MAX_ROWS together. They lie within
         `num_slots` and `max_length`, all positions before a `start` were run or copied, and token ids are the model's.
@@ -87,11 +88,15 @@ class Runner(ABC):
         """
 
 
-class RunnerAround(Runner):
-    """A runner that passes on to another one, of which it has all that it does not say itself."""
+class RunnerWrapper(Runner):
+    """Adds something to the passes of another runner, and is like it in all else but its device's name."""
 
     def __init__(self, runner: Runner, device: str) -> None:
-        """Be called so."""
+        """Wrap the runner."""
         self.runner, self.device = runner, device
         self.kernel, self.quant, self.inexact = runner.kernel, runner.quant, runner.inexact
         self.num_slots, self.max_length = runner.num_slots, runner.max_length
+
+    @override
+    def copy(self, source: int, slot: int, num_tokens: int) -> bool:
+        return self.runner.copy(source, slot, num_tokens)

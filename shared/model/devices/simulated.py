@@ -8,13 +8,13 @@ import structlog
 from typing_extensions import override
 
 from shared.model.profile import Profile
-from shared.model.runner import Rows, Runner, RunnerAround, Segment
+from shared.model.runner import Rows, Runner, RunnerWrapper, Segment
 from shared.model.settings import DeviceKind
 
 log = structlog.get_logger()
 
 
-class _Paced(RunnerAround):
+class _Paced(RunnerWrapper):
     """Runs passes, each of which takes what the profile says, or the runner's own time if that is longer."""
 
     def __init__(self, runner: Runner, device: str, profile: Profile) -> None:
@@ -31,10 +31,6 @@ class _Paced(RunnerAround):
             log.warning("this machine is slower than the simulated device", by_ms=round(late * 1000, 1))
         time.sleep(max(0.0, -late))
         return rows
-
-    @override
-    def copy(self, source: int, slot: int, num_tokens: int) -> bool:
-        return self.runner.copy(source, slot, num_tokens)
 
 
 def on_device(runner: Runner, kind: DeviceKind, profile: str) -> Runner:

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from shared.errors import ModelError
 from shared.model.distributed.ranks import end, join, num_ranks, rank
-from shared.model.runner import Rows, Runner, RunnerAround, Segment
+from shared.model.runner import Rows, Runner, RunnerWrapper, Segment
 
 log = structlog.get_logger()
 
@@ -22,7 +22,7 @@ Copy = tuple[int, int, int]  # slots, from and to, and number of tokens
 Message = Copy | list[tuple[int, int, list[int], int]]  # or slot, start, tokens and number of logits of each segment
 
 
-class _Leader(RunnerAround):
+class _Leader(RunnerWrapper):
     """Rank 0's runner: has the others run what it runs.
 
     Whatever fails ends the replica, since nobody knows then how far the others are.

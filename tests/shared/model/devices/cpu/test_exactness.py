@@ -21,7 +21,7 @@ from shared.model.devices.cpu.rotary_table import RotaryTable
 from shared.model.devices.cpu.row_groups import RowGroups, group_sizes
 from shared.model.loading.load_runner import load_runner
 from shared.model.loading.probes import inexact_pass
-from shared.model.runner import Rows, Runner, RunnerAround, Segment
+from shared.model.runner import Rows, Runner, RunnerWrapper, Segment
 
 
 def nudged(y: torch.Tensor) -> torch.Tensor:
@@ -140,7 +140,7 @@ def test_attention_that_depends_on_its_blocks_is_found(monkeypatch: pytest.Monke
         assert "attention to 64 keys" in inexact_attention(4, 2, 16, 512, torch.float32)
 
 
-class LooksAtThePass(RunnerAround):
+class LooksAtThePass(RunnerWrapper):
     """A runner whose logits change when a pass reaches far, as those of a model with `longrope` would."""
 
     def __init__(self, runner: Runner, far: int) -> None:
@@ -154,10 +154,6 @@ class LooksAtThePass(RunnerAround):
         if max(segment.start + len(segment.token_ids) for segment in segments) <= self._far:
             return results
         return [Rows([nudged(rows.logits)]) for rows in results]
-
-    def copy(self, source: int, slot: int, num_tokens: int) -> bool:
-        """Copy."""
-        return self.runner.copy(source, slot, num_tokens)
 
 
 @pytest.mark.parametrize("max_length", [40, 80, 300])
