@@ -37,7 +37,7 @@ class DraftModel:
     ) -> None:
         """Propose for this sequence; what `open` takes is given back with `slot`."""
         self._engine, self._slot, self._params, self._works_ahead = engine, slot, params, works_ahead
-        self._news = list(prompt_ids)  # committed, and the session may not have it
+        self._pending = list(prompt_ids)  # committed, and the session may not have it
         self._committed = 0  # how many tokens of the session are committed for sure
         self._session: Session | None = None
         self._prefilling = False  # perhaps: then the session is not ours to write to
@@ -46,16 +46,16 @@ class DraftModel:
     async def open(self) -> "Session":
         """Take a slot, unless it has one, and start to prefill. Raises what `Engine.session` raises."""
         if not self._session:
-            self._session = await self._slot.enter_async_context(self._engine.session(self._news, self._params))
+            self._session = await self._slot.enter_async_context(self._engine.session(self._pending, self._params))
             self._slot.callback(self._cancel_ahead)
-            self._committed, self._news, self._prefilling = len(self._news), [], True
+            self._committed, self._pending, self._prefilling = len(self._pending), [], True
         return self._session
 
     def commit(self, token_ids: Sequence[int]) -> None:
         """Take over tokens that joined the sequence. Raises InvalidFieldError if they are not for this model."""
         self._engine.check_token_ids("token_ids", token_ids)
-        self._news.extend(token_ids)
-        end, limit = self._committed + len(self._news), self._engine.info.max_length
+        self._pending.extend(token_ids)
+        end, limit = self._committed + len(self._pending), self._engine.info.max_length
         if end > limit:
             raise InvalidFieldError("token_ids", f"they end at {end}, the context is {limit}")
 
@@ -66,7 +66,7 @@ class DraftModel:
             return
         session = await self.open()
         await self._settle(session)
-        ready = self._take_over_news(session)[:k]
+        ready = self._take_over_pending(session)[:k]
         last = len(ready) == k or self._ended(session)
         if ready:
             yield pb.DraftResponse(token_ids=ready, last=last, proposer=pb.PROPOSER_DRAFT_MODEL)
@@ -90,14 +90,14 @@ class DraftModel:
         if self._session and not self._prefilling:  # a prefill is of use to the next one too
             self._engine.withdraw(self._session)
 
-    def _take_over_news(self, session: "Session") -> list[int]:
+    def _take_over_pending(self, session: "Session") -> list[int]:
         """Make the session begin with what is committed, and return what it has guessed beyond."""
-        guessed, num_news = session.token_ids[self._committed :], len(self._news)
-        if guessed[:num_news] != self._news:
-            session.rewrite(self._committed, self._news)
-            guessed = self._news
-        self._committed, self._news = self._committed + num_news, []
-        return guessed[num_news:]
+        guessed, num_pending = session.token_ids[self._committed :], len(self._pending)
+        if guessed[:num_pending] != self._pending:
+            session.rewrite(self._committed, self._pending)
+            guessed = self._pending
+        self._committed, self._pending = self._committed + num_pending, []
+        return guessed[num_pending:]
 
     def _ended(self, session: "Session") -> bool:
         """Whether what was guessed ends the sequence."""
@@ -109,7 +109,7 @@ class DraftModel:
             self.stop()
             await self._ahead
             self._ahead = None
-        elif self._prefilling and self._news:
+        elif self._prefilling and self._pending:
             await self._engine.settle(session)
         self._prefilling = False
 

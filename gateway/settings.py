@@ -15,8 +15,9 @@ class GatewaySettings(Settings):
     model_name: str = "outrider"
     """What clients call the model."""
     host: str = "127.0.0.1"
+    """Where it listens for HTTP: the interface's address."""
     port: int = Field(8000, ge=0, le=65535)
-    """Where it listens for HTTP."""
+    """Where it listens for HTTP: the port."""
     target: str = "127.0.0.1:50052"
     """Address of the target service, or a gRPC name of several replicas: `dns:///host:port`, `ipv4:a:port,b:port`."""
     one_identity: bool = False

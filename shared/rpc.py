@@ -47,7 +47,7 @@ async def errors_as_status(context: grpc.aio.ServicerContext[Any, Any]) -> Async
     try:
         yield
     except* OutriderError as group:  # of a task group, or a single one
-        refusal = next(leaves(group))
+        refusal = next(_flattened(group))
     if refusal:
         log.info("rpc refused", reason=str(refusal))
         pushback = (
@@ -56,11 +56,11 @@ async def errors_as_status(context: grpc.aio.ServicerContext[Any, Any]) -> Async
         await context.abort(STATUS[type(refusal)], str(refusal), pushback)
 
 
-def leaves(group: BaseExceptionGroup[OutriderError]) -> Iterator[OutriderError]:
+def _flattened(group: BaseExceptionGroup[OutriderError]) -> Iterator[OutriderError]:
     """Return the single errors of a group of groups."""
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):
-            yield from leaves(error)
+            yield from _flattened(error)
         else:
             yield error
 

@@ -1,7 +1,7 @@
 """How every service reads its settings."""
 
 import sys
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -10,10 +10,16 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     """Settings from `OUTRIDER_*` variables and, over them, from flags of the same names."""
 
-    model_config = SettingsConfigDict(env_prefix="OUTRIDER_", frozen=True, cli_parse_args=True, cli_kebab_case=True)
+    model_config = SettingsConfigDict(
+        env_prefix="OUTRIDER_",
+        frozen=True,
+        cli_parse_args=True,
+        cli_kebab_case=True,
+        use_attribute_docstrings=True,  # what `--help` says of each
+    )
 
-    log_level: str = "INFO"
-    """DEBUG, INFO, WARNING or ERROR."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """The least important events that are logged."""
 
     @classmethod
     def load(cls) -> Self:

@@ -125,11 +125,11 @@ class Rounds:
 
     async def _score(self) -> list[pb.TokenLogprobs]:
         """Verify what the session does not have of the prompt yet, as draft tokens that cannot be wrong."""
-        told: list[pb.TokenLogprobs] = []
+        logprobs: list[pb.TokenLogprobs] = []
         while rest := self._prompt_ids[len(self._session.token_ids) :]:
             k = min(len(rest) - 1, self._engine.info.max_draft_tokens)
-            told += (await self._engine.verify(self._session, rest[:k])).verdict.logprobs
-        return told
+            logprobs += (await self._engine.verify(self._session, rest[:k])).verdict.logprobs
+        return logprobs
 
     def _finish_reason(self) -> pb.FinishReason.ValueType:
         if self._session.ended:

@@ -1,11 +1,12 @@
-"""What the runners of all devices have in common."""
+"""The contract of every runner: what the engine may ask of a device."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import torch
+from typing_extensions import override
 
 from shared.sampling_params import SamplingParams
 
@@ -44,15 +45,58 @@ class Rows:
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
-class Runner(Protocol):
-    """Runs forward passes of a model over the slots."""
+class Runner(ABC):
+    """A model on a device, and the KV cache of its slots: prefill, verify and decoding are all `extend`.
 
-    @property
-    def device(self) -> str:
-        """What it runs on, as it is reported."""
+    A slot holds keys and values by position, from 0 on. How many of them count is the session's business, not the
+    runner's: rolling back is to run over them. Not thread-safe: whichever thread loaded a runner makes all calls.
+    """
 
+    device: str
+    """What it runs on, as it is reported."""
+    kernel: str
+    """What computes the products, likewise."""
+    quant: str
+    """What the weights are rounded to, likewise: none, int8 or int4."""
+    inexact: str
+    """Why a row's bits may depend on the rows beside it; empty where they are not known to."""
+    num_slots: int
+    max_length: int
+    """The longest sequence that a slot holds, in tokens."""
+
+    @abstractmethod
     def extend(self, segments: Sequence[Segment]) -> list[Rows]:
-        """Run the segments in one forward pass, and return each one's wanted rows."""
+        """Run the segments in one forward pass, and return the wanted rows of each, [num_logits, V], in their order.
 
+        The tokens of a segment attend to what their slot holds before them. Their own keys and values take the places
+        of what the slot held at their positions; nothing else that anybody reads is changed.
+
+        segments: one or more, at most one a slot, of one token or more each and MAX_ROWS together. They lie within
+        `num_slots` and `max_length`, all positions before a `start` were run or copied, and token ids are the model's.
+        None of this is checked here.
+
+        Raises RuntimeError if the device fails. What the slots hold from each `start` on is then undefined.
+        """
+
+    @abstractmethod
     def copy(self, source: int, slot: int, num_tokens: int) -> bool:
-        """Copy the first keys and values of a slot to another one; return whether this device does."""
+        """Copy the first keys and values of slot `source` to another one: what running the tokens there would give.
+
+        The positions of that slot before `num_tokens` are overwritten. `source` holds that many.
+
+        Returns whether this device copies; where it does not, nothing is changed.
+        """
+
+
+class RunnerWrapper(Runner):
+    """Adds something to the passes of another runner, and is like it in all else but its device's name."""
+
+    def __init__(self, runner: Runner, device: str) -> None:
+        """Wrap the runner."""
+        self.runner, self.device = runner, device
+        self.kernel, self.quant, self.inexact = runner.kernel, runner.quant, runner.inexact
+        self.num_slots, self.max_length = runner.num_slots, runner.max_length
+
+    @override
+    def copy(self, source: int, slot: int, num_tokens: int) -> bool:
+        return self.runner.copy(source, slot, num_tokens)

@@ -16,6 +16,7 @@ class EngineSettings(Settings):
     model: str
     """A Hugging Face folder, a .gguf file, a hub id, or the name of a pair."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """The type of the weights, before any rounding."""
     num_slots: int = Field(8, ge=1, le=1024)
     """How many sessions can be open at once."""
     max_length: int = Field(4096, ge=2)

@@ -152,9 +152,9 @@ def test_nothing_planted(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_planted_data_dependent_shape(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many rows as are sampled."""
 
-    def fault(logits: torch.Tensor, vocabulary: torch.Tensor, how: DrawInputs) -> torch.Tensor:
-        sampled = how.temperature[how.temperature > 0]
-        return draw_in_graph(logits, vocabulary, how) + sampled.sum().int()
+    def fault(logits: torch.Tensor, vocabulary: torch.Tensor, inputs: DrawInputs) -> torch.Tensor:
+        sampled = inputs.temperature[inputs.temperature > 0]
+        return draw_in_graph(logits, vocabulary, inputs) + sampled.sum().int()
 
     found = plant(monkeypatch, fault)
     assert any("dynamic shape: aten.index.Tensor (u0,)" in each for each in found), found
@@ -163,8 +163,8 @@ def test_planted_data_dependent_shape(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_planted_host_sync(monkeypatch: pytest.MonkeyPatch) -> None:
     """A number that the host has to have."""
 
-    def fault(logits: torch.Tensor, vocabulary: torch.Tensor, how: DrawInputs) -> torch.Tensor:
-        return draw_in_graph(logits, vocabulary, how) + how.noise_keys.amax().item()
+    def fault(logits: torch.Tensor, vocabulary: torch.Tensor, inputs: DrawInputs) -> torch.Tensor:
+        return draw_in_graph(logits, vocabulary, inputs) + inputs.noise_keys.amax().item()
 
     assert any("host sync: aten._local_scalar_dense" in found for found in plant(monkeypatch, fault))
 
@@ -172,9 +172,9 @@ def test_planted_host_sync(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_planted_branch(monkeypatch: pytest.MonkeyPatch) -> None:
     """A branch on data does not even become a graph."""
 
-    def fault(logits: torch.Tensor, vocabulary: torch.Tensor, how: DrawInputs) -> torch.Tensor:
-        if how.temperature.amax() > 0:
-            return draw_in_graph(logits, vocabulary, how)
+    def fault(logits: torch.Tensor, vocabulary: torch.Tensor, inputs: DrawInputs) -> torch.Tensor:
+        if inputs.temperature.amax() > 0:
+            return draw_in_graph(logits, vocabulary, inputs)
         return logits.argmax(-1).int()
 
     with pytest.raises(RuntimeError, match=r"(?i)data.dependent"):
@@ -184,8 +184,8 @@ def test_planted_branch(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_planted_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     """Logits that are widened for a moment."""
 
-    def fault(logits: torch.Tensor, vocabulary: torch.Tensor, how: DrawInputs) -> torch.Tensor:
-        return draw_in_graph(logits.double() / 2 * 2, vocabulary, how)
+    def fault(logits: torch.Tensor, vocabulary: torch.Tensor, inputs: DrawInputs) -> torch.Tensor:
+        return draw_in_graph(logits.double() / 2 * 2, vocabulary, inputs)
 
     assert any("float64" in found for found in plant(monkeypatch, fault))
 

@@ -69,7 +69,7 @@ def follow(prediction: Lookup, reply: list[int], num_tokens: int) -> int:
 
 
 @pytest.mark.parametrize(
-    ("reply", "most"),
+    ("reply", "max_rounds"),
     [
         (ORIGINAL, 7),  # 60 tokens, 9 a round
         ([*ORIGINAL[:20], 1, *ORIGINAL[21:]], 8),  # another word in the place of one
@@ -80,9 +80,9 @@ def follow(prediction: Lookup, reply: list[int], num_tokens: int) -> int:
     ],
     ids=["same", "replaced", "inserted", "deleted", "moved", "other"],
 )
-def test_prediction_is_followed_through_edits(reply: list[int], most: int) -> None:
+def test_prediction_is_followed_through_edits(reply: list[int], max_rounds: int) -> None:
     """A reply that departs from its prediction is found in it again within a few rounds."""
-    assert follow(Prediction(ORIGINAL, 3), reply, 8) <= most
+    assert follow(Prediction(ORIGINAL, 3), reply, 8) <= max_rounds
 
 
 def test_prediction_begins_where_the_reply_begins() -> None:

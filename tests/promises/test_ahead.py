@@ -12,7 +12,7 @@ from profiles import write_profile
 from services import StartService, decoder
 from test_lossless import CASES, run_all
 
-from shared.model.devices.cpu.cpu_runner import ModelRunner
+from shared.model.devices.cpu.cpu_runner import CpuRunner
 from shared.model.engine.job import Job
 from shared.model.engine.metrics import EngineMeter
 from shared.model.engine.outcomes import Outcome
@@ -90,7 +90,7 @@ async def test_on_equals_off(start: StartService, toy: tuple[Path, Path], draft:
 def test_work_ahead_waits_while_anybody_waits() -> None:
     """A pass takes up work ahead only if there is nothing that somebody asked for, a prefill included."""
     scheduler = Scheduler(
-        cast("ModelRunner", None), prefill_rows=64, meter=cast("EngineMeter", None), worker=cast("Executor", None)
+        cast("CpuRunner", None), prefill_rows=64, meter=cast("EngineMeter", None), worker=cast("Executor", None)
     )
 
     def session(cached: int) -> Session:

@@ -26,7 +26,7 @@ TEXT = random.Random(1).choices(range(5, 400), k=200)
 
 
 @dataclass
-class Counted:
+class Counted(Runner):
     """A runner that tells how many rows it ran."""
 
     runner: Runner

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from gateway.clients.proposal import Proposal
 from gateway.speculation.adaptive_k import AdaptiveK, Speculation
-from shared.model.engine.gathering import Gathering
+from shared.model.engine.batch_wait import BatchWait
 from shared.pb import specdec_pb2 as pb
 
 Cost = Callable[[int], float]  # seconds of a pass by its rows
@@ -42,20 +42,20 @@ class Service:
     clock: Clock
     cost: Cost
     _ready: dict[int, tuple[int, float, Callable[[pb.StepTiming], bool]]] = field(default_factory=dict)
-    _gathering: Gathering = field(default_factory=Gathering)
+    _batch_wait: BatchWait = field(default_factory=BatchWait)
     _busy: bool = False
     passes: list[int] = field(default_factory=list)
 
     def submit(self, session: int, num_rows: int, done: Callable[[pb.StepTiming], bool]) -> None:
         """Run so many rows in the next pass; `done` says whether the session has another pass to run."""
-        self._gathering.come(session, self.clock.now)
+        self._batch_wait.come(session, self.clock.now)
         self._ready[session] = (num_rows, self.clock.now, done)
         self._consider()
 
     def _consider(self) -> None:
         if self._busy or not self._ready:
             return
-        wait = self._gathering.wait(len(self._ready), self.clock.now)
+        wait = self._batch_wait.seconds(len(self._ready), self.clock.now)
         if wait:
             self.clock.after(wait, self._consider)
         else:
@@ -70,7 +70,7 @@ class Service:
 
         def finish() -> None:
             self._busy = False
-            self._gathering.passed(seconds)
+            self._batch_wait.count_pass(seconds)
             for session, (rows, arrived, done) in jobs.items():
                 timing = pb.StepTiming(
                     queue_us=round((started - arrived) * 1e6),
@@ -82,7 +82,7 @@ class Service:
                 if done(timing):
                     self._ready[session] = (rows, self.clock.now, done)
                 else:
-                    self._gathering.leave(session, self.clock.now)
+                    self._batch_wait.leave(session, self.clock.now)
             self._consider()
 
         self.clock.after(seconds, finish)

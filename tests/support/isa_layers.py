@@ -39,16 +39,16 @@ def check(kernel: Kernel, inputs: int, outputs: int, numbers_of_rows: list[int])
     bias = None if linear.bias is None else linear.bias[some]
     proving = cancelling_rows(linear.weight[some], bias, max(counts) + REFERENCE_ROWS).to(kernel.activations)
     agreeing = agreeing_counts(layer, proving, counts)
-    told: dict[str, object] = {"kernel": kernel.name, "layer": f"{inputs} to {outputs}", "counts": agreeing}
+    report: dict[str, object] = {"kernel": kernel.name, "layer": f"{inputs} to {outputs}", "counts": agreeing}
     if REFERENCE_ROWS not in agreeing:
-        return told | {"inexact": "all"}
+        return report | {"inexact": "all"}
     layer.counts = RowCounts(agreeing)
     other = some_outputs(outputs, inputs)[:-1] + 1  # not those that the proof looked at
     rows = cancelling_rows(linear.weight[other], None if bias is None else linear.bias[other], max(numbers_of_rows))
     x = rows.to(kernel.activations)
     whole = layer(x)
     wrong = [n for n in numbers_of_rows if not torch.equal(layer(x[:n]), whole[:n])]
-    return told | {"inexact": wrong}
+    return report | {"inexact": wrong}
 
 
 def main() -> None:
@@ -65,8 +65,8 @@ def main() -> None:
     for kernel in usable if args.kernels == "all" else usable[:1]:
         for layer in args.layers.split(","):
             inputs, outputs = map(int, layer.split("x"))
-            told = check(kernel, inputs, outputs, [int(n) for n in args.rows.split(",")])
-            sys.stdout.write(json.dumps(told) + "\n")
+            report = check(kernel, inputs, outputs, [int(n) for n in args.rows.split(",")])
+            sys.stdout.write(json.dumps(report) + "\n")
 
 
 if __name__ == "__main__":

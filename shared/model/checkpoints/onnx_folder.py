@@ -31,8 +31,8 @@ def convert_onnx(model: Path, folder: Path) -> None:
     log.info("rounding the weights to 4 bits, once", model=str(model))
     with TemporaryDirectory() as cache:
         places = ["--input", str(model), "--output", str(folder), "--cache_dir", cache]
-        how = ["--precision", "int4", "--execution_provider", "cpu", "--extra_options", *OPTIONS]
-        builder = [sys.executable, "-m", "onnxruntime_genai.models.builder", *places, *how]
+        options = ["--precision", "int4", "--execution_provider", "cpu", "--extra_options", *OPTIONS]
+        builder = [sys.executable, "-m", "onnxruntime_genai.models.builder", *places, *options]
         done = subprocess.run(builder, check=False, capture_output=True, text=True)  # noqa: S603 - our own flags
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]

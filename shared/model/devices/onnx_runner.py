@@ -7,17 +7,19 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import PretrainedConfig
+from typing_extensions import override
 
-from shared.model.runner import Rows, Segment
+from shared.model.runner import Rows, Runner, Segment
 
 PAST, PRESENT = "past_key_values", "present"
 
 
-class OnnxRunner:
+class OnnxRunner(Runner):
     """A graph that is one call for a whole pass, and the KV cache of its sessions.
 
     Sessions run one after the other: products with these weights are bound by arithmetic, so that four rows take twice
-    as long as one. A row's bits depend on the rows beside it: never for a target.
+    as long as one. A row's bits depend on the rows beside it: never for a target. The graph gives the last row of a
+    segment and no other, so that at most one can be wanted.
     """
 
     device = "cpu"
@@ -41,15 +43,12 @@ class OnnxRunner:
         self._cache = {name: torch.zeros(shape) for name in inputs if name.startswith(PAST)}
         self._bindings = [self._bound(slot) for slot in range(num_slots)]
 
+    @override
     def extend(self, segments: Sequence[Segment]) -> list[Rows]:
-        """Run the segments one after the other, and return each one's last row, if any is wanted.
-
-        What a segment's slot holds before the segment's start is its past.
-        """
         return [Rows([self._run(segment)[: segment.num_logits]]) for segment in segments]
 
+    @override
     def copy(self, source: int, slot: int, num_tokens: int) -> bool:
-        """Copy the first keys and values of a slot to another one."""
         for states in self._cache.values():  # [slots, kv_heads, max_length, head_dim] each
             states[slot, :, :num_tokens] = states[source, :, :num_tokens]
         return True

@@ -2,40 +2,35 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
+from typing_extensions import override
 
 from shared.model.profile import Profile
-from shared.model.runner import Rows, Runner, Segment
+from shared.model.runner import Rows, Runner, RunnerWrapper, Segment
 from shared.model.settings import DeviceKind
 
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True)
-class _Paced:
+class _Paced(RunnerWrapper):
     """Runs passes, each of which takes what the profile says, or the runner's own time if that is longer."""
 
-    runner: Runner
-    profile: Profile
-    device: str
+    def __init__(self, runner: Runner, device: str, profile: Profile) -> None:
+        super().__init__(runner, device)
+        self._profile = profile
 
+    @override
     def extend(self, segments: Sequence[Segment]) -> list[Rows]:
-        """Run the segments, then sleep."""
         num_rows = sum(len(segment.token_ids) for segment in segments)
-        end = time.perf_counter() + self.profile.seconds(num_rows, len(segments))
+        end = time.perf_counter() + self._profile.seconds(num_rows, len(segments))
         rows = self.runner.extend(segments)
         late = time.perf_counter() - end
         if late > 0:
             log.warning("this machine is slower than the simulated device", by_ms=round(late * 1000, 1))
         time.sleep(max(0.0, -late))
         return rows
-
-    def copy(self, source: int, slot: int, num_tokens: int) -> bool:
-        """Copy, in this machine's own time."""
-        return self.runner.copy(source, slot, num_tokens)
 
 
 def on_device(runner: Runner, kind: DeviceKind, profile: str) -> Runner:
@@ -45,4 +40,4 @@ def on_device(runner: Runner, kind: DeviceKind, profile: str) -> Runner:
     paces = Profile.load(profile)
     name = f"simulated: {Path(profile).stem}"
     log.warning("passes take the time of another device", device=name, assumed=paces.assumed)
-    return _Paced(runner, paces, name)
+    return _Paced(runner, name, paces)

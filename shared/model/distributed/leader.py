@@ -10,10 +10,11 @@ from threading import Thread
 from typing import NoReturn
 
 import structlog
+from typing_extensions import override
 
 from shared.errors import ModelError
 from shared.model.distributed.ranks import end, join, num_ranks, rank
-from shared.model.runner import Rows, Runner, Segment
+from shared.model.runner import Rows, Runner, RunnerWrapper, Segment
 
 log = structlog.get_logger()
 
@@ -21,25 +22,28 @@ Copy = tuple[int, int, int]  # slots, from and to, and number of tokens
 Message = Copy | list[tuple[int, int, list[int], int]]  # or slot, start, tokens and number of logits of each segment
 
 
-class _Leader:
-    """Rank 0's runner: has the others run what it runs."""
+class _Leader(RunnerWrapper):
+    """Rank 0's runner: has the others run what it runs.
+
+    Whatever fails ends the replica, since nobody knows then how far the others are.
+    """
 
     def __init__(self, runner: Runner, others: Sequence[Connection]) -> None:
         """Run by this rank's runner and those at the other ends."""
-        self._runner, self._others = runner, others
-        self.device = f"{runner.device}, {num_ranks()} ranks"
+        super().__init__(runner, f"{runner.device}, {num_ranks()} ranks")
+        self._others = others
 
+    @override
     def extend(self, segments: Sequence[Segment]) -> list[Rows]:
-        """Run the segments. Whatever fails ends the replica, since nobody knows then how far the others are."""
         with self._telling(
             [(segment.slot, segment.start, list(segment.token_ids), segment.num_logits) for segment in segments]
         ):
-            return self._runner.extend(segments)
+            return self.runner.extend(segments)
 
+    @override
     def copy(self, source: int, slot: int, num_tokens: int) -> bool:
-        """Copy each rank's part; likewise."""
         with self._telling((source, slot, num_tokens)):
-            return self._runner.copy(source, slot, num_tokens)
+            return self.runner.copy(source, slot, num_tokens)
 
     @contextmanager
     def _telling(self, message: Message) -> Iterator[None]:

@@ -9,7 +9,7 @@ from functools import partial
 import structlog
 
 from shared.errors import InvalidFieldError
-from shared.model.engine.measure_passes import pass_costs
+from shared.model.engine.measure_passes import measure_passes
 from shared.model.engine.metrics import EngineMeter
 from shared.model.engine.scheduler import Scheduler
 from shared.model.engine.session import Session
@@ -51,8 +51,8 @@ class Engine:
 
     async def measure(self) -> None:
         """Let `info` tell what passes cost. Before `run`; a machine that is busy otherwise makes them look slow."""
-        most_rows = min(self.info.max_draft_tokens + 1, self.info.max_length)
-        measuring = partial(pass_costs, self._runner, self.info.num_slots, most_rows)
+        session_rows = min(self.info.max_draft_tokens + 1, self.info.max_length)
+        measuring = partial(measure_passes, self._runner, self.info.num_slots, session_rows)
         self.info.pass_costs.extend(await asyncio.get_running_loop().run_in_executor(self._worker, measuring))
 
     @asynccontextmanager

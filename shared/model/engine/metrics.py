@@ -24,8 +24,8 @@ class EngineMeter:
         queue_help = "What a verify, or a draft token, waited for its passes."
         self._queue = Histogram("outrider_queue_seconds", queue_help, buckets=BUCKETS, registry=registry)
 
-    def count_pass(self, seconds: float) -> None:
-        """Count a forward pass and its sampling."""
+    def count_busy(self, seconds: float) -> None:
+        """Count time in a forward pass or its sampling."""
         self._busy.inc(seconds)
 
     def count_wait(self, seconds: float) -> None:

@@ -38,5 +38,5 @@ def _shared(session: Session, holder: Session) -> int:
 
     What follows a prompt may be rewritten by another thread at any time.
     """
-    most = min(holder.cached, holder.num_prompt, session.num_prompt - 1)
-    return common_prefix(session.token_ids[:most], holder.token_ids[:most])
+    limit = min(holder.cached, holder.num_prompt, session.num_prompt - 1)
+    return common_prefix(session.token_ids[:limit], holder.token_ids[:limit])

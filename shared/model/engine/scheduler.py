@@ -10,26 +10,28 @@ from time import perf_counter
 import structlog
 
 from shared.errors import OutriderError
-from shared.model.engine.gathering import Gathering
+from shared.model.engine.batch_wait import BatchWait
 from shared.model.engine.job import Job, Withdrawal
 from shared.model.engine.metrics import EngineMeter
 from shared.model.engine.outcomes import Outcome, Outcomes
 from shared.model.engine.prefixes import Prefixes
 from shared.model.engine.session import Session
 from shared.model.engine.verifier import verify
-from shared.model.runner import MAX_ROWS, Runner, Segment
+from shared.model.runner import MAX_ROWS, Rows, Runner, Segment
 
 log = structlog.get_logger()
 
 DECODE_ROWS = 32  # a job of at most so many rows is not prefill and goes first
 
+Plan = list[tuple[Job, Segment]]  # which jobs a pass runs, and which of their rows
+
 
 class Scheduler:
-    """Runs the jobs of all sessions on one worker thread, one forward pass at a time.
+    """Runs the jobs of all sessions on one worker thread, one forward pass at a time: receive, plan, run, apply.
 
     Each pass takes every verify that is ready and, beside them, a chunk of at most `prefill_rows` of the oldest
     prefill, so that a long prompt does not stall the sessions that are decoding (Sarathi-Serve, arXiv 2403.02310).
-    Where only verifies are ready, a pass may wait for others that are about to come (`Gathering`).
+    Where only verifies are ready, a pass may wait for others that are about to come (`BatchWait`).
     A session belongs to the worker from when a job of it is submitted to its last outcome, or to its withdrawal. The
     worker goes from pass to pass without the event loop, which would cost a draft token a millisecond.
     """
@@ -41,7 +43,7 @@ class Scheduler:
         self._meter = meter
         self._inbox: SimpleQueue[Job | Withdrawal | None] = SimpleQueue()
         self._jobs: dict[Session, Job] = {}  # oldest first; the worker's own
-        self._gathering = Gathering()  # likewise
+        self._batch_wait = BatchWait()  # likewise
         self._prefixes = Prefixes(runner)  # likewise
         self._worker = worker
 
@@ -90,40 +92,63 @@ class Scheduler:
             self._worker.shutdown()
 
     def _work(self) -> None:
+        while self._receive():
+            if not (plan := self._plan()):  # a prefill was all there was, and another session had run it
+                continue
+            try:
+                results = self._run(plan)
+            except RuntimeError as error:
+                log.exception("forward pass failed")
+                for job, _ in plan:
+                    self._fail(job, error)
+            else:
+                self._apply(plan, results)
+
+    def _receive(self) -> bool:
+        """Take in messages until the next pass is due. Returns whether there is to be one: not once `run` ends."""
         while True:
             try:
                 message = self._inbox.get(timeout=self._patience())
             except Empty:
-                if batch := self._plan():
-                    self._step(batch)
-                continue
-            if message is None:
-                return
-            job = self._jobs.pop(message.session, None)
-            if isinstance(message, Job):
-                self._jobs[message.session] = message
-                self._prefixes.come(message.session)
-                if not message.ahead:
-                    self._gathering.come(message.session, perf_counter())
-                continue
-            if job and job.deliver:
-                job.deliver(None)
-            if job and not job.ahead:
-                self._gathering.leave(message.session, perf_counter())
-            if message.then:
-                self._gathering.end(message.session)
-                message.then()
+                return True
+            match message:
+                case Job():
+                    self._start(message)
+                case Withdrawal():
+                    self._stop(message)
+                case None:
+                    return False
+
+    def _start(self, job: Job) -> None:
+        """Take on a job, as the newest one, in place of the session's last one."""
+        self._jobs.pop(job.session, None)
+        self._jobs[job.session] = job
+        self._prefixes.come(job.session)
+        if not job.ahead:
+            self._batch_wait.come(job.session, perf_counter())
+
+    def _stop(self, withdrawal: Withdrawal) -> None:
+        """End the session's job, if it has one, and call who waits for that."""
+        job = self._jobs.pop(withdrawal.session, None)
+        if job and job.deliver:
+            job.deliver(None)
+        if job and not job.ahead:
+            self._batch_wait.leave(job.session, perf_counter())
+        if withdrawal.then:
+            self._batch_wait.end(withdrawal.session)
+            withdrawal.then()
 
     def _patience(self) -> float | None:
-        """Return how long to wait for a message before the next pass; None is for ever."""
+        """Return how long to wait for a message before the next pass, in seconds; None is for ever."""
         if not self._jobs:
             return None
         ready = [job for job in self._jobs.values() if not job.ahead]
         decoding = ready and all(job.deliver for job in ready)  # a prefill has no reason to wait
-        return self._gathering.wait(len(ready), perf_counter()) if decoding else 0.0
+        return self._batch_wait.seconds(len(ready), perf_counter()) if decoding else 0.0
 
-    def _plan(self) -> list[tuple[Job, Segment]]:
-        batch: list[tuple[Job, Segment]] = []
+    def _plan(self) -> Plan:
+        """Choose the jobs of the next pass, and what each runs in it."""
+        plan: Plan = []
         room, prefill_room = MAX_ROWS - self._prefill_rows, self._prefill_rows
         for job in [job for job in self._jobs.values() if not job.ahead] or list(self._jobs.values()):
             if prefill_room or len(job.rows) <= DECODE_ROWS:
@@ -132,53 +157,58 @@ class Scheduler:
             if not num_rows:  # a prefill, all of which another session has run
                 del self._jobs[job.session]
             elif num_rows <= min(DECODE_ROWS, room):
-                batch.append((job, job.segment(num_rows)))
+                plan.append((job, job.segment(num_rows)))
                 room -= num_rows
             elif num_rows > DECODE_ROWS and prefill_room:
-                batch.append((job, job.segment(prefill_room)))
+                plan.append((job, job.segment(prefill_room)))
                 prefill_room = 0
-        return batch
+        return plan
 
-    def _step(self, batch: list[tuple[Job, Segment]]) -> None:
+    def _run(self, plan: Plan) -> list[Rows]:
+        """Run the forward pass, and return the wanted rows of each job. Raises RuntimeError."""
         started = perf_counter()
-        try:
-            results = self._runner.extend([segment for _, segment in batch])
-        except RuntimeError as error:
-            log.exception("forward pass failed")
-            for job, _ in batch:
-                self._end(job, error)
-            return
-        forwarded = perf_counter()
-        self._gathering.passed(forwarded - started)
-        num_rows = sum(len(segment.token_ids) for _, segment in batch)
-        for (job, segment), rows in zip(batch, results, strict=True):
-            job.forward_seconds += forwarded - started
+        results = self._runner.extend([segment for _, segment in plan])
+        seconds = perf_counter() - started
+        for job, _ in plan:
+            job.forward_seconds += seconds
             job.num_passes += 1
-            if segment.num_logits:
-                try:
-                    verdict = verify(rows, job.draft_ids, job.session.sampler, len(job.session.token_ids))
-                except OutriderError as error:  # a grammar that grew too complex ends its own session and no other
-                    self._end(job, error)
-                    continue
-                self._apply(job, job.outcome(verdict, perf_counter() - forwarded, num_rows, len(batch)))
-            else:
+        self._batch_wait.count_pass(seconds)
+        self._count_busy(plan, seconds)
+        return results
+
+    def _apply(self, plan: Plan, results: Sequence[Rows]) -> None:
+        """Commit what the verifies of a pass decide, and count what its prefill ran as cached."""
+        started = perf_counter()
+        num_rows = sum(len(segment.token_ids) for _, segment in plan)
+        for (job, segment), rows in zip(plan, results, strict=True):
+            if not segment.num_logits:
                 job.session.cache(len(segment.token_ids))
                 if not job.rows:
                     del self._jobs[job.session]
-        if not batch[0][0].ahead:  # a draft that works ahead would always be busy
-            self._meter.count_pass(perf_counter() - started)
+                continue
+            try:
+                verdict = verify(rows, job.draft_ids, job.session.sampler, len(job.session.token_ids))
+            except OutriderError as error:  # a grammar that grew too complex ends its own session and no other
+                self._fail(job, error)
+            else:
+                self._deliver(job, job.outcome(verdict, perf_counter() - started, num_rows, len(plan)))
+        self._count_busy(plan, perf_counter() - started)
 
-    def _apply(self, job: Job, outcome: Outcome) -> None:
+    def _deliver(self, job: Job, outcome: Outcome) -> None:
         if outcome.last:
             self._jobs.pop(job.session)
             if not job.ahead:
-                self._gathering.leave(job.session, perf_counter())
+                self._batch_wait.leave(job.session, perf_counter())
         if not job.ahead:
             self._meter.count_wait(outcome.timing.queue_us / 1e6)
         if job.deliver:
             job.deliver(outcome)
 
-    def _end(self, job: Job, error: Exception) -> None:
+    def _fail(self, job: Job, error: Exception) -> None:
         del self._jobs[job.session]
         if job.deliver:
             job.deliver(error)
+
+    def _count_busy(self, plan: Plan, seconds: float) -> None:
+        if not plan[0][0].ahead:  # a draft that works ahead would always be busy
+            self._meter.count_busy(seconds)

@@ -34,16 +34,15 @@ async def load_engine(folder: Path, settings: EngineSettings) -> Engine:
 def _load(folder: Path, settings: EngineSettings, worker: Executor) -> Engine:
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    runner = open_runner(folder, settings)
-    together = lead(runner)
-    on = on_device(together, settings.device, settings.profile)
+    runner = lead(open_runner(folder, settings))
+    served = on_device(runner, settings.device, settings.profile)
     config = AutoConfig.from_pretrained(folder).get_text_config()
     vocab_size = config.vocab_size
     tokenizer = AutoTokenizer.from_pretrained(folder)
     vocabulary = tokenizer.get_vocab()
     problem, witness = runner.inexact, b""
     if not problem:
-        problem, rows = inexact_pass(together, runner.num_slots, runner.max_length, vocab_size)
+        problem, rows = inexact_pass(runner, vocab_size)
         witness = rows.view(torch.uint8).numpy().tobytes()
     info = pb.ModelInfo(
         name=settings.model,
@@ -53,7 +52,7 @@ def _load(folder: Path, settings: EngineSettings, worker: Executor) -> Engine:
         max_length=runner.max_length,
         max_draft_tokens=settings.max_draft_tokens,
         num_slots=settings.num_slots,
-        device=on.device,
+        device=served.device,
         dtype=settings.dtype if runner.quant == "none" else f"{settings.dtype}, {runner.quant} weights",
         kernel=runner.kernel,
         row_exact=not problem,
@@ -66,10 +65,16 @@ def _load(folder: Path, settings: EngineSettings, worker: Executor) -> Engine:
             numerics=f"{NUMERICS}-{hashlib.sha256(witness).hexdigest()[:16]}" if witness else f"{NUMERICS}",
         ),
     )
-    told = {"kernel": runner.kernel, "dtype": info.dtype, "device": on.device, "row_exact": info.row_exact}
-    log.info("model loaded", folder=str(folder), **told)
+    log.info(
+        "model loaded",
+        folder=str(folder),
+        kernel=runner.kernel,
+        dtype=info.dtype,
+        device=info.device,
+        row_exact=info.row_exact,
+    )
     end_ids = {*_end_token_ids(folder, config), tokenizer.eos_token_id} - {None}
-    engine = Engine(on, settings, info, Grammars(tokenizer, vocab_size, sorted(end_ids)), worker)
+    engine = Engine(served, settings, info, Grammars(tokenizer, vocab_size, sorted(end_ids)), worker)
     engine.inexact = problem and f"rows are not exact: {problem}"
     return engine
 

@@ -15,7 +15,7 @@ from shared.model.checkpoints.pairs import int4_folder
 from shared.model.checkpoints.supported import own_length, refusing, served_config
 from shared.model.devices.cpu import attention
 from shared.model.devices.cpu.conv1d import replace_conv1d
-from shared.model.devices.cpu.cpu_runner import ModelRunner
+from shared.model.devices.cpu.cpu_runner import CpuRunner
 from shared.model.devices.cpu.exactness.kernel_choice import kernel_order
 from shared.model.devices.cpu.exactness.linears import repack, round_weights
 from shared.model.devices.cpu.exactness.proof import prove
@@ -40,7 +40,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 def load_runner(
     folder: Path, dtype: str, num_slots: int, max_length: int, quant: Quant = "none", *, kernel: str = "auto"
-) -> ModelRunner:
+) -> CpuRunner:
     """Open a Hugging Face folder and return its runner; max_length is cut to the model's own.
 
     Raises ModelError for a model that cannot be rewound or that our attention does not compute.
@@ -53,7 +53,7 @@ def load_runner(
     replace_conv1d(model)
     mixture = use_blocks(model)
     name, length = model.config.model_type, own_length(model.config, max_length)
-    refuse_miscomputed(ModelRunner(model, 1, len(probe)), name, probe, expected, mixture=mixture)
+    refuse_miscomputed(CpuRunner(model, 1, len(probe)), name, probe, expected, mixture=mixture)
     with refusing(name, "its code does not run with our linear layers"):
         runner = _packed(model, quant, order, num_slots, length)
         runner.extend([Segment(0, 0, probe[:1], 1)])
@@ -62,20 +62,20 @@ def load_runner(
 
 def _packed(
     model: PreTrainedModel, quant: Quant, order: Sequence[Kernel], num_slots: int, max_length: int
-) -> ModelRunner:
+) -> CpuRunner:
     """Return the runner of the model with linear layers of ours."""
     if quant == "none":
         proof = prove(model, order, max_length)
         repack(model, proof)
         compute_by_rows(model, max_length)
         counts = proof.counts, proof.head_counts
-        return ModelRunner(model, num_slots, max_length, *counts, kernel=proof.kernel.name, inexact=proof.problem)
+        return CpuRunner(model, num_slots, max_length, *counts, kernel=proof.kernel.name, inexact=proof.problem)
     if not can_round():
         raise ModelError(f"quant {quant}: this build of torch has no products with weights of 8 bits")
     round_weights(model)
     compute_by_rows(model, max_length)
     problem = "weights of 8 bits: the activations of a pass are rounded together"
-    return ModelRunner(model, num_slots, max_length, kernel="torch-int8", quant=quant, inexact=problem)
+    return CpuRunner(model, num_slots, max_length, kernel="torch-int8", quant=quant, inexact=problem)
 
 
 def load_int4_runner(folder: Path, num_slots: int, max_length: int) -> OnnxRunner:

@@ -13,19 +13,17 @@ import torch
 from shared.errors import ModelError
 from shared.model.checkpoints.onnx_folder import can_convert
 from shared.model.checkpoints.supported import served_config
-from shared.model.devices.cpu.cpu_runner import ModelRunner
 from shared.model.devices.cpu.fused_layers import FAMILY
 from shared.model.devices.cpu.kernels.int8_linear import can_round
 from shared.model.devices.neuron.neuron_device import NEURON, open_neuron
-from shared.model.devices.onnx_runner import OnnxRunner
-from shared.model.devices.static.static_runner import StaticRunner
 from shared.model.loading.load_runner import load_int4_runner, load_runner, load_static_runner
+from shared.model.runner import Runner
 from shared.model.settings import DeviceKind, EngineSettings, Quant
 
 log = structlog.get_logger()
 
 
-def open_runner(folder: Path, settings: EngineSettings) -> ModelRunner | StaticRunner | OnnxRunner:
+def open_runner(folder: Path, settings: EngineSettings) -> Runner:
     """Open a Hugging Face folder, and return its runner on the device of the settings. Raises ModelError."""
     quant = resolve(settings.quant, settings.device, folder)
     if settings.device != "neuron":

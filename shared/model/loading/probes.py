@@ -14,13 +14,14 @@ _PREFILLED, _COMPARED = 72, 12  # rows of a prefill, and those of them that are 
 _VERIFIES = ((0, 1, 0), (1, 5, 0), (6, 2, 7), (0, 9, 3), (9, 1, 1), (0, 12, 40))  # offset, rows, rows beside them
 
 
-def inexact_pass(runner: Runner, num_slots: int, max_length: int, vocab_size: int) -> tuple[str, torch.Tensor]:
+def inexact_pass(runner: Runner, vocab_size: int) -> tuple[str, torch.Tensor]:
     """Return where a row's logits differ between a prefill, a verify, alone and beside others; empty if nowhere.
 
     And the last rows of the first prefill, [rows, V], as a witness of the bits of this arithmetic. Rows are tried at
     near positions and at the farthest ones, beside a session at the other end, since a model may look at the largest
     position of a pass. The contents of the first and the last slot are lost.
     """
+    num_slots, max_length = runner.num_slots, runner.max_length
     tokens = random.Random(1).choices(range(vocab_size), k=_PREFILLED)  # noqa: S311 - no secret
     near = min(_PREFILLED, max_length)
     num_rows = min(_COMPARED, near)  # across a key grain, where a sequence is that long

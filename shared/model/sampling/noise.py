@@ -49,7 +49,7 @@ def keyed_gumbel(token_ids: torch.Tensor, low: torch.Tensor | int, high: torch.T
     return -torch.log(-torch.log1p(-uniform.clamp(max=1 - 2.0**-24)))
 
 
-def loud(vocab_size: int, least: float, seed: int, position: int) -> torch.Tensor:
+def candidates_by_noise(vocab_size: int, least: float, seed: int, position: int) -> torch.Tensor:
     """Return the tokens of a vocabulary whose noise is at least `least`, and perhaps a few more. Returns [N] int64.
 
     The noise falls as its word rises, so the words decide, and few tokens are left to take logarithms of.

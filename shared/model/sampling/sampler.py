@@ -8,7 +8,7 @@ import torch
 
 from shared.errors import NoTokenError
 from shared.model.sampling.logits_processors import LogitsProcessor, logits_processors
-from shared.model.sampling.noise import gumbel, loud
+from shared.model.sampling.noise import candidates_by_noise, gumbel
 from shared.sampling_params import SamplingParams
 
 _LIKELY = 4.0  # how far below the greatest logit a token may stand to be tried first
@@ -90,19 +90,19 @@ def draw(logits: torch.Tensor, params: SamplingParams, position: int) -> int:
     if params.top_p < 1:
         scores = scores.masked_fill(scores < _nucleus_border(scores, params.top_p), -torch.inf)
     many = params.top_k == 0 and params.top_p == 1 and len(scores) > _FEW
-    candidates = _contenders(scores, params.seed, position) if many else _above(scores, -torch.inf)
+    candidates = _candidates(scores, params.seed, position) if many else _above(scores, -torch.inf)
     noisy = scores[candidates] + gumbel(candidates.int(), params.seed, position)  # [C]
     return int(candidates[noisy == noisy.max()].min())
 
 
-def _contenders(scores: torch.Tensor, seed: int, position: int) -> torch.Tensor:
+def _candidates(scores: torch.Tensor, seed: int, position: int) -> torch.Tensor:
     """Return the tokens that can win, once or twice: the likely ones, and those with noise enough. scores: [V].
 
     Returns [C] int64.
     """
     likely = _above(scores, -_LIKELY)
     best = (scores[likely] + gumbel(likely.int(), seed, position)).max()
-    return torch.cat([likely, loud(len(scores), float(best) + _LIKELY, seed, position)])
+    return torch.cat([likely, candidates_by_noise(len(scores), float(best) + _LIKELY, seed, position)])
 
 
 def _above(scores: torch.Tensor, border: float) -> torch.Tensor:

@@ -7,7 +7,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from shared.errors import ModelError
-from shared.model.devices.cpu.step import BLOCK_ROWS, Step
+from shared.model.devices.cpu.batch import BLOCK_ROWS, Batch
 
 NAME = "outrider"
 
@@ -16,20 +16,20 @@ def attend(
     query: torch.Tensor,  # [rows, heads, head_dim]
     key: torch.Tensor,  # [slots, kv_heads, max_length, head_dim]
     value: torch.Tensor,  # [slots, kv_heads, max_length, head_dim]
-    step: Step,
+    batch: Batch,
     scaling: float | None,
 ) -> torch.Tensor:
-    """Attend, each span of the step to the first keys of its slot. Returns [rows, heads, head_dim].
+    """Attend, each span of the batch to the first keys of its slot. Returns [rows, heads, head_dim].
 
     The heads that share a key are put beside each other as rows, so that no key is copied.
     """
     _, heads, head_dim = query.shape
     kv_heads = key.shape[1]
     shape = (-1, BLOCK_ROWS, kv_heads, heads // kv_heads, head_dim)
-    places = query.index_select(0, step.into_blocks)  # [blocks * BLOCK_ROWS, heads, head_dim]
+    places = query.index_select(0, batch.into_blocks)  # [blocks * BLOCK_ROWS, heads, head_dim]
     blocks = places.view(shape).transpose(1, 2).flatten(2, 3)  # [blocks, kv_heads, BLOCK_ROWS * group, head_dim]
     attended = torch.empty_like(blocks)
-    for span in step.spans:
+    for span in batch.spans:
         num_blocks = span.blocks.stop - span.blocks.start
         attended[span.blocks] = scaled_dot_product_attention(
             blocks[span.blocks],
@@ -39,7 +39,7 @@ def attend(
             scale=scaling,
         )
     split = attended.view(-1, kv_heads, BLOCK_ROWS, heads // kv_heads, head_dim).transpose(1, 2)
-    return split.reshape(-1, heads, head_dim).index_select(0, step.from_blocks)
+    return split.reshape(-1, heads, head_dim).index_select(0, batch.from_blocks)
 
 
 def slot_attention(
@@ -49,7 +49,7 @@ def slot_attention(
     value: torch.Tensor,  # [slots, kv_heads, max_length, head_dim]
     attention_mask: torch.Tensor | None,
     *,
-    step: Step,
+    batch: Batch,
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
@@ -60,7 +60,7 @@ def slot_attention(
     unknown = [name for name in ("sliding_window", "softcap", "s_aux") if options.get(name) is not None]
     if unknown or attention_mask is not None:
         raise ModelError(f"{type(module).__name__} attends with {unknown or 'a mask of its own'}: not supported")
-    return attend(query[0].transpose(0, 1), key, value, step, scaling)[None], None
+    return attend(query[0].transpose(0, 1), key, value, batch, scaling)[None], None
 
 
 AttentionInterface.register(NAME, slot_attention)

@@ -1,18 +1,19 @@
-"""Runs a model over the slots."""
+"""Runs a model on this machine's CPU."""
 
 from collections.abc import Sequence
 
 import torch
 from transformers import PreTrainedModel
+from typing_extensions import override
 
+from shared.model.devices.cpu.batch import KEY_GRAIN, Batch
 from shared.model.devices.cpu.kernels.row_counts import ANY_COUNT, RowCounts
 from shared.model.devices.cpu.kv_cache import SlotCache
-from shared.model.devices.cpu.step import KEY_GRAIN, Step
-from shared.model.runner import Rows, Segment
+from shared.model.runner import Rows, Runner, Segment
 
 
-class ModelRunner:
-    """A model and the KV cache of its sessions. Prefill, decode and verify are one operation: extend."""
+class CpuRunner(Runner):
+    """A model of transformers with our attention, and the tensors of its slots."""
 
     device = "cpu"
 
@@ -41,27 +42,24 @@ class ModelRunner:
         self._group = config.num_attention_heads // getattr(config, "num_key_value_heads", config.num_attention_heads)
         self._cache = SlotCache(model.config, num_slots, -(-max_length // KEY_GRAIN) * KEY_GRAIN)
 
+    @override
     @torch.inference_mode()
     def extend(self, segments: Sequence[Segment]) -> list[Rows]:
-        """Run the segments in one forward pass, and return each one's wanted rows.
-
-        All rows together at most MAX_ROWS. What a segment's slot holds before the segment's start is its past.
-        """
-        step = Step.of(segments, self._counts, self._head_counts, self._group, self._dtype)
-        self._cache.begin(step)
+        batch = Batch.of(segments, self._counts, self._head_counts, self._group, self._dtype)
+        self._cache.begin(batch)
         logits = self.model(
-            input_ids=step.token_ids[None],
-            position_ids=step.positions[None],
+            input_ids=batch.token_ids[None],
+            position_ids=batch.positions[None],
             past_key_values=self._cache,
             use_cache=True,
-            logits_to_keep=step.kept,
-            step=step,
+            logits_to_keep=batch.kept,
+            batch=batch,
         ).logits[0]  # [kept, V]
         num_rows = [segment.num_logits for segment in segments]
         return [Rows([rows]) for rows in logits[: sum(num_rows)].split(num_rows)]
 
+    @override
     @torch.inference_mode()
     def copy(self, source: int, slot: int, num_tokens: int) -> bool:
-        """Copy the first keys and values of a slot to another one: what running the tokens there would give."""
         self._cache.copy(source, slot, num_tokens)
         return True

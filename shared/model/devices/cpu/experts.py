@@ -14,7 +14,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from shared.errors import ModelError
-from shared.model.devices.cpu.step import BLOCK_ROWS
+from shared.model.devices.cpu.batch import BLOCK_ROWS
 
 
 def use_blocks(model: PreTrainedModel) -> bool:

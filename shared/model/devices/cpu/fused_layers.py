@@ -13,8 +13,8 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from shared.model.devices.cpu.attention import attend
+from shared.model.devices.cpu.batch import Batch
 from shared.model.devices.cpu.kv_cache import SlotCache
-from shared.model.devices.cpu.step import Step
 
 FAMILY = {"llama", "mistral", "qwen2", "qwen3"}  # whose layers are these
 
@@ -50,7 +50,7 @@ class FusedAttention(nn.Module):
         hidden_states: torch.Tensor,  # [1, rows, hidden]
         position_embeddings: tuple[torch.Tensor, torch.Tensor],  # [1, rows, head_dim] each
         past_key_values: SlotCache,
-        step: Step,
+        batch: Batch,
         **_: Any,
     ) -> tuple[torch.Tensor, None]:
         """Attend. Returns [1, rows, hidden]."""
@@ -62,7 +62,7 @@ class FusedAttention(nn.Module):
         left, right = q_k.chunk(2, -1)
         q_k = q_k * cos + torch.cat([-right, left], -1) * sin
         keys, values = past_key_values.layers[self.layer_idx].write(q_k[:, self.heads :], v)
-        attended = attend(q_k[:, : self.heads], keys, values, step, self.scaling)
+        attended = attend(q_k[:, : self.heads], keys, values, batch, self.scaling)
         return self.o_proj(attended.flatten(1)[None]), None
 
 

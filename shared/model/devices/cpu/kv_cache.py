@@ -6,7 +6,7 @@ import torch
 from transformers import Cache, PretrainedConfig
 from transformers.cache_utils import CacheLayerMixin
 
-from shared.model.devices.cpu.step import Step
+from shared.model.devices.cpu.batch import Batch
 
 
 class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyped
@@ -18,7 +18,7 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyp
         """Keep the sizes; the tensors come with the first update, which tells the other sizes and the type."""
         super().__init__()
         self.num_slots, self.max_length = num_slots, max_length
-        self.step: Step
+        self.batch: Batch
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Allocate the layer's tensors. key_states, value_states: [rows, kv_heads, head_dim]."""
@@ -34,10 +34,10 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyp
         return self.write(key_states[0].transpose(0, 1), value_states[0].transpose(0, 1))
 
     def write(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write the rows of the current step and return the whole tensors. keys, values: [rows, kv_heads, head_dim]."""
+        """Write the rows of the batch and return the whole tensors. keys, values: [rows, kv_heads, head_dim]."""
         if not self.is_initialized:
             self.lazy_initialization(keys, values)
-        slots, positions = self.step.slots, self.step.positions  # [rows] each
+        slots, positions = self.batch.slots, self.batch.positions  # [rows] each
         self.keys[slots, :, positions] = keys
         self.values[slots, :, positions] = values
         return self.keys, self.values
@@ -63,10 +63,10 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
         num_layers = config.get_text_config().num_hidden_layers
         super().__init__(layers=[SlotLayer(num_slots, max_length) for _ in range(num_layers)])
 
-    def begin(self, step: Step) -> None:
-        """Let the coming updates write the rows of this step."""
+    def begin(self, batch: Batch) -> None:
+        """Let the coming updates write the rows of this batch."""
         for layer in self.layers:
-            layer.step = step
+            layer.batch = batch
 
     def copy(self, source: int, slot: int, num_tokens: int) -> None:
         """Copy the first positions of a slot to another one."""

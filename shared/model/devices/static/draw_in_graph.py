@@ -28,19 +28,19 @@ class DrawInputs:
         return type(self)(self.noise_keys.to(device), self.temperature.to(device), self.floor.to(device))
 
 
-def draw_in_graph(logits: torch.Tensor, vocabulary: torch.Tensor, how: DrawInputs) -> torch.Tensor:
+def draw_in_graph(logits: torch.Tensor, vocabulary: torch.Tensor, inputs: DrawInputs) -> torch.Tensor:
     """Return what `sampler.draw` does where neither top-k nor top-p applies, or NO_TOKEN. [B, T] int32.
 
     logits: [B, T, V]. vocabulary: [V] int32, all token ids. The first of the greatest is taken by comparing, since an
     index of the greatest would be int64, and which one of equals it is would be the device's choice.
     """
-    temperature, floor = how.temperature[:, None, None], how.floor[:, None, None]
+    temperature, floor = inputs.temperature[:, None, None], inputs.floor[:, None, None]
     warm = temperature > 0
     scores = logits.float()
     # Bounds are tensors, since one that is a number of Python's is compared in float64.
     scores = torch.minimum(scores, torch.full_like(temperature, torch.finfo(torch.float32).max))
     scores = (scores - scores.amax(-1, keepdim=True)) / torch.where(warm, temperature, 1.0)
-    low, high = how.noise_keys[..., :1], how.noise_keys[..., 1:]  # [B, T, 1] each
+    low, high = inputs.noise_keys[..., :1], inputs.noise_keys[..., 1:]  # [B, T, 1] each
     noisy = torch.where(scores >= floor, scores + keyed_gumbel(vocabulary, low, high), -torch.inf)
     scores = torch.where(warm, noisy, scores)
     greatest = scores.amax(-1, keepdim=True)

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from shared.model.devices.static import static_attention
 from shared.model.devices.static.draw_in_graph import DrawInputs, draw_in_graph
-from shared.model.devices.static.static_cache import Frame, StaticCache
+from shared.model.devices.static.static_cache import Batch, StaticCache
 from shared.model.settings import EngineSettings
 
 Kind = Literal["prefill", "verify", "row"]
@@ -85,42 +85,42 @@ class Graphs:
         self._compiled[GraphKey("prefill", num_keys)](slot, token_ids, positions)
 
     def verify(
-        self, key: GraphKey, token_ids: torch.Tensor, positions: torch.Tensor, how: DrawInputs
+        self, key: GraphKey, token_ids: torch.Tensor, positions: torch.Tensor, inputs: DrawInputs
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Run rows of every slot. token_ids, positions: [B, T] int32, as many as the graph has.
 
         Returns the tokens drawn, [B, T] int32, and the logits, [B, T, V], on the device.
         """
-        drawn, logits = self._compiled[key](token_ids, positions, how)
+        drawn, logits = self._compiled[key](token_ids, positions, inputs)
         return drawn, logits
 
     def _compile(self, key: GraphKey, backend: Backend) -> Callable[..., Any]:
         def prefill(slot: torch.Tensor, token_ids: torch.Tensor, positions: torch.Tensor) -> None:
-            frame = self._frame(slot, positions, key.num_keys, every_slot=False)
-            self._run(self.model.get_decoder(), frame, token_ids)
+            batch = self._batch(slot, positions, key.num_keys, every_slot=False)
+            self._run(self.model.get_decoder(), batch, token_ids)
 
         def verify(
-            token_ids: torch.Tensor, positions: torch.Tensor, how: DrawInputs
+            token_ids: torch.Tensor, positions: torch.Tensor, inputs: DrawInputs
         ) -> tuple[torch.Tensor, torch.Tensor]:
-            frame = self._frame(self._slots, positions, key.num_keys, every_slot=True)
-            logits = self._run(self.model, frame, token_ids).logits
-            return draw_in_graph(logits, self._vocabulary, how), logits
+            batch = self._batch(self._slots, positions, key.num_keys, every_slot=True)
+            logits = self._run(self.model, batch, token_ids).logits
+            return draw_in_graph(logits, self._vocabulary, inputs), logits
 
         graph = prefill if key.kind == "prefill" else verify
         return torch.compile(  # type: ignore[call-overload,no-any-return]  # its types lag behind its parameters
             graph, backend=backend, fullgraph=True, dynamic=False, recompile_limit=1, isolate_recompiles=True
         )
 
-    def _frame(self, slots: torch.Tensor, positions: torch.Tensor, num_keys: int, *, every_slot: bool) -> Frame:
+    def _batch(self, slots: torch.Tensor, positions: torch.Tensor, num_keys: int, *, every_slot: bool) -> Batch:
         hidden = self._columns[:num_keys] > positions[:, None, :, None]  # [B, 1, T, num_keys]
         mask = torch.zeros_like(hidden, dtype=torch.float32).masked_fill(hidden, -torch.inf)
-        return Frame(slots, self._kv_heads, positions, every_slot, num_keys, mask)
+        return Batch(slots, self._kv_heads, positions, every_slot, num_keys, mask)
 
-    def _run(self, module: torch.nn.Module, frame: Frame, token_ids: torch.Tensor) -> Any:
+    def _run(self, module: torch.nn.Module, batch: Batch, token_ids: torch.Tensor) -> Any:
         return module(
             input_ids=token_ids,
-            position_ids=frame.positions,
-            past_key_values=self.cache.framed(frame),
+            position_ids=batch.positions,
+            past_key_values=self.cache.over(batch),
             use_cache=True,
-            frame=frame,
+            batch=batch,
         )

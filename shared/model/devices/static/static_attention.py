@@ -6,7 +6,7 @@ import torch
 from transformers import AttentionInterface
 
 from shared.errors import ModelError
-from shared.model.devices.static.static_cache import Frame
+from shared.model.devices.static.static_cache import Batch
 
 NAME = "outrider_static"
 
@@ -18,7 +18,7 @@ def static_attention(
     value: torch.Tensor,  # [B, kv_heads, num_keys, head_dim]
     attention_mask: torch.Tensor | None,
     *,
-    frame: Frame,
+    batch: Batch,
     scaling: float,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
@@ -35,7 +35,7 @@ def static_attention(
     kv_heads, num_keys = key.shape[1:3]
     grouped = query.reshape(num_slots, kv_heads, -1, head_dim)  # [B, kv_heads, group * T, head_dim]
     scores = (grouped @ key.transpose(2, 3)).float() * scaling  # [B, kv_heads, group * T, num_keys]
-    masked = scores.view(num_slots, kv_heads, -1, num_rows, num_keys) + frame.mask[:, :, None]
+    masked = scores.view(num_slots, kv_heads, -1, num_rows, num_keys) + batch.mask[:, :, None]
     weights = masked.softmax(-1).flatten(2, 3).to(value.dtype)  # [B, kv_heads, group * T, num_keys]
     attended = (weights @ value).view(num_slots, heads, num_rows, head_dim)
     return attended.transpose(1, 2), None

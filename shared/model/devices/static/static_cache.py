@@ -11,7 +11,7 @@ from shared.model.distributed.ranks import num_ranks
 
 
 @dataclass(frozen=True)
-class Frame:
+class Batch:
     """Which slots and positions the rows of a graph have. B rows of slots, T tokens each."""
 
     slots: torch.Tensor  # [B] int32
@@ -23,14 +23,14 @@ class Frame:
 
 
 class StaticLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyped
-    """Keys and values of one layer, as one frame writes and reads them."""
+    """Keys and values of one layer, as one batch writes and reads them."""
 
     is_sliding = False
 
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor, frame: Frame) -> None:
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, batch: Batch) -> None:
         """Take the tensors, [slots, kv_heads, positions, head_dim] each, to mutate them in place."""
         super().__init__()
-        self.keys, self.values, self._frame = keys, values, frame
+        self.keys, self.values, self._batch = keys, values, batch
         self.is_initialized = True
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
@@ -39,19 +39,19 @@ class StaticLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is unt
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write the frame's rows, and return the keys and values that they attend to.
+        """Write the batch's rows, and return the keys and values that they attend to.
 
         *_states: [B, kv_heads, T, head_dim]. Returns [B, kv_heads, num_keys, head_dim] each.
         """
-        frame = self._frame
-        places = frame.slots[:, None, None], frame.kv_heads[:, None], frame.positions[:, None]
+        batch = self._batch
+        places = batch.slots[:, None, None], batch.kv_heads[:, None], batch.positions[:, None]
         self.keys[places] = key_states
         self.values[places] = value_states
         return self._seen(self.keys), self._seen(self.values)
 
     def _seen(self, states: torch.Tensor) -> torch.Tensor:
-        seen = states[:, :, : self._frame.num_keys]
-        return seen if self._frame.every_slot else seen.index_select(0, self._frame.slots)
+        seen = states[:, :, : self._batch.num_keys]
+        return seen if self._batch.every_slot else seen.index_select(0, self._batch.slots)
 
     def get_seq_length(self) -> int:
         """Return 0: lengths belong to the sessions."""
@@ -92,6 +92,6 @@ class StaticCache:
         """All keys and values, [slots, kv_heads, positions, head_dim] each."""
         return [states for layer in self.layers for states in layer]
 
-    def framed(self, frame: Frame) -> Cache:
+    def over(self, batch: Batch) -> Cache:
         """Return the cache as transformers' modules use it in one pass; made in the graph, so nothing outlives it."""
-        return Cache(layers=[StaticLayer(keys, values, frame) for keys, values in self.layers])
+        return Cache(layers=[StaticLayer(keys, values, batch) for keys, values in self.layers])

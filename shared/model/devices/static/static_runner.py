@@ -9,10 +9,11 @@ from time import perf_counter
 
 import structlog
 import torch
+from typing_extensions import override
 
 from shared.model.devices.static.draw_in_graph import DrawInputs
 from shared.model.devices.static.graphs import GraphKey, Graphs, Kind
-from shared.model.runner import Rows, Segment
+from shared.model.runner import Rows, Runner, Segment
 from shared.model.sampling.noise import row_key
 
 log = structlog.get_logger()
@@ -38,12 +39,13 @@ class Warmed:
     """Of its first call, in which it is compiled or found in the cache."""
 
 
-class StaticRunner:
+class StaticRunner(Runner):
     """A model and the KV cache of its sessions, where every shape is fixed and nothing is compiled while serving.
 
     A prompt's rows go through the prefill graph, a chunk of one slot at a time; the last rows before a sample through
     a verify graph, of all slots at once. Rows that are missing are padding, which reads and writes scratch positions.
     Which bucket computes a row follows from its position alone, so that what runs beside it cannot change its bits.
+    A graph that would have to be compiled anew fails its pass.
     """
 
     def __init__(self, graphs: Graphs, device: str, *, alone: bool | None = None) -> None:
@@ -60,20 +62,18 @@ class StaticRunner:
         seconds = round(sum(warmed.seconds for warmed in self.warmed), 1)
         log.info("graphs are warm", device=device, graphs=len(self.warmed), seconds=seconds, row_graphs=self._alone)
 
+    @override
     @torch.no_grad()
     def extend(self, segments: Sequence[Segment]) -> list[Rows]:
-        """Run the segments, and return each one's wanted rows. What a slot holds before its segment is its past.
-
-        At most one segment a slot. Raises RuntimeError if a graph would have to be compiled anew.
-        """
         waves: dict[tuple[int, int], list[_Piece]] = defaultdict(list)
         with torch.compiler.set_stance("fail_on_recompile"):
             for index, segment in enumerate(segments):
-                num_rows, most = len(segment.token_ids), self.sizes.verify_rows
-                last = max(segment.num_logits, min(num_rows, most)) if segment.num_logits else 0
+                num_rows, verify_rows = len(segment.token_ids), self.sizes.verify_rows
+                last = max(segment.num_logits, min(num_rows, verify_rows)) if segment.num_logits else 0
                 for piece in self._pieces(index, segment, range(num_rows - last), self.sizes.prefill_rows):
                     self._prefill(segment, piece)
-                for turn, piece in enumerate(self._pieces(index, segment, range(num_rows - last, num_rows), most)):
+                wanted = range(num_rows - last, num_rows)
+                for turn, piece in enumerate(self._pieces(index, segment, wanted, verify_rows)):
                     waves[turn, piece.bucket].append(piece)
             results: list[list[tuple[torch.Tensor, list[int]]]] = [[] for _ in segments]
             for (_, bucket), pieces in sorted(waves.items()):
@@ -81,15 +81,15 @@ class StaticRunner:
                     results[piece.segment].append(result)
         return [_wanted(segment, result) for segment, result in zip(segments, results, strict=True)]
 
-    def copy(self, source: int, slot: int, num_tokens: int) -> bool:  # noqa: ARG002 - as other runners are called
-        """Copy nothing: that would be one more graph."""
-        return False
+    @override
+    def copy(self, source: int, slot: int, num_tokens: int) -> bool:
+        return False  # it would be one more graph
 
-    def _pieces(self, index: int, segment: Segment, rows: range, most: int) -> Iterator[_Piece]:
+    def _pieces(self, index: int, segment: Segment, rows: range, max_rows: int) -> Iterator[_Piece]:
         """Part rows where a bucket ends, and so that a piece has at most so many."""
         while rows:
             bucket = self.sizes.bucket(segment.start + rows[0])
-            piece = rows[: min(most, bucket - segment.start - rows[0])]
+            piece = rows[: min(max_rows, bucket - segment.start - rows[0])]
             yield _Piece(index, bucket, piece)
             rows = rows[len(piece) :]
 
@@ -150,15 +150,15 @@ class StaticRunner:
     def _alone_is_exact(self) -> bool:
         """Return whether the graphs of one row give a row the bits that the verify graphs do. Uses the first slot."""
         vocabulary = range(self.model.config.get_text_config().vocab_size)
-        most = self.sizes.verify_rows
+        num_rows = self.sizes.verify_rows
         for bucket in self.sizes.buckets:
-            tokens = random.Random(bucket).choices(vocabulary, k=min(bucket, 2 * most))  # noqa: S311 - no secret
+            tokens = random.Random(bucket).choices(vocabulary, k=min(bucket, 2 * num_rows))  # noqa: S311 - no secret
             self._alone = False
-            together = self.extend([Segment(0, bucket - len(tokens), tokens, most)])[0].logits  # [T, V]
+            verified = self.extend([Segment(0, bucket - len(tokens), tokens, num_rows)])[0].logits  # [T, V]
             self._alone = True
-            for row, token in enumerate(tokens[-most:]):
-                alone = self.extend([Segment(0, bucket - most + row, [token], 1)])[0].logits  # [1, V]
-                if not torch.equal(alone[0], together[row]):
+            for row, token in enumerate(tokens[-num_rows:]):
+                alone = self.extend([Segment(0, bucket - num_rows + row, [token], 1)])[0].logits  # [1, V]
+                if not torch.equal(alone[0], verified[row]):
                     return False
         return True
 

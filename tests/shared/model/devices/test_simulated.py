@@ -14,7 +14,7 @@ from gateway.rounds.round import Round
 from shared.errors import ModelError
 from shared.model.devices.simulated import on_device
 from shared.model.profile import PROFILES, Profile
-from shared.model.runner import Rows, Segment
+from shared.model.runner import Rows, Runner, Segment
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
 from shared.sampling_params import SamplingParams
@@ -56,8 +56,9 @@ async def test_rounds_take_what_the_profile_says(addresses: tuple[str, str]) -> 
 def test_waiting_takes_no_cpu(tmp_path: Path) -> None:
     """A pass of 60 ms over a model that costs nothing takes hardly any CPU time."""
 
-    class Nothing:
-        device = "cpu"
+    class Nothing(Runner):
+        device = kernel = quant = inexact = ""
+        num_slots = max_length = 1
 
         def extend(self, segments: object) -> list[Rows]:
             return []

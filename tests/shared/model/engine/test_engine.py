@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mix import trial_settings
 
-from shared.model.devices.cpu.cpu_runner import ModelRunner
+from shared.model.devices.cpu.cpu_runner import CpuRunner
 from shared.model.loading.load_engine import load_engine
 from shared.model.runner import Rows, Segment
 from shared.sampling_params import SamplingParams
@@ -17,9 +17,9 @@ from shared.sampling_params import SamplingParams
 async def test_all_passes_are_in_one_thread(toy: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """What computes in two threads has two teams of OpenMP, and a pass then takes 1.2 times as long."""
     threads: list[str] = []
-    extend, make = ModelRunner.extend, ModelRunner.__init__
+    extend, make = CpuRunner.extend, CpuRunner.__init__
 
-    def extended(runner: ModelRunner, segments: Sequence[Segment]) -> list[Rows]:
+    def extended(runner: CpuRunner, segments: Sequence[Segment]) -> list[Rows]:
         threads.append(threading.current_thread().name)
         return extend(runner, segments)
 
@@ -27,8 +27,8 @@ async def test_all_passes_are_in_one_thread(toy: tuple[Path, Path], monkeypatch:
         threads.append(threading.current_thread().name)
         make(*args, **kwargs)  # type: ignore[arg-type]  # whatever it takes
 
-    monkeypatch.setattr(ModelRunner, "extend", extended)
-    monkeypatch.setattr(ModelRunner, "__init__", made)
+    monkeypatch.setattr(CpuRunner, "extend", extended)
+    monkeypatch.setattr(CpuRunner, "__init__", made)
     engine = await load_engine(toy[0], trial_settings(toy[0], device="cpu"))
     counts = [len(threads)]
     await engine.measure()

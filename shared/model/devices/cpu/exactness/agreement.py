@@ -9,9 +9,9 @@ from collections.abc import Iterable
 import torch
 
 from shared.model.devices.cpu.attention import attend
+from shared.model.devices.cpu.batch import KEY_GRAIN, Batch
 from shared.model.devices.cpu.kernels.kernel_linear import KernelLinear
 from shared.model.devices.cpu.kernels.row_counts import ANY_COUNT
-from shared.model.devices.cpu.step import KEY_GRAIN, Step
 from shared.model.runner import Segment
 
 # Of a layer inside the model: all that a verify may have, and larger ones for prefill.
@@ -76,14 +76,14 @@ def inexact_attention(heads: int, kv_heads: int, head_dim: int, num_keys: int, d
         first = grain * KEY_GRAIN
 
         def run(start: int, stop: int, first: int = first) -> torch.Tensor:
-            step = Step.of(
+            batch = Batch.of(
                 [Segment(0, first + start, [0] * (stop - start), 0)], ANY_COUNT, ANY_COUNT, heads // kv_heads, dtype
             )
-            return attend(query[start:stop], keys, values, step, None)
+            return attend(query[start:stop], keys, values, batch, None)
 
-        together = run(0, KEY_GRAIN)
+        whole = run(0, KEY_GRAIN)
         for size in _ATTENDING:
             start = (7 * size) % (KEY_GRAIN - size + 1)
-            if not torch.equal(run(start, start + size), together[start : start + size]):
+            if not torch.equal(run(start, start + size), whole[start : start + size]):
                 return f"attention to {first + KEY_GRAIN} keys, {size} rows from the {start}th"
     return ""

@@ -67,14 +67,14 @@ def _best(trials: Sequence[Trial]) -> str:
 
 
 def _kept_trials(usable: Sequence[Kernel], sizes: Sequence[tuple[int, int]], dtype: torch.dtype) -> list[Trial]:
-    told = {"processor": processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    key = json.dumps(told | {"sizes": sizes, "dtype": str(dtype), "code": sources_digest(*COMPUTING)})
+    setup = {"processor": processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    key = json.dumps(setup | {"sizes": sizes, "dtype": str(dtype), "code": sources_digest(*COMPUTING)})
 
     def find() -> list[Trial] | None:
         groups = groupby(sorted(usable, key=lambda kernel: kernel.isa), lambda kernel: kernel.isa)
         trials = [trial for isa, group in groups for trial in _try(isa, group, sizes, dtype)]
         quiet = bool(trials) and all(math.isfinite(trial.cost) for trial in trials if not trial.problem)
-        log.info("kernels tried" if quiet else "kernels tried, too busy a machine to choose", trials=trials, **told)
+        log.info("kernels tried" if quiet else "kernels tried, too busy a machine to choose", trials=trials, **setup)
         return trials if quiet else None
 
     trials = {trial.kernel: trial for trial in kept("kernels", key, list[Trial], find) or []}

@@ -12,6 +12,7 @@ from pydantic import PositiveInt
 from torch import nn
 from transformers import PreTrainedModel
 
+from shared.model.devices.cpu.batch import KEY_GRAIN
 from shared.model.devices.cpu.exactness.agreement import (
     COUNTS,
     HEAD_COUNTS,
@@ -25,7 +26,6 @@ from shared.model.devices.cpu.kernels.kernel_linear import KernelLinear
 from shared.model.devices.cpu.kernels.kernels import Kernel
 from shared.model.devices.cpu.kernels.processor import processor
 from shared.model.devices.cpu.kernels.row_counts import ANY_COUNT, RowCounts
-from shared.model.devices.cpu.step import KEY_GRAIN
 from shared.model.kept import kept
 from shared.model.sources import COMPUTING, sources_digest
 
@@ -74,8 +74,8 @@ def _prove(model: PreTrainedModel, kernel: Kernel, num_positions: int) -> Proof:
     config = model.config.get_text_config()
     kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     shape = config.num_attention_heads, kv_heads, _head_dim(config), _whole_grains(num_positions)
-    told = {"processor": processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    told |= {"kernel": kernel.name, "layers": list(linears), "attention": shape, "code": sources_digest(*COMPUTING)}
+    setup = {"processor": processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    setup |= {"kernel": kernel.name, "layers": list(linears), "attention": shape, "code": sources_digest(*COMPUTING)}
 
     problem = ""
 
@@ -94,7 +94,7 @@ def _prove(model: PreTrainedModel, kernel: Kernel, num_positions: int) -> Proof:
         log.info("kernel proved", kernel=kernel.name, seconds=seconds, problem=problem, largest_blocks=largest)
         return None if problem else counts
 
-    found = kept("proofs", json.dumps(told), dict[str, list[PositiveInt]], find)
+    found = kept("proofs", json.dumps(setup), dict[str, list[PositiveInt]], find)
     if found and not all(REFERENCE_ROWS in found.get(size, ()) for size in linears):  # somebody changed the file
         found = find()
     if not found:

@@ -31,10 +31,10 @@ def has_bfloat16() -> bool:
 def isa() -> str:
     """Return the greatest instruction set that oneDNN uses, by its name; elsewhere than on x86, the architecture's."""
     names = [name for name, _ in _ISAS]
-    most = (os.environ.get(ISA_VARIABLE) or os.environ.get("DNNL_MAX_CPU_ISA") or "all").lower()
-    if most not in {"all", "default", *names}:
-        return most  # less than AVX2, or a name that came later: told as it was given
-    allowed = _ISAS[names.index(most) :] if most in names else _ISAS
+    greatest = (os.environ.get(ISA_VARIABLE) or os.environ.get("DNNL_MAX_CPU_ISA") or "all").lower()
+    if greatest not in {"all", "default", *names}:
+        return greatest  # less than AVX2, or a name that came later: told as it was given
+    allowed = _ISAS[names.index(greatest) :] if greatest in names else _ISAS
     return next((name for name, flag in allowed if flag in flags()), platform.machine())
 
 

@@ -21,7 +21,7 @@ from shared.model.devices.cpu.rotary_table import RotaryTable
 from shared.model.devices.cpu.row_groups import RowGroups, group_sizes
 from shared.model.loading.load_runner import load_runner
 from shared.model.loading.probes import inexact_pass
-from shared.model.runner import Rows, Runner, Segment
+from shared.model.runner import Rows, Runner, RunnerWrapper, Segment
 
 
 def nudged(y: torch.Tensor) -> torch.Tensor:
@@ -140,34 +140,29 @@ def test_attention_that_depends_on_its_blocks_is_found(monkeypatch: pytest.Monke
         assert "attention to 64 keys" in inexact_attention(4, 2, 16, 512, torch.float32)
 
 
-class LooksAtThePass:
+class LooksAtThePass(RunnerWrapper):
     """A runner whose logits change when a pass reaches far, as those of a model with `longrope` would."""
-
-    device = "cpu"
 
     def __init__(self, runner: Runner, far: int) -> None:
         """Change them from this position on."""
-        self._runner, self._far = runner, far
+        super().__init__(runner, runner.device)
+        self._far = far
 
     def extend(self, segments: Sequence[Segment]) -> list[Rows]:
         """Run, and change all rows of a pass that has a far one."""
-        results = self._runner.extend(segments)
+        results = self.runner.extend(segments)
         if max(segment.start + len(segment.token_ids) for segment in segments) <= self._far:
             return results
         return [Rows([nudged(rows.logits)]) for rows in results]
-
-    def copy(self, source: int, slot: int, num_tokens: int) -> bool:
-        """Copy."""
-        return self._runner.copy(source, slot, num_tokens)
 
 
 @pytest.mark.parametrize("max_length", [40, 80, 300])
 def test_a_model_that_looks_at_the_whole_pass_is_found(toy: tuple[Path, Path], max_length: int) -> None:
     """A session far away in the same pass is part of the trial, at any length."""
     runner = load_runner(toy[0], "bfloat16", 2, max_length)
-    assert inexact_pass(runner, 2, max_length, 576)[0] == ""
+    assert inexact_pass(runner, 576)[0] == ""
     looking = LooksAtThePass(runner, max_length - 1)
-    assert "beside" in inexact_pass(looking, 2, max_length, 576)[0]
+    assert "beside" in inexact_pass(looking, 576)[0]
 
 
 @pytest.fixture

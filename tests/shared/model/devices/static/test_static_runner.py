@@ -9,7 +9,7 @@ import torch
 from mix import SIZES, check_ragged_passes, decode_all, trial_settings
 from torch._dynamo.utils import counters
 
-from shared.model.devices.cpu.cpu_runner import ModelRunner
+from shared.model.devices.cpu.cpu_runner import CpuRunner
 from shared.model.devices.static.draw_in_graph import DrawInputs, draw_in_graph
 from shared.model.devices.static.graphs import GraphKey
 from shared.model.devices.static.static_runner import StaticRunner
@@ -29,21 +29,21 @@ def runner(toy: tuple[Path, Path]) -> StaticRunner:
 
 
 @pytest.fixture(scope="module")
-def on_cpu(toy: tuple[Path, Path]) -> ModelRunner:
+def on_cpu(toy: tuple[Path, Path]) -> CpuRunner:
     """Return the same model as the CPU runs it."""
     opened = open_runner(toy[1], trial_settings(toy[1], device="cpu"))
-    assert isinstance(opened, ModelRunner)
+    assert isinstance(opened, CpuRunner)
     return opened
 
 
-def test_ragged_passes_equal_the_cpu(runner: StaticRunner, on_cpu: ModelRunner) -> None:
+def test_ragged_passes_equal_the_cpu(runner: StaticRunner, on_cpu: CpuRunner) -> None:
     """Prefills and verifies of any lengths, across buckets, with rollbacks, in any slots: the same logits and draws."""
     compiled = counters["stats"]["unique_graphs"]
     check_ragged_passes(runner, on_cpu)
     assert counters["stats"]["unique_graphs"] == compiled
 
 
-async def test_same_tokens_through_the_scheduler(runner: StaticRunner, on_cpu: ModelRunner) -> None:
+async def test_same_tokens_through_the_scheduler(runner: StaticRunner, on_cpu: CpuRunner) -> None:
     """Speculation on and off, by the graphs and on the CPU: one output, whichever place draws it."""
     expected = await decode_all(on_cpu, None)
     compiled = counters["stats"]["unique_graphs"]
@@ -83,5 +83,5 @@ def test_draws_are_the_samplers(dtype: torch.dtype) -> None:
     draws.noise_keys[1] = torch.tensor([row_key(-5, position) for position in range(20)])
     drawn = draw_in_graph(logits, torch.arange(5000, dtype=torch.int32), draws)
     assert drawn.dtype is torch.int32
-    for rows, ours, how in zip(logits, drawn.tolist(), params, strict=True):
-        assert ours == [draw(row, how, position) for position, row in enumerate(rows)]
+    for rows, ours, sampling in zip(logits, drawn.tolist(), params, strict=True):
+        assert ours == [draw(row, sampling, position) for position, row in enumerate(rows)]

@@ -8,12 +8,13 @@ TICK_SECONDS = 0.0001  # a wait shorter than this is none
 
 
 @dataclass
-class Gathering:
-    """Knows how long each session stayed away after its last pass.
+class BatchWait:
+    """How long a pass waits for sessions that are about to come back, so that they share it.
 
-    Sessions whose passes end together come back one after the other. Would the first of them start a pass of its own,
-    the others would wait for it, come back after it, and so on for ever in two groups, each of which pays for a pass
-    what both could share. Times are in seconds, of one clock.
+    It goes by how long each stayed away after its last pass. Sessions whose passes end at one time come back one after
+    the other. Would the first of them start a pass of its own, the others would wait for it, come back after it, and
+    so on for ever in two groups, each of which pays for a pass what both could share. Times are in seconds, of one
+    clock.
     """
 
     _away: dict[Hashable, float] = field(default_factory=dict)  # since when
@@ -34,11 +35,11 @@ class Gathering:
         self._away.pop(session, None)
         self._absence.pop(session, None)
 
-    def passed(self, seconds: float) -> None:
+    def count_pass(self, seconds: float) -> None:
         """Take note of a pass. The shortest of late is what every pass costs, whatever its rows."""
         self._shortest_pass = min(seconds, self._shortest_pass * 1.01) if self._shortest_pass else seconds
 
-    def wait(self, num_ready: int, now: float) -> float:
+    def seconds(self, num_ready: int, now: float) -> float:
         """Return how long a pass of so many sessions should wait for others.
 
         A wait costs each session that is ready as much, and spares each that comes a pass of its own.

@@ -19,12 +19,12 @@ class Span:
 
     slot: int
     num_keys: int
-    blocks: slice  # of all blocks of the step
+    blocks: slice  # of all blocks of the batch
     mask: torch.Tensor  # [blocks, 1, BLOCK_ROWS * group, num_keys] float, 0 where a query sees a key, or -inf
 
 
 @dataclass(frozen=True)
-class Step:
+class Batch:
     """The rows of all segments, one after the other, and how they attend.
 
     How many keys a row is computed with is a function of its position alone, and so is all else of its arithmetic:
@@ -42,7 +42,7 @@ class Step:
     @classmethod
     def of(
         cls, segments: Sequence[Segment], counts: RowCounts, head_counts: RowCounts, group: int, dtype: torch.dtype
-    ) -> "Step":
+    ) -> "Batch":
         """Lay out the segments.
 
         The last row is run repeatedly, to have as many as `counts` allows; the last one whose logits are wanted
