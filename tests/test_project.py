@@ -1,0 +1,68 @@
+"""What a newcomer meets first: `make`, what it installs, the licence."""
+
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MAKEFILE = (ROOT / "Makefile").read_text()
+TARGETS = {name for line in re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE) for name in line.split()}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """Return a folder with what `make` reads, in which nothing is installed yet."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+def make(folder: Path, *arguments: str) -> str:
+    """Return what make prints there; fails with what it says if it fails."""
+    done = subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True, check=False)  # noqa: S607
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_make_alone_lists_what_there_is_and_does_nothing(checkout: Path) -> None:
+    """It has a line for each target but the parts of `make check`, and leaves the folder as it is."""
+    before = set(checkout.iterdir())
+    told = set(re.findall(r"^  make ([a-z-]+) ", make(checkout), re.MULTILINE))
+    assert told == {name for name in TARGETS if not name.startswith("check-")}
+    assert set(checkout.iterdir()) == before
+
+
+@pytest.mark.parametrize("target", ["serve", "demo"])
+def test_what_serves_installs_no_development_tools(checkout: Path, target: str) -> None:
+    """Pytest, mypy and their kind come with the first target that needs them."""
+    commands = make(checkout, "--dry-run", target)
+    assert "--group demo" in commands
+    assert "--group dev" not in commands
+    assert "--group dev" in make(checkout, "--dry-run", "check")
+
+
+def test_every_installation_has_exact_versions(checkout: Path) -> None:
+    """No version depends on the day."""
+    commands = make(checkout, "--dry-run", "check", "contract")
+    installed = [line for line in commands.splitlines() if " install " in line and "--upgrade" not in line]
+    assert any("[contract]" in line for line in installed)
+    assert all("--constraint constraints.txt" in line for line in installed)
+
+
+def test_constraints_name_versions_alone() -> None:
+    """No URLs, no hashes, and torch without the name of its build."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines if not line.startswith("#"))
+
+
+def test_the_licence_is_the_one_that_is_declared() -> None:
+    """Its text is there, as pyproject.toml says."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license"]
+    text = (ROOT / "LICENSE").read_text()
+    assert declared == "Apache-2.0"
+    assert text.split()[:4] == ["Apache", "License", "Version", "2.0,"]
+    assert "END OF TERMS AND CONDITIONS" in text
