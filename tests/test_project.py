@@ -1,8 +1,9 @@
-"""What a newcomer meets first: `make`, what it installs, the licence."""
+"""What a newcomer meets first: `make`, what it installs, the contract, the licence."""
 
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -66,3 +67,18 @@ def test_the_licence_is_the_one_that_is_declared() -> None:
     assert declared == "Apache-2.0"
     assert text.split()[:4] == ["Apache", "License", "Version", "2.0,"]
     assert "END OF TERMS AND CONDITIONS" in text
+
+
+@pytest.mark.parametrize(("line", "breaks"), [("  int32 k = 99;", False), ("  reserved 1;", True)])
+def test_the_contract_grows_and_does_not_break(tmp_path: Path, line: str, *, breaks: bool) -> None:
+    """A message may get a field; to take one away breaks deployed services."""
+    shutil.copytree(ROOT / "proto", tmp_path / "proto")
+    shutil.copy(ROOT / "buf.yaml", tmp_path)
+    proto = tmp_path / "proto" / "specdec" / "v1" / "specdec.proto"
+    old = re.compile(r"^  repeated int32 prompt_token_ids = 1;$", re.MULTILINE)
+    text, count = old.subn(line if breaks else rf"\g<0>\n{line}", proto.read_text(), count=1)
+    assert count
+    proto.write_text(text)
+    command = [str(Path(sys.executable).parent / "buf"), "breaking", "--against", "proto/baseline.binpb"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ("prompt_token_ids" in done.stdout, done.returncode != 0) == (breaks, breaks), done
