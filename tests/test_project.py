@@ -82,7 +82,7 @@ def test_the_contract_grows_and_does_not_break(tmp_path: Path, line: str, *, bre
     text, count = old.subn(line if breaks else rf"\g<0>\n{line}", proto.read_text(), count=1)
     assert count
     proto.write_text(text)
-    command = [Path(sys.executable).parent / "buf", "breaking", "--against", "proto/baseline.binpb"]
+    command = [str(Path(sys.executable).parent / "buf"), "breaking", "--against", "proto/baseline.binpb"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ("prompt_token_ids" in done.stdout, done.returncode != 0) == (breaks, breaks), done
 
