@@ -6,7 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 from gateway.clients.identity import system_fingerprint
-from gateway.generation.choice import Delta
+from gateway.generation.delta import Delta
 from gateway.generation.usage import Usage
 from gateway.parsing.reply_parser import ReplyFinish
 from gateway.parsing.tool_call import ToolCallDelta
