@@ -39,11 +39,6 @@ class Decoder:
         self._speculation = Speculation(max_k, target.num_slots, target.pass_costs)
 
     @property
-    def max_draft_tokens(self) -> int:
-        """The largest k."""
-        return self.target.max_draft_tokens
-
-    @property
     def num_open(self) -> int:
         """How many sequences are being decoded."""
         return self._speculation.costs.open

@@ -114,7 +114,7 @@ def test_formats_are_known_by_the_template(template: str, form: object) -> None:
 def test_a_wrong_schema_is_left_to_the_target(text: str) -> None:
     """Claim: what is no schema is not wrapped in anything, so that the target names what is wrong."""
     wrong = Grammar("json_schema", text)
-    assert THINKING.thoughtful(wrong, set()) is wrong
+    assert THINKING.after_reasoning(wrong, set()) is wrong
 
 
 def test_json_of_the_cases() -> None:
