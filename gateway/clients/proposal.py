@@ -18,11 +18,16 @@ class Proposal:
     proposer: pb.Proposer.ValueType = pb.PROPOSER_UNSPECIFIED
     token_ids: list[int] = field(default_factory=list)
     timings: list[pb.StepTiming] = field(default_factory=list)
-    complete: bool = False
     asked: bool = True
     """Whether the draft was asked for it."""
     num_new: int = 0
     """How many committed tokens were new to the draft model, if it was asked."""
+
+    def add(self, part: pb.DraftResponse) -> None:
+        """Append a part that has arrived."""
+        self.token_ids.extend(part.token_ids)
+        self.proposer = self.proposer or part.proposer
+        self.timings.append(part.timing)
 
     @property
     def catches_up(self) -> bool:

@@ -113,9 +113,7 @@ class Session:
             return len(timings) < k
 
         def propose() -> None:
-            proposal = Proposal(
-                0, pb.PROPOSER_DRAFT_MODEL, token_ids=[1] * k, timings=timings, complete=True, asked=k > 0
-            )
+            proposal = Proposal(0, pb.PROPOSER_DRAFT_MODEL, token_ids=[1] * k, timings=timings, asked=k > 0)
             self.verify(proposal, self.fleet.clock.now - started)
 
         if k:

@@ -138,7 +138,7 @@ def test_what_a_draft_costs_beside_others(takes_turns: bool, asks: bool) -> None
             pb.StepTiming(forward_us=25_000 + 5_000 * (num_rows - 1), num_passes=1, num_rows=num_rows, num_sessions=1)
             for num_rows in [2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1][:k]
         ]
-        proposal = Proposal(0, pb.PROPOSER_DRAFT_MODEL, [1] * k, drafted, complete=True, asked=k > 0)
+        proposal = Proposal(0, pb.PROPOSER_DRAFT_MODEL, [1] * k, drafted, asked=k > 0)
         verify_seconds = target(k + 1)
         timing = pb.StepTiming(forward_us=round(verify_seconds * 1e6), num_passes=1, num_rows=k + 1, num_sessions=1)
         choice.learn(proposal, 0.025 * k, pb.VerifyResponse(num_accepted=k, timing=timing), verify_seconds)
