@@ -7,9 +7,6 @@ from shared.pb import specdec_pb2 as pb
 LOOKUPS = (pb.PROPOSER_PROMPT_LOOKUP, pb.PROPOSER_PREDICTION)
 
 
-CATCHING_UP = 32  # new tokens from which the draft model is said to catch up
-
-
 @dataclass
 class Proposal:
     """What has arrived of a round's draft tokens."""
@@ -28,13 +25,3 @@ class Proposal:
         self.token_ids.extend(part.token_ids)
         self.proposer = self.proposer or part.proposer
         self.timings.append(part.timing)
-
-    @property
-    def catches_up(self) -> bool:
-        """Whether the draft model ran much that was new to it."""
-        return self.num_new >= CATCHING_UP
-
-    @property
-    def tells_costs(self) -> bool:
-        """Whether it took what proposals take: something came in time, and no prompt was prefilled for it."""
-        return not self.catches_up and bool(self.timings) and all(timing.num_passes <= 1 for timing in self.timings)

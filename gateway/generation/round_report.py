@@ -30,6 +30,7 @@ class RoundReport:
         told = zip(self.round_.token_ids, self.texts, sources(self.round_), strict=False)
         return {
             "proposer": self.round_.proposer,
+            "reason": self.round_.reason,
             "num_drafted": self.round_.num_drafted,
             "num_accepted": self.round_.num_accepted,
             "tokens": [{"id": token_id, "text": text, "source": source} for token_id, text, source in told],
