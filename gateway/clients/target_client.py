@@ -129,7 +129,7 @@ class TargetClient:
     def __init__(self, address: str, *, one_identity: bool = False) -> None:
         """Connect in the background to `host:port`, or to all replicas of a name such as `dns:///host:port`.
 
-        Sessions open on replicas of the model that `model_info` told of; with `one_identity` only where all else that
+        Sessions open on replicas of the model that `model_info` returned; with `one_identity` only where all else that
         decides tokens is the same, too.
         """
         self._channel = grpc.aio.insecure_channel(address, options=OPTIONS)
@@ -173,9 +173,9 @@ class TargetClient:
         if not differ:
             return
         self.num_refused += 1
-        told = identity.SerializeToString(deterministic=True)
-        if told not in self._refused:
-            self._refused.add(told)
+        key = identity.SerializeToString(deterministic=True)
+        if key not in self._refused:
+            self._refused.add(key)
             log.error("target replica refused: it is not what this gateway started with", differs_in=differ)
         problem = f"those that are there differ in {', '.join(differ)}"
         raise OtherReplicaError(f"no replica of the target serves what this gateway started with: {problem}")

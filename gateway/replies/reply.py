@@ -76,10 +76,10 @@ class Reply(ABC):
         return self._chunk(delta.index, self._first() | self._rest(delta.index)) | {"seed": self._seed}
 
     def chunks(self, delta: Delta) -> list[Json]:
-        """Return the chunks of a delta: none if it has nothing to tell, and one more to finish the choice."""
+        """Return the chunks of a delta: none if it adds nothing, and one more to finish the choice."""
         parts, rounds = delta.parts, self._rounds([delta.report])
-        told = parts.content or parts.reasoning or parts.tool_calls or delta.logprobs or rounds
-        pieces = [self._piece(delta) | self._rest(delta.index, delta.logprobs) | rounds] if told else []
+        adds = parts.content or parts.reasoning or parts.tool_calls or delta.logprobs or rounds
+        pieces = [self._piece(delta) | self._rest(delta.index, delta.logprobs) | rounds] if adds else []
         if delta.finish_reason:
             pieces.append(self._last() | self._rest(delta.index, finish_reason=delta.finish_reason))
         return [self._chunk(delta.index, piece) for piece in pieces]
@@ -101,8 +101,8 @@ class Reply(ABC):
         return {"rounds": [report.body for report in rounds]} if self._speculative.rounds else {}
 
     def _rest(self, index: int, logprobs: Sequence[ScoredToken] = (), finish_reason: ReplyFinish | None = None) -> Json:
-        told = self._logprobs(logprobs) if self._wants_logprobs and (logprobs or not finish_reason) else None
-        return {"index": index, "logprobs": told, "finish_reason": finish_reason}
+        reported = self._logprobs(logprobs) if self._wants_logprobs and (logprobs or not finish_reason) else None
+        return {"index": index, "logprobs": reported, "finish_reason": finish_reason}
 
     @abstractmethod
     def _whole(self, answer: Answer) -> Json: ...

@@ -1,4 +1,4 @@
-"""One round, as it is told."""
+"""One round, as the decoder yields it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

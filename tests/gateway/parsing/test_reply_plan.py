@@ -59,15 +59,15 @@ def test_nothing_asked_for(hermes: ChatTokenizer) -> None:
     assert plan(hermes) == ReplyPlan(PLAIN)
 
 
-@pytest.mark.parametrize("choice", [REQUIRED, NAMED])
-def test_a_call_that_has_to_be_made_goes_first(hermes: ChatTokenizer, choice: dict[str, Any]) -> None:
+@pytest.mark.parametrize("tool_choice", [REQUIRED, NAMED])
+def test_a_call_that_has_to_be_made_goes_first(hermes: ChatTokenizer, tool_choice: dict[str, Any]) -> None:
     """The reply is a call, whatever else is asked for; of one named function it is one call."""
-    planned = plan(hermes, **tools(), **choice, **REGEX)
+    planned = plan(hermes, **tools(), **tool_choice, **REGEX)
     assert planned.grammar_field == "tools"
     assert planned.grammar
     assert planned.grammar.text.startswith("start: answer\nanswer: calls\n")
-    assert ('"g"' in planned.grammar.text.replace("\\", "")) is (choice == REQUIRED)
-    assert planned.form.parallel is (choice == REQUIRED)
+    assert ('"g"' in planned.grammar.text.replace("\\", "")) is (tool_choice == REQUIRED)
+    assert planned.form.parallel is (tool_choice == REQUIRED)
     assert not planned.form.bare
 
 

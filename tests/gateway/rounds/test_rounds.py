@@ -1,4 +1,4 @@
-"""What a client that asks for it is told of each round."""
+"""What a client that asks for it gets of each round."""
 
 from collections import Counter
 from typing import Any
@@ -27,7 +27,7 @@ ROUNDS = {"rounds": True}
 
 def joined(rounds: list[dict[str, Any]]) -> str:
     """Return the text that the rounds tell of."""
-    return "".join(token["text"] for told in rounds for token in told["tokens"])
+    return "".join(token["text"] for report in rounds for token in report["tokens"])
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -45,17 +45,17 @@ async def test_where_tokens_come_from(scripted: Gateway, *, stream: bool) -> Non
     response = await scripted.post(stream=stream, speculative=ROUNDS)
     if stream:
         pieces = [choice for chunk in events(response)[:-1] for choice in chunk["choices"]]
-        rounds = [told for piece in pieces for told in piece.get("rounds", [])]
-        assert ["".join(t["text"] for t in told["tokens"]) for told in rounds] == [
+        rounds = [report for piece in pieces for report in piece.get("rounds", [])]
+        assert ["".join(t["text"] for t in report["tokens"]) for report in rounds] == [
             piece["delta"].get("content", "") for piece in pieces if "rounds" in piece
         ]
     else:
         rounds = response.json()["choices"][0]["rounds"]
-    sources = [[token["source"] for token in told["tokens"]] for told in rounds]
+    sources = [[token["source"] for token in report["tokens"]] for report in rounds]
     assert sources == [["lookup", "recovered"], ["prediction", "bonus"], ["plain"], ["model"] * (len(ids) - 4)]
-    assert [token["id"] for told in rounds for token in told["tokens"]] == [*ids, 2]
+    assert [token["id"] for report in rounds for token in report["tokens"]] == [*ids, 2]
     assert joined(rounds) == "the 🐎 rides"
-    assert [(told["proposer"], told["num_drafted"], told["num_accepted"]) for told in rounds[:3]] == [
+    assert [(report["proposer"], report["num_drafted"], report["num_accepted"]) for report in rounds[:3]] == [
         ("lookup", 3, 1),
         ("prediction", 1, 1),
         (None, 0, 0),
@@ -94,7 +94,7 @@ async def rounds_by_reason(scripted: Gateway) -> dict[str, float]:
 
 
 async def test_a_stop_string_ends_the_tokens(scripted: Gateway) -> None:
-    """Claim: tokens after a stop string are not told of."""
+    """Claim: tokens after a stop string are not reported."""
     rounds = (await scripted.post(stop=["s ah"], speculative=ROUNDS)).json()["choices"][0]["rounds"]
     assert joined(rounds) == "the horse ride"
 
@@ -135,6 +135,6 @@ async def test_rounds_of_several_choices(toy_url: str) -> None:
         chunks = events(await http.post(CHAT, json=ask))[:-1]
     for index in (0, 1):
         pieces = [choice for chunk in chunks for choice in chunk["choices"] if choice["index"] == index]
-        told = [report for piece in pieces for report in piece.get("rounds", [])]
-        assert joined(told) == "".join(piece["delta"].get("content", "") for piece in pieces)
-        assert told
+        reports = [report for piece in pieces for report in piece.get("rounds", [])]
+        assert joined(reports) == "".join(piece["delta"].get("content", "") for piece in pieces)
+        assert reports
