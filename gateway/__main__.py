@@ -10,7 +10,7 @@ import uvicorn
 from gateway.app import create_app
 from gateway.clients.draft_client import DraftClient
 from gateway.clients.errors import TargetUnavailableError
-from gateway.clients.pairing import misfits
+from gateway.clients.pairing import mismatches
 from gateway.clients.target_client import TargetClient
 from gateway.rounds.decoder import Decoder
 from gateway.settings import GatewaySettings
@@ -35,7 +35,7 @@ async def main(settings: GatewaySettings) -> None:
         log.warning(INEXACT, target=target.name, kernel=target.identity.kernel)
     draft_client = DraftClient(settings.draft, target)
     draft = await draft_client.model_info(timeout_seconds=2) if settings.draft else None
-    if draft and (problems := misfits(target, draft)):
+    if draft and (problems := mismatches(target, draft)):
         raise ModelError("; ".join(problems))
     decoder = Decoder(target_client, target, draft_client, settings.draft_deadline_seconds, settings.max_k)
     config = uvicorn.Config(

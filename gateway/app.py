@@ -46,7 +46,7 @@ def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySett
     for kind in (OutriderError, RequestValidationError, HTTPException, ClientDisconnect):
         app.add_exception_handler(kind, respond)
     add_page(app)
-    planner = Planner(decoder, tokenizer, settings)
+    planner = Planner(decoder.target, tokenizer, settings)
     meter = Meter(settings.model_name, lambda: decoder.num_open, lambda: decoder.num_refused)
     app.include_router(model_routes(planner, tokenizer, decoder.target, settings.model_name))
 

@@ -5,7 +5,7 @@ import asyncio
 import grpc
 import structlog
 
-from gateway.clients.pairing import misfits
+from gateway.clients.pairing import mismatches
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
 from shared.rpc import OPTIONS
@@ -68,7 +68,7 @@ class DraftClient:
         info = await self.model_info(timeout_seconds=5)
         if not info:
             return
-        if problems := misfits(self._target, info):
+        if problems := mismatches(self._target, info):
             log.error("draft does not fit the target: decoding plainly", problems=problems)
         else:
             self.info = info

@@ -1,4 +1,4 @@
-"""Who decodes: which replicas of the target go for one another, and what clients are told of it."""
+"""Who decodes: which replicas of the target go for one another, and what clients learn of it."""
 
 import hashlib
 from collections.abc import Iterable
@@ -29,8 +29,8 @@ def system_fingerprint(identity: pb.ModelIdentity) -> str:
 
 def joint_fingerprint(fingerprints: Iterable[str]) -> str:
     """Return the one fingerprint of several choices, in their order: theirs, if they have the same one."""
-    first, *others = told = list(fingerprints)
-    return first if not set(others) - {first} else _digest(told)
+    first, *others = in_order = list(fingerprints)
+    return first if not set(others) - {first} else _digest(in_order)
 
 
 def _digest(texts: Iterable[str]) -> str:

@@ -7,9 +7,6 @@ from shared.pb import specdec_pb2 as pb
 LOOKUPS = (pb.PROPOSER_PROMPT_LOOKUP, pb.PROPOSER_PREDICTION)
 
 
-CATCHING_UP = 32  # new tokens from which the draft model is said to catch up
-
-
 @dataclass
 class Proposal:
     """What has arrived of a round's draft tokens."""
@@ -18,18 +15,13 @@ class Proposal:
     proposer: pb.Proposer.ValueType = pb.PROPOSER_UNSPECIFIED
     token_ids: list[int] = field(default_factory=list)
     timings: list[pb.StepTiming] = field(default_factory=list)
-    complete: bool = False
     asked: bool = True
     """Whether the draft was asked for it."""
     num_new: int = 0
     """How many committed tokens were new to the draft model, if it was asked."""
 
-    @property
-    def catches_up(self) -> bool:
-        """Whether the draft model ran much that was new to it."""
-        return self.num_new >= CATCHING_UP
-
-    @property
-    def tells_costs(self) -> bool:
-        """Whether it took what proposals take: something came in time, and no prompt was prefilled for it."""
-        return not self.catches_up and bool(self.timings) and all(timing.num_passes <= 1 for timing in self.timings)
+    def add(self, part: pb.DraftResponse) -> None:
+        """Append a part that has arrived."""
+        self.token_ids.extend(part.token_ids)
+        self.proposer = self.proposer or part.proposer
+        self.timings.append(part.timing)

@@ -131,7 +131,7 @@ class TargetClient:
     def __init__(self, address: str, *, one_identity: bool = False) -> None:
         """Connect in the background to `host:port`, or to all replicas of a name such as `dns:///host:port`.
 
-        Sessions open on replicas of the model that `model_info` told of; with `one_identity` only where all else that
+        Sessions open on replicas of the model that `model_info` returned; with `one_identity` only where all else that
         decides tokens is the same, too.
         """
         self._channel = grpc.aio.insecure_channel(address, options=OPTIONS)

@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 
 from gateway.rounds.round import Round
 from gateway.rounds.round_time import PARTS
+from gateway.speculation.decision import Reason
 
 BUCKETS = [base * 10.0**exponent for exponent in range(-5, 1) for base in (1, 2, 5)]  # 10 microseconds to 5 seconds
 
@@ -49,6 +50,13 @@ class Meter:
         self._accepted_per_pos = self._counter(
             "num_accepted_tokens_per_pos", "Accepted draft tokens by their position in the draft.", "position"
         )
+        rounds = Counter(
+            "outrider_rounds",
+            "Rounds by why they have the draft tokens that they have.",
+            ["reason"],
+            registry=self._registry,
+        )
+        self._rounds = {reason: rounds.labels(reason) for reason in Reason}
         self._proposed, self._proposed_accepted = (
             Counter(f"outrider_{name}", help_, ["proposer"], registry=self._registry)
             for name, help_ in (
@@ -61,6 +69,8 @@ class Meter:
         """Count a round."""
         for part, seconds in self._seconds.items():
             seconds.observe(getattr(round_.time, part))
+        if round_.reason:
+            self._rounds[round_.reason].inc()
         self._drafts.inc(round_.num_drafted > 0)
         self._drafted.inc(round_.num_drafted)
         self._accepted.inc(round_.num_accepted)

@@ -1,26 +1,25 @@
 """Makes the choices to decode of a request."""
 
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
 from gateway.generation.choice import Choice
 from gateway.generation.errors import ContextLengthError, ModelNotFoundError
 from gateway.generation.seeds import choice_seed
-from gateway.parsing.reply_format import ReplyFormat
+from gateway.parsing.reply_plan import ReplyPlan
 from gateway.requests.chat import ChatRequest
 from gateway.requests.completion import CompletionRequest
 from gateway.requests.generation import GenerationRequest
 from gateway.requests.responses import CHAT_FIELDS, ResponsesRequest
 from gateway.requests.sampling_fields import Speculative
 from gateway.requests.tokenization import TokenizeRequest
-from gateway.requests.tool_fields import NamedTool
-from gateway.rounds.decoder import Decoder
 from gateway.settings import GatewaySettings
 from gateway.text.tokenizer import ChatTokenizer
 from shared.errors import InvalidFieldError
-from shared.sampling_params import Grammar, SamplingParams
+from shared.pb import specdec_pb2 as pb
+from shared.sampling_params import SamplingParams
 
 COMPLETION_MAX_TOKENS = 16  # OpenAI's default; a chat's default is what is left of the context
 
@@ -31,30 +30,20 @@ class Planner:
     They raise InvalidFieldError, ContextLengthError and ModelNotFoundError.
     """
 
-    def __init__(self, decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySettings) -> None:
-        """Plan for this decoder."""
-        self._decoder, self._tokenizer, self._settings = decoder, tokenizer, settings
+    def __init__(self, target: pb.ModelInfo, tokenizer: ChatTokenizer, settings: GatewaySettings) -> None:
+        """Plan for this target."""
+        self._target, self._tokenizer, self._settings = target, tokenizer, settings
 
     def chat(self, request: ChatRequest) -> list[Choice]:
         """Return the n choices of a chat."""
         self.check_model(request.model)
-        tokenizer = self._tokenizer
-        prompt = tokenizer.render_chat(request.messages, request.offered, request.chat_template_kwargs)
-        parallel = request.parallel_tool_calls and not isinstance(request.tool_choice, NamedTool)
-        form = ReplyFormat.of(tokenizer.chat_template, prompt, tools=bool(request.offered), parallel=parallel)
-        if request.offered and not form.tools:
-            raise InvalidFieldError("tools", "the model's chat template calls none, or in a way that is not known here")
-        prompts = [tokenizer.encode(prompt, add_special_tokens=False)]
-        choices = self._choices(request, "messages", prompts, default=None)
-        tags = tokenizer.token_bytes.added
-        calls = form.calls(request.called, tags)
-        if not (calls or request.grammar):
-            calls = form.optional_calls(request.callable, tags)
-        if not (calls or request.grammar):
-            form = form.with_bare_calls(request.callable)
+        prompt = self._tokenizer.render_chat(request.messages, request.offered, request.chat_template_kwargs)
+        plan = ReplyPlan.of(self._tokenizer, prompt, request)
+        prompts = [self._tokenizer.encode(prompt, add_special_tokens=False)]
         predicted = request.prediction.text if request.prediction else ""
-        predicted_ids = tokenizer.encode(predicted, add_special_tokens=False)
-        return [replace(_formed(choice, form, calls, tags), predicted_ids=predicted_ids) for choice in choices]
+        predicted_ids = self._tokenizer.encode(predicted, add_special_tokens=False)
+        choices = self._choices(request, "messages", prompts, plan, default=None)
+        return [replace(choice, predicted_ids=predicted_ids) for choice in choices]
 
     def response(self, request: ResponsesRequest) -> Choice:
         """Return the one choice of a response."""
@@ -69,7 +58,9 @@ class Planner:
         """Return the choices of a completion: n for the first prompt, then n for the next."""
         self.check_model(request.model)
         prompts = [prompt if isinstance(prompt, list) else self._tokenizer.encode(prompt) for prompt in request.prompts]
-        return self._choices(request, "prompt", prompts, COMPLETION_MAX_TOKENS, request.prompts if request.echo else ())
+        echoes = request.prompts if request.echo else ()
+        plan = ReplyPlan.plain(request)
+        return self._choices(request, "prompt", prompts, plan, default=COMPLETION_MAX_TOKENS, echoes=echoes)
 
     def tokenize(self, request: TokenizeRequest) -> list[int]:
         """Return the token ids of a text or a chat."""
@@ -88,10 +79,12 @@ class Planner:
         request: GenerationRequest,
         field: str,
         prompts: Sequence[list[int]],
+        plan: ReplyPlan,
+        *,
         default: int | None,
         echoes: Sequence[str | list[int]] = (),
     ) -> list[Choice]:
-        params = self._params(request)
+        params = replace(self._params(request), grammar=plan.grammar)
         k = self._num_tokens(request.speculative, "model", self._settings.default_k)
         num_lookup_tokens = self._num_tokens(request.speculative, "lookup", self._settings.default_lookup_tokens)
         return [
@@ -105,7 +98,8 @@ class Planner:
                 num_lookup_tokens=num_lookup_tokens,
                 stop_strings=request.stop_strings,
                 include_stop=request.include_stop_str_in_output,
-                grammar_field=request.grammar[0] if request.grammar else "",
+                form=plan.form,
+                grammar_field=plan.grammar_field,
                 echo=self._text(echoes[prompt_index]) if echoes else "",
                 first=index == 0,
             )
@@ -118,7 +112,7 @@ class Planner:
 
     def _params(self, request: GenerationRequest) -> SamplingParams:
         biases = {int(token_id): bias for token_id, bias in request.logit_bias.items()}
-        if biases and max(biases) >= self._decoder.target.vocab_size:
+        if biases and max(biases) >= self._target.vocab_size:
             raise InvalidFieldError("logit_bias", f"{max(biases)} is no token of the model")
         ends = frozenset() if request.ignore_eos else self._tokenizer.stop_token_ids
         return SamplingParams(
@@ -137,22 +131,21 @@ class Planner:
             logprobs=request.wants_logprobs is not None,
             top_logprobs=request.wants_logprobs or 0,
             prompt_logprobs=request.wants_logprobs is not None and request.wants_echo,
-            grammar=request.grammar[1] if request.grammar else None,
         )
 
     def _num_tokens(self, speculative: Speculative, proposer: str, default: int | Literal["auto"]) -> int | None:
         """Return how many draft tokens this proposer makes in a round; None is as many as pay."""
-        most, asked = self._decoder.max_draft_tokens, speculative.k
-        if asked is not None and asked > most:
-            raise InvalidFieldError("speculative.k", f"{asked} is more than {most}, the most that the target verifies")
+        limit, asked = self._target.max_draft_tokens, speculative.k
+        if asked is not None and asked > limit:
+            raise InvalidFieldError("speculative.k", f"{asked} is more than {limit}, the most that the target verifies")
         if not speculative.enabled or speculative.proposer not in {"auto", proposer}:
             return 0
         if asked is not None:
             return asked
-        return None if default == "auto" else min(default, most)
+        return None if default == "auto" else min(default, limit)
 
     def _max_tokens(self, request: GenerationRequest, field: str, prompt_ids: list[int], default: int | None) -> int:
-        target = self._decoder.target
+        target = self._target
         if not prompt_ids:
             raise InvalidFieldError(field, "has no tokens")
         if min(prompt_ids) < 0 or max(prompt_ids) >= target.vocab_size:
@@ -172,11 +165,3 @@ class Planner:
             problem = f"{limit}, with a prompt of {len(prompt_ids)} tokens, is above the context of {target.max_length}"
             raise ContextLengthError(limit_field, problem)
         return limit
-
-
-def _formed(choice: Choice, form: ReplyFormat, calls: Grammar | None, tags: Collection[str]) -> Choice:
-    """Return the choice as one of a chat; the grammar of its calls goes before what else the reply is to be."""
-    if calls:
-        return replace(choice, form=form, params=replace(choice.params, grammar=calls), grammar_field="tools")
-    grammar = choice.params.grammar and form.thoughtful(choice.params.grammar, tags)
-    return replace(choice, form=form, params=replace(choice.params, grammar=grammar))

@@ -1,4 +1,4 @@
-"""What a client that asks for it is told of a round."""
+"""What a round reports to a client that asks for it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,11 +27,12 @@ class RoundReport:
     @property
     def body(self) -> dict[str, Any]:
         """The report, times in milliseconds."""
-        told = zip(self.round_.token_ids, self.texts, sources(self.round_), strict=False)
+        tokens = zip(self.round_.token_ids, self.texts, sources(self.round_), strict=False)
         return {
             "proposer": self.round_.proposer,
+            "reason": self.round_.reason,
             "num_drafted": self.round_.num_drafted,
             "num_accepted": self.round_.num_accepted,
-            "tokens": [{"id": token_id, "text": text, "source": source} for token_id, text, source in told],
+            "tokens": [{"id": token_id, "text": text, "source": source} for token_id, text, source in tokens],
             "time_ms": {part: getattr(self.round_.time, part) * 1000 for part in PARTS},
         }

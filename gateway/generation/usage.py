@@ -8,8 +8,8 @@ from statistics import median
 from typing import Any
 
 from gateway.generation.acceptance_counts import Acceptance
+from gateway.generation.delta import Delta
 from gateway.generation.metrics import Meter
-from gateway.rounds.round import Round
 from gateway.rounds.round_time import PARTS, RoundTime
 
 
@@ -30,10 +30,12 @@ class Usage:
     accepted_prediction_tokens: int = 0
     times: list[RoundTime] = field(default_factory=list)
 
-    def count(self, round_: Round, completion_tokens: int, reasoning_tokens: int) -> None:
-        """Count a round, of whose tokens so many are in the reply, and so many of them were thought."""
-        self.reasoning_tokens += reasoning_tokens
-        self.completion_tokens += completion_tokens
+    def count(self, delta: Delta) -> None:
+        """Count a round and what of it is in the reply."""
+        round_ = delta.report.round_
+        self.completion_tokens += len(delta.report.texts)
+        self.reasoning_tokens += delta.num_reasoning_tokens
+        self.cached_tokens += delta.num_cached_tokens
         self.acceptance.count(round_.num_drafted, round_.num_accepted)
         if round_.proposer:
             self.by_proposer[round_.proposer].count(round_.num_drafted, round_.num_accepted)

@@ -4,8 +4,8 @@ import json
 import re
 from collections.abc import Sequence
 
-from gateway.parsing.tool_call import ToolCall
-from gateway.parsing.tool_parsers import Parts, ToolParser
+from gateway.parsing.tool_call import PartialCall
+from gateway.parsing.tool_parsers import ContentAndCalls, ToolParser
 
 _REPLY = re.compile(r"\s*(?P<fence>```(?:json)?\s)?\s*(?P<call>\{.*\})\s*(?(fence)```\s*)", re.DOTALL)
 _OPENINGS = ("{", "```{", "```json{")
@@ -24,13 +24,13 @@ class BareCallParser:
         self._text = ""  # while it may be a call
         self._is_other = False
 
-    def push(self, text: str, *, last: bool) -> Parts:
+    def push(self, text: str, *, last: bool) -> ContentAndCalls:
         """Return what the text adds."""
         if self._is_other:
             return self._next.push(text, last=last)
         self._text += text
         if last and (written := self._call()):
-            call = ToolCall(0)
+            call = PartialCall(0)
             return "", call.push(written) + (call.finish() or [])
         if not last and self._may_be_call():
             return "", []

@@ -33,11 +33,11 @@ class ReplyFormat:
         thinking = prompt.rstrip().endswith(THINK)
         return cls(THOUGHT in template or thinking, thinking, tool_format(template) if tools else None, parallel)
 
-    def calls(self, functions: Sequence[Function], tags: Collection[str]) -> Grammar | None:
+    def required_calls(self, functions: Sequence[Function], tags: Collection[str]) -> Grammar | None:
         """Return the grammar of a reply that has to call one of these functions, if there are any."""
         if not (self.tools and functions):
             return None
-        return self._thoughtful(self.tools.rules(functions, tags, parallel=self.parallel), tags)
+        return self._with_reasoning(self.tools.rules(functions, tags, parallel=self.parallel), tags)
 
     def optional_calls(self, functions: Sequence[Function], tags: Collection[str]) -> Grammar | None:
         """Return the grammar of a reply that may call these functions, if one of them is strict.
@@ -47,27 +47,27 @@ class ReplyFormat:
         spelled = {self.tools.opening if self.tools else "", *([THINK, THOUGHT] if self.reasoning else [])} - {""}
         if not self.tools or not any(function.strict for function in functions) or not spelled <= set(tags):
             return None
-        return self._thoughtful(self.tools.optional_rules(functions, tags, parallel=self.parallel), tags)
+        return self._with_reasoning(self.tools.optional_rules(functions, tags, parallel=self.parallel), tags)
 
     def with_bare_calls(self, functions: Sequence[Function]) -> Self:
         """Return the format in which these functions, unless they are strict, are called without tags too."""
         bare = [function.name for function in functions if not function.strict]
         return replace(self, bare=bare) if self.tools is HERMES else self
 
-    def thoughtful(self, grammar: Grammar, tags: Collection[str]) -> Grammar:
+    def after_reasoning(self, grammar: Grammar, tags: Collection[str]) -> Grammar:
         """Return the grammar of a reply that may think before it conforms to this one."""
         if not self.reasoning or grammar.kind == "lark":
             return grammar
         if grammar.kind == "regex":
             escaped = re.sub(r"(?<!\\)/", r"\/", grammar.text)
-            return self._thoughtful(f"answer: /{escaped}/\n", tags)
+            return self._with_reasoning(f"answer: /{escaped}/\n", tags)
         try:
             schema = JSON_OPTIONS | json.loads(grammar.text)
         except (ValueError, TypeError):
             return grammar  # the target says what is wrong with it
-        return self._thoughtful(f"answer: %json {json.dumps(schema)}\n", tags)
+        return self._with_reasoning(f"answer: %json {json.dumps(schema)}\n", tags)
 
-    def _thoughtful(self, answer: str, tags: Collection[str]) -> Grammar:
+    def _with_reasoning(self, answer: str, tags: Collection[str]) -> Grammar:
         if not self.reasoning:
             return Grammar("lark", f"start: answer\n{answer}")
         opening, closing = _tag(THINK, tags), _tag(THOUGHT, tags)

@@ -12,7 +12,7 @@ ReplyFinish = Literal["stop", "length", "tool_calls"]
 
 
 @dataclass
-class Parts:
+class ReplyParts:
     """What a piece of text added to a reply."""
 
     content: str = ""
@@ -37,9 +37,9 @@ class ReplyParser:
         """How many of the texts, one a token, were thought rather than said, their tags included."""
         return self._reasoning.num_pieces if self._reasoning else 0
 
-    def push(self, *texts: str, last: bool) -> Parts:
+    def push(self, *texts: str, last: bool) -> ReplyParts:
         """Return what these texts add; `last` says that the reply ends with them."""
-        parts = Parts("".join(texts))
+        parts = ReplyParts("".join(texts))
         if self._reasoning and texts:
             pieces = [
                 self._reasoning.push(text, last=last and number == len(texts)) for number, text in enumerate(texts, 1)

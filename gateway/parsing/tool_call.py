@@ -22,7 +22,7 @@ class ToolCallDelta:
     name: str | None = None
 
 
-class ToolCall:
+class PartialCall:
     """One call, written as `{"name": …, "arguments": {…}}`. Its arguments are given on as they were written."""
 
     def __init__(self, index: int) -> None:

@@ -3,17 +3,17 @@
 import re
 from typing import Protocol
 
-from gateway.parsing.tool_call import ToolCall, ToolCallDelta
+from gateway.parsing.tool_call import PartialCall, ToolCallDelta
 from gateway.text.stop_strings import StopStrings
 
-Parts = tuple[str, list[ToolCallDelta]]  # content, and parts of calls
+ContentAndCalls = tuple[str, list[ToolCallDelta]]  # content, and parts of calls
 _NEXT = re.compile(r"\s*\}\s*[;,]?\s*(?=\{)")
 
 
 class ToolParser(Protocol):
     """Takes a text piece by piece; `last` says that it ends."""
 
-    def push(self, text: str, *, last: bool) -> Parts:
+    def push(self, text: str, *, last: bool) -> ContentAndCalls:
         """Return what the text adds."""
         ...
 
@@ -26,11 +26,11 @@ class HermesParser:
     def __init__(self) -> None:
         """Begin a reply."""
         self._tags = StopStrings([self.OPEN])
-        self._call: ToolCall | None = None
+        self._call: PartialCall | None = None
         self._num_calls = 0
         self._space = ""  # dropped before a call and after one
 
-    def push(self, text: str, *, last: bool) -> Parts:
+    def push(self, text: str, *, last: bool) -> ContentAndCalls:
         """Return what the text adds."""
         content, calls = "", list[ToolCallDelta]()
         while True:
@@ -47,7 +47,7 @@ class HermesParser:
             if self._call:
                 content += self._finish(self._call, calls, self.CLOSE)
             else:
-                self._space, self._call = "", ToolCall(self._num_calls)
+                self._space, self._call = "", PartialCall(self._num_calls)
             self._tags = StopStrings([self.CLOSE if self._call else self.OPEN])
         if last and self._call:
             content += self._finish(self._call, calls)
@@ -61,7 +61,7 @@ class HermesParser:
         self._space = text[len(kept) :]
         return kept
 
-    def _finish(self, call: ToolCall, calls: list[ToolCallDelta], close: str = "") -> str:
+    def _finish(self, call: PartialCall, calls: list[ToolCallDelta], close: str = "") -> str:
         """Tell the rest of a call; return what was no call as the content that it is."""
         self._call = None
         rest = call.finish()
@@ -78,11 +78,11 @@ class LlamaParser:
     def __init__(self) -> None:
         """Begin a reply."""
         self._text = ""  # while nothing but space has come
-        self._call: ToolCall | None = None
+        self._call: PartialCall | None = None
         self._num_calls = 0
         self._is_content = False
 
-    def push(self, text: str, *, last: bool) -> Parts:
+    def push(self, text: str, *, last: bool) -> ContentAndCalls:
         """Return what the text adds."""
         if self._is_content:
             return text, []
@@ -94,11 +94,11 @@ class LlamaParser:
             if not text.lstrip().startswith("{"):
                 self._is_content = True
                 return text, []
-            self._call = ToolCall(0)
+            self._call = PartialCall(0)
         calls = self._call.push(text)
         while self._call.end is not None and (gap := _NEXT.match(self._call.text, self._call.end)):
             text, self._num_calls = self._call.text[gap.end() :], self._num_calls + 1
-            self._call = ToolCall(self._num_calls)
+            self._call = PartialCall(self._num_calls)
             calls += self._call.push(text)
         if last:
             rest = self._call.finish()

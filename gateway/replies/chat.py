@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from gateway.generation.choice import Delta, TokenLogprobs
+from gateway.generation.delta import Delta, ScoredToken
 from gateway.parsing.tool_call import ToolCallDelta
 from gateway.replies.logprobs import chat_logprobs
 from gateway.replies.reply import Answer, Json, Reply
@@ -35,7 +35,7 @@ class ChatReply(Reply):
     def _last(self) -> Json:
         return {"delta": {}}
 
-    def _logprobs(self, tokens: Sequence[TokenLogprobs]) -> Json:
+    def _logprobs(self, tokens: Sequence[ScoredToken]) -> Json:
         return chat_logprobs(tokens, self._names)
 
 

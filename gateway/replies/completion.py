@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from gateway.generation.choice import Delta, TokenLogprobs
+from gateway.generation.delta import Delta, ScoredToken
 from gateway.replies.logprobs import completion_logprobs
 from gateway.replies.reply import Answer, Json, Reply
 
@@ -24,5 +24,5 @@ class CompletionReply(Reply):
     def _last(self) -> Json:
         return {"text": ""}
 
-    def _logprobs(self, tokens: Sequence[TokenLogprobs]) -> Json:
+    def _logprobs(self, tokens: Sequence[ScoredToken]) -> Json:
         return completion_logprobs(tokens, self._names)

@@ -3,34 +3,38 @@
 from collections.abc import Sequence
 from typing import Any
 
-from gateway.generation.choice import TokenLogprobs
+from gateway.generation.delta import ScoredToken
 from gateway.text.token_bytes import TokenBytes
 
 
-def chat_logprobs(tokens: Sequence[TokenLogprobs], names: TokenBytes) -> dict[str, Any]:
+def chat_logprobs(tokens: Sequence[ScoredToken], names: TokenBytes) -> dict[str, Any]:
     """Return the `logprobs` of a chat's choice."""
 
     def one(token_id: int, logprob: float) -> dict[str, Any]:
         return {"token": names.text(token_id), "logprob": logprob, "bytes": list(names[token_id])}
 
     content = [
-        one(token.token_id, token.told.logprob)
-        | {"top_logprobs": [one(*top) for top in zip(token.told.top_token_ids, token.told.top_logprobs, strict=True)]}
+        one(token.token_id, token.logprobs.logprob)
+        | {
+            "top_logprobs": [
+                one(*top) for top in zip(token.logprobs.top_token_ids, token.logprobs.top_logprobs, strict=True)
+            ]
+        }
         for token in tokens
-        if token.told
+        if token.logprobs
     ]
     return {"content": content, "refusal": None}
 
 
-def completion_logprobs(tokens: Sequence[TokenLogprobs], names: TokenBytes) -> dict[str, Any]:
+def completion_logprobs(tokens: Sequence[ScoredToken], names: TokenBytes) -> dict[str, Any]:
     """Return the `logprobs` of a completion's choice. The sampled token is always among the top ones."""
     return {
         "tokens": [names.text(token.token_id) for token in tokens],
-        "token_logprobs": [token.told.logprob if token.told else None for token in tokens],
+        "token_logprobs": [token.logprobs.logprob if token.logprobs else None for token in tokens],
         "top_logprobs": [
-            {names.text(token.token_id): token.told.logprob}
-            | dict(zip(map(names.text, token.told.top_token_ids), token.told.top_logprobs, strict=True))
-            if token.told
+            {names.text(token.token_id): token.logprobs.logprob}
+            | dict(zip(map(names.text, token.logprobs.top_token_ids), token.logprobs.top_logprobs, strict=True))
+            if token.logprobs
             else None
             for token in tokens
         ],

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from uuid import uuid4
 
 from gateway.clients.identity import joint_fingerprint, system_fingerprint
-from gateway.generation.choice import Delta, TokenLogprobs
+from gateway.generation.delta import Delta, ScoredToken
 from gateway.generation.round_report import RoundReport
 from gateway.generation.usage import Usage
 from gateway.parsing.reply_parser import ReplyFinish
@@ -27,7 +27,7 @@ class Answer:
     reasoning: str = ""
     tool_calls: list[ToolCallDelta] = field(default_factory=list)
     finish_reason: ReplyFinish | None = None
-    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    logprobs: list[ScoredToken] = field(default_factory=list)
     rounds: list[RoundReport] = field(default_factory=list)
 
     def add(self, delta: Delta) -> None:
@@ -76,10 +76,10 @@ class Reply(ABC):
         return self._chunk(delta.index, self._first() | self._rest(delta.index)) | {"seed": self._seed}
 
     def chunks(self, delta: Delta) -> list[Json]:
-        """Return the chunks of a delta: none if it has nothing to tell, and one more to finish the choice."""
+        """Return the chunks of a delta: none if it adds nothing, and one more to finish the choice."""
         parts, rounds = delta.parts, self._rounds([delta.report])
-        told = parts.content or parts.reasoning or parts.tool_calls or delta.logprobs or rounds
-        pieces = [self._piece(delta) | self._rest(delta.index, delta.logprobs) | rounds] if told else []
+        adds = parts.content or parts.reasoning or parts.tool_calls or delta.logprobs or rounds
+        pieces = [self._piece(delta) | self._rest(delta.index, delta.logprobs) | rounds] if adds else []
         if delta.finish_reason:
             pieces.append(self._last() | self._rest(delta.index, finish_reason=delta.finish_reason))
         return [self._chunk(delta.index, piece) for piece in pieces]
@@ -100,11 +100,9 @@ class Reply(ABC):
     def _rounds(self, rounds: Sequence[RoundReport]) -> Json:
         return {"rounds": [report.body for report in rounds]} if self._speculative.rounds else {}
 
-    def _rest(
-        self, index: int, logprobs: Sequence[TokenLogprobs] = (), finish_reason: ReplyFinish | None = None
-    ) -> Json:
-        told = self._logprobs(logprobs) if self._wants_logprobs and (logprobs or not finish_reason) else None
-        return {"index": index, "logprobs": told, "finish_reason": finish_reason}
+    def _rest(self, index: int, logprobs: Sequence[ScoredToken] = (), finish_reason: ReplyFinish | None = None) -> Json:
+        reported = self._logprobs(logprobs) if self._wants_logprobs and (logprobs or not finish_reason) else None
+        return {"index": index, "logprobs": reported, "finish_reason": finish_reason}
 
     @abstractmethod
     def _whole(self, answer: Answer) -> Json: ...
@@ -115,7 +113,7 @@ class Reply(ABC):
     @abstractmethod
     def _last(self) -> Json: ...
     @abstractmethod
-    def _logprobs(self, tokens: Sequence[TokenLogprobs]) -> Json: ...
+    def _logprobs(self, tokens: Sequence[ScoredToken]) -> Json: ...
 
 
 def _fingerprint(report: RoundReport) -> str:

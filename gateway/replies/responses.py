@@ -6,7 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 from gateway.clients.identity import system_fingerprint
-from gateway.generation.choice import Delta
+from gateway.generation.delta import Delta
 from gateway.generation.usage import Usage
 from gateway.parsing.reply_parser import ReplyFinish
 from gateway.parsing.tool_call import ToolCallDelta
@@ -99,11 +99,11 @@ class ResponsesReply:
     def _write(self, kind: str, text: str, delta: Delta | None = None) -> Iterator[Json]:
         part = self._output[-1]["content"][0]
         part["text"] += text
-        told = {}
+        fields = {}
         if delta:
-            told = {"logprobs": chat_logprobs(delta.logprobs, self._names)["content"]}
-            part["logprobs"] = part["logprobs"] + told["logprobs"]
-        yield self._event(f"response.{kind}.delta", **self._place(), content_index=0, delta=text, **told)
+            fields = {"logprobs": chat_logprobs(delta.logprobs, self._names)["content"]}
+            part["logprobs"] = part["logprobs"] + fields["logprobs"]
+        yield self._event(f"response.{kind}.delta", **self._place(), content_index=0, delta=text, **fields)
 
     def _call(self, call: ToolCallDelta) -> Iterator[Json]:
         if call.id:
@@ -121,13 +121,13 @@ class ResponsesReply:
             return
         item["status"] = status
         if item["type"] == "function_call":
-            kind, told = "response.function_call_arguments.done", {"name": item["name"]}
-            yield self._event(kind, **self._place(), arguments=item["arguments"], **told)
+            kind = "response.function_call_arguments.done"
+            yield self._event(kind, **self._place(), arguments=item["arguments"], name=item["name"])
         else:
             part = item["content"][0]
-            told = {"logprobs": part["logprobs"]} if "logprobs" in part else {}
+            fields = {"logprobs": part["logprobs"]} if "logprobs" in part else {}
             yield self._event(
-                f"response.{part['type']}.done", **self._place(), content_index=0, text=part["text"], **told
+                f"response.{part['type']}.done", **self._place(), content_index=0, text=part["text"], **fields
             )
             yield self._event("response.content_part.done", **self._place(), content_index=0, part=dict(part))
         yield self._event("response.output_item.done", **self._place(item=False), item=dict(item))

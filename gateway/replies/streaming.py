@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-from gateway.generation.choice import Delta
+from gateway.generation.delta import Delta
 from gateway.generation.usage import Usage
 from gateway.replies.reply import Answer, Reply
 from gateway.replies.responses import ResponsesReply

@@ -18,7 +18,7 @@ class TextPart(Schema):
     text: str
 
 
-class Message(Schema):
+class ChatMessage(Schema):
     """A message of a chat."""
 
     role: Literal["system", "user", "assistant", "tool", "developer"]
@@ -63,7 +63,7 @@ class PredictedOutput(Schema):
 class ChatRequest(GenerationRequest, ToolFields):
     """The body of POST /v1/chat/completions."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
     prediction: PredictedOutput | None = None
     logprobs: bool = False
     top_logprobs: TopLogprobs = 0

@@ -112,13 +112,15 @@ class ResponsesRequest(SamplingFields, NoOpResponsesFields):
     @property
     def chat(self) -> ChatRequest:
         """The chat that this asks for. Raises InvalidFieldError."""
-        choice = self.tool_choice
+        tool_choice = self.tool_choice
         fields: Json = self.model_dump(include=set(SamplingFields.model_fields), exclude_unset=True) | {
             "model": self.model,
             "messages": self._messages(),
             "max_completion_tokens": self.max_output_tokens,
             "tools": [{"type": "function", "function": tool.model_dump(exclude_unset=True)} for tool in self.tools],
-            "tool_choice": choice if isinstance(choice, str) else {"type": "function", "function": choice.model_dump()},
+            "tool_choice": tool_choice
+            if isinstance(tool_choice, str)
+            else {"type": "function", "function": tool_choice.model_dump()},
             "parallel_tool_calls": self.parallel_tool_calls,
             "logprobs": LOGPROBS in self.include or self.top_logprobs > 0,
             "top_logprobs": self.top_logprobs,

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from gateway.requests.base import Schema
-from gateway.requests.chat import Message
+from gateway.requests.chat import ChatMessage
 
 
 class TokenizeRequest(Schema):
@@ -14,7 +14,7 @@ class TokenizeRequest(Schema):
 
     model: str | None = None
     prompt: str | None = None
-    messages: Annotated[list[Message], Field(min_length=1)] | None = None
+    messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = None
     add_special_tokens: bool = True
     return_token_strs: bool = False
 

@@ -81,7 +81,7 @@ class ToolFields(Schema):
 
     @property
     def offered(self) -> list[dict[str, Any]]:
-        """The tools that the model is told of, as chat templates take them."""
+        """The tools that the model gets to know, as chat templates take them."""
         return [tool.model_dump(exclude_unset=True) for tool in self.tools] if self.tool_choice != "none" else []
 
 

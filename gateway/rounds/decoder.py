@@ -8,7 +8,9 @@ from gateway.clients.draft_session import DraftSession
 from gateway.clients.target_client import TargetClient
 from gateway.rounds.round import FinishReason, ProposerName, Round
 from gateway.rounds.round_time import RoundTime
-from gateway.speculation.adaptive_k import AdaptiveK, Speculation
+from gateway.speculation.adaptive_k import AdaptiveK
+from gateway.speculation.decision import Reason
+from gateway.speculation.speculation import Speculation
 from shared.pb import specdec_pb2 as pb
 from shared.sampling_params import SamplingParams
 
@@ -39,11 +41,6 @@ class Decoder:
         self._speculation = Speculation(max_k, target.num_slots, target.pass_costs)
 
     @property
-    def max_draft_tokens(self) -> int:
-        """The largest k."""
-        return self.target.max_draft_tokens
-
-    @property
     def num_open(self) -> int:
         """How many sequences are being decoded."""
         return self._speculation.costs.open
@@ -69,7 +66,7 @@ class Decoder:
         output, or else up to k of the draft model; None is as many as pay, round by round.
         Raises InvalidFieldError, NoFreeSlotError, NoTokenError, TargetUnavailableError.
         """
-        choice = AdaptiveK(
+        adaptive_k = AdaptiveK(
             self._speculation,
             k,
             num_lookup_tokens,
@@ -84,12 +81,13 @@ class Decoder:
             left = max_tokens
             while left:
                 started = perf_counter()
-                proposal = await draft.propose(*choice.next(left, draft.behind))
+                decision = adaptive_k.next(left, draft.behind)
+                proposal = await draft.propose(decision.k, decision.num_lookup_tokens)
                 proposed = perf_counter()
                 verified = await target.verify(proposal.token_ids)
                 verifying_seconds = perf_counter() - proposed
                 draft.commit(verified.token_ids)
-                choice.learn(proposal, proposed - started, verified, verifying_seconds)
+                adaptive_k.learn(proposal, proposed - started, verified, verifying_seconds)
                 yield Round(
                     token_ids=list(verified.token_ids),
                     num_drafted=len(proposal.token_ids),
@@ -99,6 +97,7 @@ class Decoder:
                     logprobs=verified.logprobs,
                     prompt_logprobs=verified.prompt_logprobs,
                     proposer=PROPOSERS.get(proposal.proposer),
+                    reason=decision.reason if proposal.asked or not decision.speculates else Reason.NO_DRAFT,
                     num_cached=verified.num_cached,
                     identity=target.identity,
                 )

@@ -1,15 +1,14 @@
-"""One round, as it is told."""
+"""One round, as the decoder yields it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from gateway.rounds.round_time import RoundTime
+from gateway.speculation.decision import Reason
 from shared.pb import specdec_pb2 as pb
 
 FinishReason = Literal["stop", "length"]
-
-
 ProposerName = Literal["model", "lookup", "prediction"]
 
 
@@ -29,6 +28,8 @@ class Round:
     """In the first round, one for each token of the prompt but the first, where they were asked for."""
     proposer: ProposerName | None = None
     """Whose the draft tokens were."""
+    reason: Reason | None = None
+    """Why it asked for as many draft tokens as it did."""
     num_cached: int = 0
     """In the first round, how many tokens of the prompt the target had in its cache."""
     identity: pb.ModelIdentity = field(default_factory=pb.ModelIdentity)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-WEIGHT = 6.0  # draft tokens: what is expected beforehand counts as so many
+from gateway.speculation.tuning import TUNING
 
 
 class AcceptanceEstimate:
@@ -29,11 +29,12 @@ class AcceptanceEstimate:
     def rate(self) -> float:
         """The rate over all positions."""
         expected = self._expected if isinstance(self._expected, float) else self._expected.rate
-        return (sum(self._accepted) + WEIGHT * expected) / (sum(self._reached) + WEIGHT)
+        weight = TUNING.expected_weight
+        return (sum(self._accepted) + weight * expected) / (sum(self._reached) + weight)
 
     @property
     def rates(self) -> Sequence[float]:
         """The rate of each position."""
-        rate = self.rate
+        rate, weight = self.rate, TUNING.expected_weight
         both = zip(self._accepted, self._reached, strict=True)
-        return [(accepted + WEIGHT * rate) / (reached + WEIGHT) for accepted, reached in both]
+        return [(accepted + weight * rate) / (reached + weight) for accepted, reached in both]

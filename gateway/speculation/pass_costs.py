@@ -5,17 +5,15 @@ from collections.abc import Iterable, Sequence
 from math import log2
 from statistics import median
 
+from gateway.speculation.tuning import TUNING
 from shared.interpolation import pass_seconds
 from shared.pb import specdec_pb2 as pb
-
-MEMORY = 8  # measurements
-CLASSES_PER_OCTAVE = 6  # of row counts; those of one class, above 12, are as good as equal
 
 
 class RecentMedian:
     """The median of the last measurements: what one or the other stall of the machine does not change."""
 
-    def __init__(self, memory: int = MEMORY) -> None:
+    def __init__(self, memory: int = TUNING.cost_memory) -> None:
         """Remember so many."""
         self._values: deque[float] = deque(maxlen=memory)
         self._value: float | None = 0.0  # None until it is worked out anew
@@ -41,11 +39,11 @@ class RecentMedian:
 class PassCosts:
     """What the forward passes of a service take, by their number of rows."""
 
-    def __init__(self, known: Iterable[pb.PassCost] = ()) -> None:
+    def __init__(self, pass_costs: Iterable[pb.PassCost] = ()) -> None:
         """Begin with what the service itself measured."""
         self._classes: dict[int, tuple[RecentMedian, RecentMedian]] = {}  # rows and seconds
         self._last: tuple[int, float] | None = None
-        for cost in known:
+        for cost in pass_costs:
             self.add(cost.num_rows, cost.forward_us / 1e6)
 
     @property
@@ -58,7 +56,7 @@ class PassCosts:
         if (num_rows, seconds) == self._last:
             return False
         self._last = num_rows, seconds
-        size = round(CLASSES_PER_OCTAVE * log2(num_rows))
+        size = round(TUNING.row_classes_per_octave * log2(num_rows))
         rows, passes = self._classes.setdefault(size, (RecentMedian(), RecentMedian()))
         rows.add(num_rows)
         passes.add(seconds)
@@ -71,6 +69,6 @@ class PassCosts:
         """
         if not self._classes:
             return [0.0] * len(num_rows)
-        measured = sorted((rows.value, passes.value) for rows, passes in self._classes.values())
-        rows, seconds = zip(*([(0, 0.0)] if from_zero else []), *measured, strict=True)
+        medians = sorted((rows.value, passes.value) for rows, passes in self._classes.values())
+        rows, seconds = zip(*([(0, 0.0)] if from_zero else []), *medians, strict=True)
         return [pass_seconds(rows, seconds, at) for at in num_rows]

@@ -5,12 +5,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from gateway.clients.proposal import LOOKUPS, Proposal
-from gateway.speculation.pass_costs import MEMORY, PassCosts, RecentMedian
+from gateway.speculation.pass_costs import PassCosts, RecentMedian
+from gateway.speculation.tuning import TUNING
 from shared.cost_model import CostModel
 from shared.pb import specdec_pb2 as pb
-
-MOST_DRAFT_ROWS = 2  # of a session in a draft's pass, the bonus token beside the last draft token; more is prefill
-FIRST_DRAFT_SHARE = 1 / 4  # of a target's pass of as many sessions: what a draft token costs while nothing is known
 
 
 class ByLoad(dict[int, RecentMedian]):
@@ -18,8 +16,19 @@ class ByLoad(dict[int, RecentMedian]):
 
     def __missing__(self, load: int) -> RecentMedian:
         """Begin a load."""
-        self[load] = RecentMedian(MEMORY << load)
+        self[load] = RecentMedian(TUNING.cost_memory << load)
         return self[load]
+
+
+def catches_up(proposal: Proposal) -> bool:
+    """Return whether the draft model ran much that was new to it."""
+    return proposal.num_new >= TUNING.catch_up_tokens
+
+
+def tells_costs(proposal: Proposal) -> bool:
+    """Return whether it took what proposals take: something came in time, and no prompt was prefilled for it."""
+    prefills = catches_up(proposal) or any(timing.num_passes > 1 for timing in proposal.timings)
+    return bool(proposal.timings) and not prefills
 
 
 @dataclass
@@ -67,14 +76,14 @@ class RoundCosts:
         drafting_seconds = 0.0
         for timing in proposal.timings:
             drafting_seconds += (timing.forward_us + timing.queue_us) / 1e6
-            if timing.num_passes == 1 and timing.num_rows <= MOST_DRAFT_ROWS * timing.num_sessions:
+            if timing.num_passes == 1 and timing.num_rows <= TUNING.max_draft_rows * timing.num_sessions:
                 self._draft.add(timing.num_sessions, timing.forward_us / 1e6)
-        if proposal.catches_up and proposal.proposer not in LOOKUPS:
+        if catches_up(proposal) and proposal.proposer not in LOOKUPS:
             if proposal.timings:
                 self._catching_up.add(proposal.timings[0].forward_us / 1e6 / proposal.num_new)
             elif proposing_seconds > self.catch_up_seconds(proposal.num_new):  # what did not come in time took more yet
                 self._catching_up.add(proposing_seconds / self.num_sessions / proposal.num_new)
-        if proposal.tells_costs:
+        if tells_costs(proposal):
             self._asking[self._load].add(proposing_seconds - drafting_seconds)
         if verified.num_passes == 1:
             forward_seconds = verified.forward_us / 1e6
@@ -87,7 +96,7 @@ class RoundCosts:
         """Return for how long the draft is taken up, if every session is so many tokens ahead of it."""
         if self._catching_up.count:
             return self.num_sessions * num_tokens * self._catching_up.value
-        return self.num_sessions * self.target.seconds([num_tokens])[0] * FIRST_DRAFT_SHARE
+        return self.num_sessions * self.target.seconds([num_tokens])[0] * TUNING.first_draft_cost
 
     def compare(self, expected_seconds: float, seconds: float, *, speculative: bool) -> None:
         """Take up how long a round took, of which the model said something else."""
@@ -95,7 +104,7 @@ class RoundCosts:
         ratio[self._load].add(seconds / expected_seconds)
 
     @property
-    def slip(self) -> float:
+    def speculation_overhead(self) -> float:
         """By how much more than plain rounds speculative ones take longer than the model says, at least 1.
 
         The model knows of no waiting for the passes of other sessions, and of no work of the draft for others.
@@ -120,12 +129,12 @@ class RoundCosts:
     def _model(self, n: int, max_k: int, *, takes_turns: bool) -> CostModel:
         load = self._load
         medians = [waited[load] for waited in (self._plain, self._speculative)]
-        measured = [median.value for median in medians if median.count] or [0.0]
-        plain, speculative = measured[0], measured[-1]  # where one of the two is not known, it is as the other
+        known = [median.value for median in medians if median.count] or [0.0]
+        plain, speculative = known[0], known[-1]  # where one of the two is not known, it is as the other
         verify_seconds = self.target.seconds([n * (k + 1) for k in range(max_k + 1)])
         [drafted] = self._draft.seconds([n], from_zero=takes_turns)
         return CostModel(
-            draft_token_seconds=drafted or verify_seconds[0] * FIRST_DRAFT_SHARE,
+            draft_token_seconds=drafted or verify_seconds[0] * TUNING.first_draft_cost,
             verify_seconds=verify_seconds,
             overhead_seconds=plain,
             proposal_seconds=self._asking[load].value + speculative - plain,

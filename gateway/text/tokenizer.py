@@ -11,7 +11,7 @@ from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import cached_file
 
-from gateway.requests.chat import Message
+from gateway.requests.chat import ChatMessage
 from gateway.text.token_bytes import TokenBytes
 from shared.errors import InvalidFieldError, ModelError
 from shared.fingerprint import fingerprint
@@ -66,7 +66,9 @@ class ChatTokenizer:
         except ValueError as error:
             raise InvalidFieldError("messages", f"the model is not made for chats: {error}") from error
 
-    def render_chat(self, messages: Sequence[Message], tools: Sequence[Json] = (), options: Json | None = None) -> str:
+    def render_chat(
+        self, messages: Sequence[ChatMessage], tools: Sequence[Json] = (), options: Json | None = None
+    ) -> str:
         """Return the text of a chat, up to where the reply begins; options go to the template.
 
         Raises InvalidFieldError.
@@ -90,7 +92,7 @@ class ChatTokenizer:
             raise InvalidFieldError("messages", f"the model's chat template refuses them: {error}") from error
         return str(text)
 
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+    def encode_chat(self, messages: Sequence[ChatMessage]) -> list[int]:
         """Return the token ids of a chat, up to where the reply begins. Raises InvalidFieldError."""
         return self.encode(self.render_chat(messages), add_special_tokens=False)
 

@@ -41,7 +41,7 @@ class ApiError:
 
 
 def api_error(error: Exception) -> ApiError:  # noqa: PLR0911  # a table
-    """Return what the client is told. What nobody foresaw is logged, and the client learns nothing of it."""
+    """Return what the client gets to know. What nobody foresaw is logged, and the client learns nothing of it."""
     match error:
         case RequestValidationError():
             return _invalid_body(error)

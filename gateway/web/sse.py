@@ -53,8 +53,8 @@ async def _events(first: dict[str, Any], rest: AsyncGenerator[dict[str, Any]], *
             yield event(item, named=named)
     except Exception as error:  # noqa: BLE001  # api_error logs what nobody foresaw
         body = api_error(error).body
-        told = body["error"] | {"type": "error", "sequence_number": number + 1}
-        yield event(told, named=True) if named else event(body)
+        failure = body["error"] | {"type": "error", "sequence_number": number + 1}
+        yield event(failure, named=True) if named else event(body)
     else:
         if not named:
             yield DONE

@@ -6,7 +6,7 @@ from time import perf_counter
 import pytest
 from services import StartService, decoder
 
-from gateway.requests.chat import Message
+from gateway.requests.chat import ChatMessage
 from gateway.text.tokenizer import ChatTokenizer
 from shared.model.checkpoints.pairs import resolve_pair
 from shared.sampling_params import SamplingParams
@@ -79,7 +79,7 @@ async def test_an_edit_with_its_original_as_prediction(start: StartService, pair
     target = start("target_service", model=pair[0], num_slots=2).address
     draft = start("draft_service", model="none").address
     tokenizer = ChatTokenizer.load(str(pair[0]))
-    prompt = tokenizer.encode_chat([Message.model_validate({"role": "user", "content": EDIT})])
+    prompt = tokenizer.encode_chat([ChatMessage.model_validate({"role": "user", "content": EDIT})])
     params = SamplingParams(temperature=0, stop_token_ids=tokenizer.stop_token_ids)
     predicted = tokenizer.encode(ORIGINAL, add_special_tokens=False)
     async with decoder(target, draft) as decode:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from gateway.clients.proposal import Proposal
-from gateway.speculation.adaptive_k import AdaptiveK, Speculation
+from gateway.speculation.adaptive_k import AdaptiveK
+from gateway.speculation.decision import Reason
+from gateway.speculation.speculation import Speculation
 from shared.model.engine.batch_wait import BatchWait
 from shared.pb import specdec_pb2 as pb
 
@@ -93,16 +95,19 @@ class Session:
     """Decodes without end."""
 
     fleet: "Fleet"
-    choice: AdaptiveK
+    adaptive_k: AdaptiveK
     acceptance: Sequence[float]
     rng: random.Random
     committed: int = 0
     ks: list[int] = field(default_factory=list)
+    reasons: list[Reason] = field(default_factory=list)
 
     def begin(self) -> None:
         """Begin a round."""
-        k, _ = self.choice.next(1000, 1)
+        decision = self.adaptive_k.next(1000, 1)
+        k = decision.k
         self.ks.append(k)
+        self.reasons.append(decision.reason)
         started = self.fleet.clock.now
         timings: list[pb.StepTiming] = []
 
@@ -113,9 +118,7 @@ class Session:
             return len(timings) < k
 
         def propose() -> None:
-            proposal = Proposal(
-                0, pb.PROPOSER_DRAFT_MODEL, token_ids=[1] * k, timings=timings, complete=True, asked=k > 0
-            )
+            proposal = Proposal(0, pb.PROPOSER_DRAFT_MODEL, token_ids=[1] * k, timings=timings, asked=k > 0)
             self.verify(proposal, self.fleet.clock.now - started)
 
         if k:
@@ -137,7 +140,7 @@ class Session:
                 accepted += 1
             self.committed += accepted + 1
             response = pb.VerifyResponse(num_accepted=accepted, timing=timing)
-            self.choice.learn(proposal, proposing_seconds, response, self.fleet.clock.now - started)
+            self.adaptive_k.learn(proposal, proposing_seconds, response, self.fleet.clock.now - started)
             self.begin()
 
         self.fleet.clock.after(self.fleet.wire_seconds, lambda: self.fleet.target.submit(id(self), k + 1, verified))
@@ -156,14 +159,14 @@ class Fleet:
         k: int | None = None,
         max_k: int = 12,
         wire_seconds: float = 0.0005,
-        told: bool = True,
+        tells_costs: bool = True,
     ) -> None:
         """Begin all sessions, adaptive or with this k; the target tells its costs, or not."""
         self.clock = Clock()
         self.target = Service(self.clock, target)
         self.draft = Service(self.clock, draft)
         self.wire_seconds = wire_seconds
-        self.speculation = Speculation(max_k, num_sessions, _told(target) if told else ())
+        self.speculation = Speculation(max_k, num_sessions, _pass_costs(target) if tells_costs else ())
         self.sessions = [
             Session(self, AdaptiveK(self.speculation, k, 0), acceptance, random.Random(number))
             for number in range(num_sessions)
@@ -179,5 +182,5 @@ class Fleet:
         return (sum(session.committed for session in self.sessions) - before) / seconds
 
 
-def _told(cost: Cost) -> list[pb.PassCost]:
+def _pass_costs(cost: Cost) -> list[pb.PassCost]:
     return [pb.PassCost(num_rows=rows, forward_us=round(cost(rows) * 1e6)) for rows in (1, 2, 4, 8, 16, 32)]

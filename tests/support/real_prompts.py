@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pairwise import Length
 
-from gateway.requests.chat import Message
+from gateway.requests.chat import ChatMessage
 from gateway.text.tokenizer import ChatTokenizer
 
 FILE = Path(__file__).with_name("real_prompts.jsonl")
@@ -31,7 +31,7 @@ class Prompt:
         if self.system is None:
             return tokenizer.encode(text)
         chat = [{"role": "system", "content": self.system}, {"role": "user", "content": text}]
-        return tokenizer.encode_chat([Message.model_validate(message) for message in chat])
+        return tokenizer.encode_chat([ChatMessage.model_validate(message) for message in chat])
 
 
 def load_prompts() -> list[Prompt]:

@@ -48,7 +48,6 @@ class ScriptedDecoder:
             vocab_size=320, max_length=CONTEXT, num_slots=2, max_draft_tokens=8, name=MODEL, row_exact=True
         )
     )
-    max_draft_tokens: int = 8
 
     async def decode(
         self,

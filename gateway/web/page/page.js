@@ -152,11 +152,11 @@ async function send() {
     const seed = await decode(ON, fields, (round) => write(paragraph, round));
     const reply = runs[ON];
     messages.push({ role: "assistant", content: reply.content });
-    at("status").textContent = told(reply);
+    at("status").textContent = summary(reply);
     if (at("compare").checked) {
       at("status").textContent += " Now the same with speculation off …";
       await decode(OFF, { ...fields, seed, speculative: { enabled: false, rounds: true } }, () => {});
-      at("status").textContent = `${told(reply)} With speculation off: ${figure(runs[OFF].rate)} tokens/s.`;
+      at("status").textContent = `${summary(reply)} With speculation off: ${figure(runs[OFF].rate)} tokens/s.`;
       at("verdict").textContent = verdict();
     }
   } catch (error) {
@@ -180,7 +180,7 @@ async function send() {
 const figure = (value, digits = 1) => (value === null ? "–" : value.toFixed(digits));
 const percent = (value) => (value === null ? "–" : `${Math.round(value * 100)} %`);
 
-function told(run) {
+function summary(run) {
   const accepted = run.acceptance === null ? "no draft tokens" : `${percent(run.acceptance)} of the draft tokens accepted`;
   return `${run.tokens} tokens in ${run.rounds.length} rounds, ${figure(run.rate)} tokens/s, ${accepted}.`;
 }

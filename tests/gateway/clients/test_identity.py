@@ -1,4 +1,4 @@
-"""What clients are told of who decodes: whose fingerprint a reply has, and that a target is not exact."""
+"""What clients learn of who decodes: whose fingerprint a reply has, and that a target is not exact."""
 
 import json
 from collections.abc import Sequence
@@ -37,14 +37,14 @@ async def stream(scripted: Gateway, **fields: Any) -> list[dict[str, Any]]:
 async def test_system_fingerprint(scripted: Gateway) -> None:
     """Claim: it is in every reply and chunk, and changes with each field of the identity of who decodes."""
     replicas = [pb.ModelIdentity(), *(pb.ModelIdentity(**cast("Any", {field: "x"})) for field in FIELDS)]
-    told = set()
+    seen = set()
     for identity in replicas:
         script(scripted, [identity] * 2)
         whole = (await scripted.post()).json()["system_fingerprint"]
         assert {chunk["system_fingerprint"] for chunk in await stream(scripted)} == {whole}
         assert whole == system_fingerprint(identity)
-        told.add(whole)
-    assert len(told) == len(replicas) == 7
+        seen.add(whole)
+    assert len(seen) == len(replicas) == 7
 
 
 async def test_choices_of_several_replicas(scripted: Gateway) -> None:
@@ -57,8 +57,8 @@ async def test_choices_of_several_replicas(scripted: Gateway) -> None:
         script(scripted, replicas * 2)
         assert (await scripted.post(n=2)).json()["system_fingerprint"] == joint
         *chunks, usage = await stream(scripted, n=2)
-        told = {(chunk["choices"][0]["index"], chunk["system_fingerprint"]) for chunk in chunks}
-        assert told == set(enumerate(map(system_fingerprint, replicas)))
+        pairs = {(chunk["choices"][0]["index"], chunk["system_fingerprint"]) for chunk in chunks}
+        assert pairs == set(enumerate(map(system_fingerprint, replicas)))
         assert usage["system_fingerprint"] == joint
 
 

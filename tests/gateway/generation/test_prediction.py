@@ -1,4 +1,4 @@
-"""Predicted outputs and the choice of the proposer, in the API."""
+"""Predicted outputs and who proposes, in the API."""
 
 from typing import Any
 
@@ -95,13 +95,13 @@ async def test_proposer(scripted: Gateway, speculative: dict[str, Any], numbers:
 
 
 async def test_metrics_by_proposer(scripted: Gateway) -> None:
-    """Claim: acceptance is told for each proposer that had a draft, in the response and to Prometheus."""
+    """Claim: acceptance is reported for each proposer that had a draft, in the response and to Prometheus."""
     names: list[ProposerName] = ["model", "lookup", "lookup"]
     script = [Round([5, 6], 3, 1, None, ROUND_TIME, proposer=name) for name in names]
     scripted.decoder.script = [*script, Round([2], 0, 0, "stop", ROUND_TIME)]
     metrics = (await scripted.post(speculative={"metrics": True})).json()["metrics"]["speculative_decoding"]
-    told = {name: (one["num_drafts"], one["num_draft_tokens"]) for name, one in metrics["by_proposer"].items()}
-    assert told == {"model": (1, 3), "lookup": (2, 6)}
+    drafts = {name: (one["num_drafts"], one["num_draft_tokens"]) for name, one in metrics["by_proposer"].items()}
+    assert drafts == {"model": (1, 3), "lookup": (2, 6)}
     async with httpx.AsyncClient(base_url=scripted.url) as client:
         exposition = (await client.get("/metrics")).text
     assert 'outrider_accepted_tokens_total{proposer="lookup"} 2.0' in exposition

@@ -67,11 +67,11 @@ def test_parts(  # noqa: PLR0917  # a case's own
     form: ReplyFormat, text: str, content: str, reasoning: str, calls: list[tuple[str, str]], size: int
 ) -> None:
     """Claim: pieces of any size give the same parts, and a call's name comes with its first part and only there."""
-    parser, told, thought, called = ReplyParser(form), "", "", list[dict[str, Any]]()
+    parser, said, thought, called = ReplyParser(form), "", "", list[dict[str, Any]]()
     pieces = [text[start : start + size] for start in range(0, len(text), size)]
     for number, piece in enumerate(pieces, 1):
         parts = parser.push(piece, last=number == len(pieces))
-        told, thought = told + parts.content, thought + parts.reasoning
+        said, thought = said + parts.content, thought + parts.reasoning
         for part in parts.tool_calls:
             if part.index == len(called):
                 assert part.id
@@ -79,7 +79,7 @@ def test_parts(  # noqa: PLR0917  # a case's own
             else:
                 assert part.name is None
             called[part.index]["arguments"] += part.arguments
-    assert (told, thought) == (content, reasoning)
+    assert (said, thought) == (content, reasoning)
     assert [(call["name"], call["arguments"]) for call in called] == calls
     thinks = form.reasoning and (form.thinking or text.startswith("<think>"))
     end = text.index("</think>") + len("</think>") if "</think>" in text else len(text)
@@ -114,7 +114,7 @@ def test_formats_are_known_by_the_template(template: str, form: object) -> None:
 def test_a_wrong_schema_is_left_to_the_target(text: str) -> None:
     """Claim: what is no schema is not wrapped in anything, so that the target names what is wrong."""
     wrong = Grammar("json_schema", text)
-    assert THINKING.thoughtful(wrong, set()) is wrong
+    assert THINKING.after_reasoning(wrong, set()) is wrong
 
 
 def test_json_of_the_cases() -> None:

@@ -36,7 +36,7 @@ async def test_a_call_that_has_to_be_made(toy_client: openai.AsyncOpenAI, choice
     """Claim: a random model calls a tool that there is, with arguments that fit, streamed or not, on or off."""
     schemas = {tool["function"]["name"]: tool["function"]["parameters"] for tool in TOOLS}
     for seed in range(4):
-        told = []
+        calls_made = []
         for enabled in (True, False):
             ask: dict[str, Any] = {
                 "model": "toy",
@@ -50,16 +50,16 @@ async def test_a_call_that_has_to_be_made(toy_client: openai.AsyncOpenAI, choice
             whole = (await toy_client.chat.completions.create(**ask)).choices[0]
             assert (whole.finish_reason, whole.message.content) == ("tool_calls", None)
             calls = whole.message.tool_calls or []
-            told += [(call.function.name, call.function.arguments) for call in calls]
+            calls_made += [(call.function.name, call.function.arguments) for call in calls]
             name, arguments = "", ""
             async with toy_client.chat.completions.stream(**ask) as events:
                 async for event in events:
                     if event.type == "tool_calls.function.arguments.delta":
                         name, arguments = event.name, arguments + event.arguments_delta
-            told.append((name, arguments))
-        assert len(told) == 4
-        assert set(told) == {told[0]}
-        name, arguments = told[0]
+            calls_made.append((name, arguments))
+        assert len(calls_made) == 4
+        assert set(calls_made) == {calls_made[0]}
+        name, arguments = calls_made[0]
         Draft202012Validator(schemas[name]).validate(json.loads(arguments))
         assert isinstance(choice, str) or name == "ride"
 

@@ -146,8 +146,8 @@ async def test_logprobs_are_the_targets_own(good: Decoder, reference: Reference)
     for seed, (prompt, rounds) in enumerate(zip(PROMPTS, results, strict=True)):
         expected, distributions = reference.decode_with_logprobs(prompt, replace(params, seed=seed), MAX_TOKENS)
         assert tokens(rounds) == expected
-        told = [logprobs for done in rounds for logprobs in done.logprobs]
-        for token_id, logprobs, distribution in zip(expected, told, distributions, strict=True):
+        reported = [logprobs for done in rounds for logprobs in done.logprobs]
+        for token_id, logprobs, distribution in zip(expected, reported, distributions, strict=True):
             assert abs(logprobs.logprob - distribution[token_id]) < 1e-4
             likeliest = np.sort(distribution)[::-1][:5]
             np.testing.assert_allclose(logprobs.top_logprobs, likeliest, atol=1e-4)

@@ -1,17 +1,20 @@
-"""What a client that asks for it is told of each round."""
+"""What a client that asks for it gets of each round."""
 
+from collections import Counter
 from typing import Any
 
 import httpx
 import pytest
 import scripted_gateway
 import toy_gateway
+from prometheus_client.parser import text_string_to_metric_families
 from scripted_gateway import ROUND_TIME, Gateway, events
 from test_surface import BASE, CHAT, COMPLETIONS, RESPONSES
 from toy_gateway import post
 
 from gateway.rounds.round import Round
 from gateway.rounds.round_time import PARTS
+from gateway.speculation.decision import Reason
 
 # Assigned, for pytest looks for fixtures among a module's names.
 tiny = scripted_gateway.tiny
@@ -24,7 +27,7 @@ ROUNDS = {"rounds": True}
 
 def joined(rounds: list[dict[str, Any]]) -> str:
     """Return the text that the rounds tell of."""
-    return "".join(token["text"] for told in rounds for token in told["tokens"])
+    return "".join(token["text"] for report in rounds for token in report["tokens"])
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -42,17 +45,17 @@ async def test_where_tokens_come_from(scripted: Gateway, *, stream: bool) -> Non
     response = await scripted.post(stream=stream, speculative=ROUNDS)
     if stream:
         pieces = [choice for chunk in events(response)[:-1] for choice in chunk["choices"]]
-        rounds = [told for piece in pieces for told in piece.get("rounds", [])]
-        assert ["".join(t["text"] for t in told["tokens"]) for told in rounds] == [
+        rounds = [report for piece in pieces for report in piece.get("rounds", [])]
+        assert ["".join(t["text"] for t in report["tokens"]) for report in rounds] == [
             piece["delta"].get("content", "") for piece in pieces if "rounds" in piece
         ]
     else:
         rounds = response.json()["choices"][0]["rounds"]
-    sources = [[token["source"] for token in told["tokens"]] for told in rounds]
+    sources = [[token["source"] for token in report["tokens"]] for report in rounds]
     assert sources == [["lookup", "recovered"], ["prediction", "bonus"], ["plain"], ["model"] * (len(ids) - 4)]
-    assert [token["id"] for told in rounds for token in told["tokens"]] == [*ids, 2]
+    assert [token["id"] for report in rounds for token in report["tokens"]] == [*ids, 2]
     assert joined(rounds) == "the 🐎 rides"
-    assert [(told["proposer"], told["num_drafted"], told["num_accepted"]) for told in rounds[:3]] == [
+    assert [(report["proposer"], report["num_drafted"], report["num_accepted"]) for report in rounds[:3]] == [
         ("lookup", 3, 1),
         ("prediction", 1, 1),
         (None, 0, 0),
@@ -61,8 +64,37 @@ async def test_where_tokens_come_from(scripted: Gateway, *, stream: bool) -> Non
     assert rounds[0]["time_ms"]["verify"] == pytest.approx(ROUND_TIME.verify * 1000)
 
 
+async def test_why(scripted: Gateway) -> None:
+    """Claim: each round says why it has its draft tokens, to the client and, counted, to Prometheus."""
+    reasons = [Reason.PAYS, Reason.NO_DRAFT, Reason.NO_DRAFT, Reason.PROBE_PLAIN]
+    before = await rounds_by_reason(scripted)
+    scripted.decoder.script = [
+        Round([5], 0, 0, "stop" if index == 3 else None, ROUND_TIME, reason=reason)
+        for index, reason in enumerate(reasons)
+    ]
+    rounds = (await scripted.post(speculative=ROUNDS)).json()["choices"][0]["rounds"]
+    assert [report["reason"] for report in rounds] == ["pays", "no_draft", "no_draft", "probe_plain"]
+    after = await rounds_by_reason(scripted)
+    assert before.keys() == after.keys() == set(Reason)
+    assert {reason: after[reason] - before[reason] for reason in Reason} == dict.fromkeys(Reason, 0.0) | Counter(
+        reasons
+    )
+
+
+async def rounds_by_reason(scripted: Gateway) -> dict[str, float]:
+    """Return what Prometheus reads."""
+    async with httpx.AsyncClient(base_url=scripted.url) as client:
+        exposition = (await client.get("/metrics")).text
+    return {
+        sample.labels["reason"]: sample.value
+        for family in text_string_to_metric_families(exposition)
+        for sample in family.samples
+        if sample.name == "outrider_rounds_total"
+    }
+
+
 async def test_a_stop_string_ends_the_tokens(scripted: Gateway) -> None:
-    """Claim: tokens after a stop string are not told of."""
+    """Claim: tokens after a stop string are not reported."""
     rounds = (await scripted.post(stop=["s ah"], speculative=ROUNDS)).json()["choices"][0]["rounds"]
     assert joined(rounds) == "the horse ride"
 
@@ -77,7 +109,7 @@ async def test_nobody_asked(scripted: Gateway) -> None:
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES])
 async def test_rounds(toy_url: str, path: str) -> None:
     """Claim: they tell of the whole text, which is that without them, with speculation on and off."""
-    texts, sources = set(), []
+    texts, sources, reasons = set(), [], []
     for speculative in ({"k": 4}, {"enabled": False}):
         body = await post(toy_url, path, **BASE[path], speculative=speculative | ROUNDS)
         if path == RESPONSES:
@@ -87,10 +119,13 @@ async def test_rounds(toy_url: str, path: str) -> None:
             rounds, text = choice["rounds"], choice.get("text") or choice["message"]["content"]
         assert joined(rounds) == text
         texts.add(text)
-        sources.append({token["source"] for told in rounds for token in told["tokens"]})
+        sources.append({token["source"] for report in rounds for token in report["tokens"]})
+        reasons.append({report["reason"] for report in rounds})
     assert len(texts) == 1
     assert {"model", "recovered"} <= sources[0] <= {"model", "lookup", "recovered", "bonus", "plain"}
     assert sources[1] == {"plain"}
+    assert {"requested"} <= reasons[0] <= {"requested", "no_draft", "last_token"}
+    assert reasons[1] == {"requested"}
 
 
 async def test_rounds_of_several_choices(toy_url: str) -> None:
@@ -100,6 +135,6 @@ async def test_rounds_of_several_choices(toy_url: str) -> None:
         chunks = events(await http.post(CHAT, json=ask))[:-1]
     for index in (0, 1):
         pieces = [choice for chunk in chunks for choice in chunk["choices"] if choice["index"] == index]
-        told = [report for piece in pieces for report in piece.get("rounds", [])]
-        assert joined(told) == "".join(piece["delta"].get("content", "") for piece in pieces)
-        assert told
+        reports = [report for piece in pieces for report in piece.get("rounds", [])]
+        assert joined(reports) == "".join(piece["delta"].get("content", "") for piece in pieces)
+        assert reports

@@ -5,9 +5,11 @@ from fleet import Cost, Fleet
 
 from gateway.clients.proposal import Proposal
 from gateway.speculation.acceptance_estimate import AcceptanceEstimate
-from gateway.speculation.adaptive_k import AdaptiveK, Speculation
+from gateway.speculation.adaptive_k import AdaptiveK
+from gateway.speculation.decision import Decision, Reason
 from gateway.speculation.pass_costs import PassCosts
 from gateway.speculation.probe import Probe
+from gateway.speculation.speculation import Speculation
 from shared.cost_model import CostModel
 from shared.model.profile import Profile
 from shared.pb import specdec_pb2 as pb
@@ -61,6 +63,37 @@ def test_never_slower_than_plain(costs: tuple[Cost, Cost], rate: float, num_sess
     assert speed(Fleet(num_sessions, *costs, [rate])) > 0.95 * speed(Fleet(num_sessions, *costs, [rate], k=0))
 
 
+@pytest.mark.parametrize(
+    ("rate", "reasons"),
+    [
+        (0.0, {Reason.DOES_NOT_PAY, Reason.PROBE}),
+        (0.9, {Reason.PAYS, Reason.PROBE_PLAIN}),
+    ],
+)
+def test_each_decision_has_its_reason(rate: float, reasons: set[Reason]) -> None:
+    """What is expected to pay, or not, is done, and seldom the opposite; k is 0 for the reasons that say so."""
+    fleet = Fleet(1, *TRN2, [rate])
+    speed(fleet)
+    session = fleet.sessions[0]
+    assert set(session.reasons[-len(session.reasons) // 2 :]) == reasons
+    for k, reason in zip(session.ks, session.reasons, strict=True):
+        assert (k > 0) is (reason in {Reason.PAYS, Reason.PROBE})
+
+
+def test_reasons_of_what_is_not_weighed() -> None:
+    """A number that is given, the last token, costs that are not known, and a draft that could not catch up."""
+    pass_costs = [pb.PassCost(num_rows=rows, forward_us=45_000 * rows) for rows in (16, 1000)]
+    known, unknown = Speculation(MAX_K, 8, pass_costs), Speculation(MAX_K, 8)
+    assert AdaptiveK(unknown, 4, 0).next(100, 1) == Decision(4, 0, Reason.REQUESTED)
+    assert AdaptiveK(known, 4, None).next(100, 1).reason is Reason.REQUESTED
+    assert AdaptiveK(unknown, 0, 0).next(100, 1) == Decision(0, 0, Reason.REQUESTED)
+    assert AdaptiveK(unknown, 4, 0).next(3, 1) == Decision(2, 0, Reason.REQUESTED)
+    assert AdaptiveK(unknown, 4, 0).next(1, 1) == Decision(0, 0, Reason.LAST_TOKEN)
+    assert AdaptiveK(unknown, None, None).next(100, 1) == Decision(0, 0, Reason.UNMEASURED)
+    assert AdaptiveK(known, None, 0).next(1000, 1000).reason is Reason.PAYS
+    assert AdaptiveK(known, None, 0).next(10, 1000) == Decision(0, 0, Reason.CATCHING_UP)
+
+
 def test_a_useless_draft_is_hardly_asked() -> None:
     """Where nothing is accepted the draft gets under 3 % of the rounds, and not none: it may get better."""
     fleet = Fleet(1, *TRN2, [0.0])
@@ -96,7 +129,7 @@ def test_what_cannot_pay_is_not_tried_first() -> None:
 
 def test_a_target_that_tells_no_costs_is_measured() -> None:
     """The first round is plain, and then the draft is tried."""
-    fleet = Fleet(1, *TRN2, [0.9], told=False)
+    fleet = Fleet(1, *TRN2, [0.9], tells_costs=False)
     fleet.tokens_per_second(SECONDS_WARM)
     ks = fleet.sessions[0].ks
     assert ks[0] == 0 < ks[1]
@@ -106,45 +139,45 @@ def test_a_target_that_tells_no_costs_is_measured() -> None:
 def test_a_first_proposal_that_is_late_does_not_end_speculation() -> None:
     """A draft that is still prefilling at the first deadline costs that round, and says nothing of those after it."""
     speculation = Speculation(MAX_K, 1, [pb.PassCost(num_rows=rows, forward_us=45_000) for rows in (1, 16)])
-    choice = AdaptiveK(speculation, None, 0)
-    assert choice.next(100, 1)[0] > 0
+    adaptive = AdaptiveK(speculation, None, 0)
+    assert adaptive.next(100, 1).k > 0
     verified = pb.VerifyResponse(timing=pb.StepTiming(forward_us=45_000, num_passes=1, num_rows=1))
-    choice.learn(Proposal(0), 1.0, verified, 0.046)
-    assert choice.next(100, 1)[0] > 0
+    adaptive.learn(Proposal(0), 1.0, verified, 0.046)
+    assert adaptive.next(100, 1).k > 0
 
 
 def test_a_draft_that_takes_turns_is_asked_from_the_second_round_on() -> None:
     """The first token comes as early as in plain decoding, and no probe is paid for by that round."""
     speculation = Speculation(MAX_K, 1, [pb.PassCost(num_rows=rows, forward_us=45_000) for rows in (1, 16)])
-    choice = AdaptiveK(speculation, None, 0, takes_turns=True)
-    assert choice.next(100, 1) == (0, 0)
+    adaptive = AdaptiveK(speculation, None, 0, takes_turns=True)
+    assert adaptive.next(100, 1) == Decision(0, 0, Reason.FIRST_ROUND)
     verified = pb.VerifyResponse(timing=pb.StepTiming(forward_us=45_000, num_passes=1, num_rows=1))
-    choice.learn(Proposal(0, asked=False), 0.0, verified, 0.046)
-    assert choice.next(99, 2)[0] > 0
-    assert AdaptiveK(speculation, None, 0).next(100, 1)[0] > 0
-    assert AdaptiveK(speculation, 4, 0, takes_turns=True).next(100, 1)[0] == 4  # but a k that is given is kept to
+    adaptive.learn(Proposal(0, asked=False), 0.0, verified, 0.046)
+    assert adaptive.next(99, 2).k > 0
+    assert AdaptiveK(speculation, None, 0).next(100, 1).k > 0
+    assert AdaptiveK(speculation, 4, 0, takes_turns=True).next(100, 1).k == 4  # but a k that is given is kept to
 
 
 @pytest.mark.parametrize(("takes_turns", "asks"), [(True, False), (False, True)])
 def test_what_a_draft_costs_beside_others(takes_turns: bool, asks: bool) -> None:  # noqa: FBT001 - parametrized
     """Seen with one session, a draft on the target's cores is taken to be no cheaper by the session for eight."""
     target = straight(0.15, 0.005)
-    told = [pb.PassCost(num_rows=rows, forward_us=round(target(rows) * 1e6)) for rows in (1, 8, 32)]
-    speculation = Speculation(MAX_K, 8, told)
-    choice = AdaptiveK(speculation, None, 0, takes_turns=takes_turns)
+    pass_costs = [pb.PassCost(num_rows=rows, forward_us=round(target(rows) * 1e6)) for rows in (1, 8, 32)]
+    speculation = Speculation(MAX_K, 8, pass_costs)
+    adaptive = AdaptiveK(speculation, None, 0, takes_turns=takes_turns)
     for _ in range(20):
-        k, _ = choice.next(100, 1)
+        k = adaptive.next(100, 1).k
         drafted = [
             pb.StepTiming(forward_us=25_000 + 5_000 * (num_rows - 1), num_passes=1, num_rows=num_rows, num_sessions=1)
             for num_rows in [2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1][:k]
         ]
-        proposal = Proposal(0, pb.PROPOSER_DRAFT_MODEL, [1] * k, drafted, complete=True, asked=k > 0)
+        proposal = Proposal(0, pb.PROPOSER_DRAFT_MODEL, [1] * k, drafted, asked=k > 0)
         verify_seconds = target(k + 1)
         timing = pb.StepTiming(forward_us=round(verify_seconds * 1e6), num_passes=1, num_rows=k + 1, num_sessions=1)
-        choice.learn(proposal, 0.025 * k, pb.VerifyResponse(num_accepted=k, timing=timing), verify_seconds)
+        adaptive.learn(proposal, 0.025 * k, pb.VerifyResponse(num_accepted=k, timing=timing), verify_seconds)
     assert k > 0  # alone it pays
     speculation.costs.open = 8
-    assert (choice.next(100, 1)[0] > 0) is asks
+    assert (adaptive.next(100, 1).k > 0) is asks
 
 
 def test_a_late_draft_does_not_look_cheap() -> None:
@@ -167,13 +200,13 @@ def test_a_late_draft_does_not_look_cheap() -> None:
 def test_what_comes_too_late_is_not_tried() -> None:
     """A probe is not spent on a session that would be at its end before the draft has caught up."""
     target = ROWS[0]
-    told = [pb.PassCost(num_rows=rows, forward_us=round(target(rows) * 1e6)) for rows in (1, 8, 32)]
-    speculation = Speculation(MAX_K, 1, told)
+    pass_costs = [pb.PassCost(num_rows=rows, forward_us=round(target(rows) * 1e6)) for rows in (1, 8, 32)]
+    speculation = Speculation(MAX_K, 1, pass_costs)
     speculation.probe.spend(1e6, as_chosen=True)
     speculation.probe.spend(0.03, as_chosen=True)
     late, early = AdaptiveK(speculation, None, 0), AdaptiveK(speculation, None, 0)
-    assert not any(late.next(10, 1000)[0] for _ in range(10))
-    assert any(early.next(1000, 100)[0] for _ in range(10))
+    assert not any(late.next(10, 1000).k for _ in range(10))
+    assert any(early.next(1000, 100).k for _ in range(10))
 
 
 def test_a_probe_does_not_draw_in_who_is_far_behind() -> None:
@@ -181,10 +214,10 @@ def test_a_probe_does_not_draw_in_who_is_far_behind() -> None:
     probe = Probe()
     probe.spend(640, as_chosen=True)
     probe.spend(0.1, as_chosen=True)  # 10 s are earned
-    while not probe.decide(choice=False, num_sessions=2, catch_up_seconds=0.0):
-        pass  # the first probe is of plain decoding, which is the choice
-    assert not probe.decide(choice=False, num_sessions=2, catch_up_seconds=20.0)
-    assert probe.decide(choice=False, num_sessions=2, catch_up_seconds=0.0)
+    while not probe.decide(2, 0.0, chosen=False):
+        pass  # the first probe is of plain decoding, which was chosen
+    assert not probe.decide(2, 20.0, chosen=False)
+    assert probe.decide(2, 0.0, chosen=False)
 
 
 def test_acceptance_by_position() -> None:
@@ -211,6 +244,6 @@ def test_pass_costs_between_and_beyond_what_was_measured() -> None:
 def test_a_draft_that_is_far_behind_is_not_asked_for_a_few_tokens() -> None:
     """What the draft has to catch up with is paid for by the tokens that are left."""
     speculation = Speculation(MAX_K, 8, [pb.PassCost(num_rows=rows, forward_us=45_000 * rows) for rows in (16, 1000)])
-    assert AdaptiveK(speculation, None, 0).next(1000, 1000)[0] > 0
-    assert AdaptiveK(speculation, None, 0).next(10, 1000)[0] == 0
-    assert AdaptiveK(speculation, 4, 0).next(10, 1000)[0] == 4  # but a k that is given is kept to
+    assert AdaptiveK(speculation, None, 0).next(1000, 1000).k > 0
+    assert AdaptiveK(speculation, None, 0).next(10, 1000).k == 0
+    assert AdaptiveK(speculation, 4, 0).next(10, 1000).k == 4  # but a k that is given is kept to

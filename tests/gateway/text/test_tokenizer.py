@@ -9,7 +9,7 @@ import pytest
 import tiny_tokenizer
 
 from gateway.generation.seeds import choice_seed
-from gateway.requests.chat import Message
+from gateway.requests.chat import ChatMessage
 from gateway.text.stop_strings import StopStrings
 from gateway.text.tokenizer import ChatTokenizer
 from shared.errors import InvalidFieldError, ModelError
@@ -28,9 +28,9 @@ def tokenizer(folder: Path) -> ChatTokenizer:
     return ChatTokenizer.load(str(folder))
 
 
-def message(role: str, content: object) -> Message:
+def message(role: str, content: object) -> ChatMessage:
     """Return a message as a request would have it."""
-    return Message.model_validate({"role": role, "content": content})
+    return ChatMessage.model_validate({"role": role, "content": content})
 
 
 def text_of(tokenizer: ChatTokenizer, token_ids: list[int]) -> str:
@@ -44,8 +44,8 @@ def test_torch_is_not_imported(folder: Path) -> None:
     script = (
         "import sys, gateway.app\n"
         "from gateway.text.tokenizer import ChatTokenizer\n"
-        "from gateway.requests.chat import Message\n"
-        f"ChatTokenizer.load({str(folder)!r}).encode_chat([Message(role='user', content='hi')])\n"
+        "from gateway.requests.chat import ChatMessage\n"
+        f"ChatTokenizer.load({str(folder)!r}).encode_chat([ChatMessage(role='user', content='hi')])\n"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
@@ -66,7 +66,7 @@ def test_options_and_tools_reach_the_template(tmp_path: Path) -> None:
     template = "{{ tools }} {{ enable_thinking }} {{ messages[0].tool_calls[0].function.arguments.a }}"
     (folder / "chat_template.jinja").write_text(template)
     call = {"id": "1", "function": {"name": "f", "arguments": '{"a": 5}'}}
-    said = Message.model_validate({"role": "assistant", "tool_calls": [call]})
+    said = ChatMessage.model_validate({"role": "assistant", "tool_calls": [call]})
     text = ChatTokenizer.load(str(folder)).render_chat([said], [{"type": "function"}], {"enable_thinking": False})
     assert text == "[{'type': 'function'}] False 5"
 

@@ -61,9 +61,9 @@ async def test_sampling_fields_reach_the_decoder(scripted: Gateway) -> None:
 def tell(scripted: Gateway, text: str, size: int = 3) -> list[int]:
     """Script this text with log-probabilities, a stop token after it; the i-th token has -i and token 7 has -0.5."""
     token_ids = [*scripted.tokenizer.encode(text), 2]
-    told = [pb.TokenLogprobs(logprob=-i, top_token_ids=[7], top_logprobs=[-0.5]) for i in range(len(token_ids))]
+    every = [pb.TokenLogprobs(logprob=-i, top_token_ids=[7], top_logprobs=[-0.5]) for i in range(len(token_ids))]
     starts = range(0, len(token_ids), size)
-    rounds = [(token_ids[start : start + size], told[start : start + size]) for start in starts]
+    rounds = [(token_ids[start : start + size], every[start : start + size]) for start in starts]
     time = scripted_gateway.ROUND_TIME
     scripted.decoder.script = [
         Round(ids, 0, 0, "stop" if ids[-1] == 2 else None, time, logprobs=logprobs) for ids, logprobs in rounds
@@ -78,8 +78,8 @@ async def test_chat_logprobs(scripted: Gateway, stream: bool) -> None:  # noqa: 
     token_ids = tell(scripted, text)
     response = await scripted.post(logprobs=True, top_logprobs=1, stream=stream)
     if stream:
-        told = [c["logprobs"] for chunk in events(response)[:-1] for c in chunk["choices"] if c["logprobs"]]
-        content = [token for one in told for token in one["content"]]
+        reported = [c["logprobs"] for chunk in events(response)[:-1] for c in chunk["choices"] if c["logprobs"]]
+        content = [token for one in reported for token in one["content"]]
     else:
         content = response.json()["choices"][0]["logprobs"]["content"]
     assert bytes(byte for token in content for byte in token["bytes"]).decode() == text
@@ -93,14 +93,14 @@ async def test_completion_logprobs_and_echo(scripted: Gateway, openai_client: op
     """Claim: OpenAI's client reads a completion's; offsets fit the text; echo puts the prompt first."""
     token_ids = tell(scripted, TEXT)
     reply = await openai_client.completions.create(model=MODEL, prompt="hi", logprobs=1)
-    told = reply.choices[0].logprobs
-    assert told is not None
-    assert (told.tokens, told.text_offset, told.token_logprobs) == (
+    logprobs = reply.choices[0].logprobs
+    assert logprobs is not None
+    assert (logprobs.tokens, logprobs.text_offset, logprobs.token_logprobs) == (
         [scripted.tokenizer.token_bytes.text(token_id) for token_id in token_ids],
         [len(scripted.tokenizer.decode(token_ids[:i])) for i in range(len(token_ids))],
         [-float(i) for i in range(len(token_ids))],
     )
-    assert all(len(top) == 2 for top in told.top_logprobs or ())
+    assert all(len(top) == 2 for top in logprobs.top_logprobs or ())
     scripted.play(TEXT)
     for prompt in ("hi ", scripted.tokenizer.encode("hi ")):
         body = (await scripted.post("/v1/completions", prompt=prompt, echo=True)).json()
@@ -112,12 +112,12 @@ async def test_logprobs_are_the_targets_own(toy_url: str, toy: tuple[Path, Path]
     tokenizer = ChatTokenizer.load(str(toy[0]))
     prompt = tokenizer.encode("What is a token?")
     body = await post(toy_url, "/v1/completions", prompt=prompt, seed=9, max_tokens=30, logprobs=4, temperature=0.8)
-    told = body["choices"][0]["logprobs"]
+    reported = body["choices"][0]["logprobs"]
     params = SamplingParams(0.8, seed=9, stop_token_ids=tokenizer.stop_token_ids)
     token_ids, distributions = Reference(toy[0]).decode_with_logprobs(prompt, params, 30)
-    assert told["tokens"] == [tokenizer.token_bytes.text(token_id) for token_id in token_ids]
+    assert reported["tokens"] == [tokenizer.token_bytes.text(token_id) for token_id in token_ids]
     for token_id, logprob, top, expected in zip(
-        token_ids, told["token_logprobs"], told["top_logprobs"], distributions, strict=True
+        token_ids, reported["token_logprobs"], reported["top_logprobs"], distributions, strict=True
     ):
         assert math.isclose(logprob, expected[token_id], abs_tol=1e-4)
         assert math.isclose(max(top.values()), expected.max(), abs_tol=1e-4)
@@ -134,13 +134,13 @@ async def test_logprobs_of_a_prompt(toy_url: str, toy: tuple[Path, Path], k: int
             fields = {"prompt": prompt, "echo": True, "logprobs": 1, "max_tokens": max_tokens, "temperature": 0}
             speculative = {"k": k} if k else {"enabled": False}
             body = await post(toy_url, "/v1/completions", speculative=speculative, **fields)
-            told = body["choices"][0]["logprobs"]
+            reported = body["choices"][0]["logprobs"]
             with torch.inference_mode():
                 logprobs = reference.model(torch.tensor([prompt])).logits[0].log_softmax(-1)
             expected = logprobs[range(length - 1), prompt[1:]].tolist()
-            assert told["token_logprobs"][0] is told["top_logprobs"][0] is None
-            assert told["token_logprobs"][1:length] == pytest.approx(expected, abs=1e-4)
-            assert len(told["tokens"]) == length + body["usage"]["completion_tokens"]
+            assert reported["token_logprobs"][0] is reported["top_logprobs"][0] is None
+            assert reported["token_logprobs"][1:length] == pytest.approx(expected, abs=1e-4)
+            assert len(reported["tokens"]) == length + body["usage"]["completion_tokens"]
             assert body["usage"]["completion_tokens"] <= max_tokens
             alone = await post(toy_url, "/v1/completions", prompt=prompt, max_tokens=3, temperature=0)
             reply = alone["choices"][0]["text"] if max_tokens else ""
@@ -178,10 +178,10 @@ async def test_tokenize_and_detokenize(scripted: Gateway) -> None:
     """Claim: as vLLM has them: a text or a chat to tokens, and back; errors name the field."""
     tokenizer = scripted.tokenizer
     async with httpx.AsyncClient(base_url=scripted.url) as http:
-        told = (await http.post("/tokenize", json={"prompt": "the horse", "return_token_strs": True})).json()
+        tokens = (await http.post("/tokenize", json={"prompt": "the horse", "return_token_strs": True})).json()
         token_ids = tokenizer.encode("the horse")
-        assert (told["tokens"], told["count"], told["max_model_len"]) == (token_ids, len(token_ids), 120)
-        assert "".join(told["token_strs"]) == "the horse"
+        assert (tokens["tokens"], tokens["count"], tokens["max_model_len"]) == (token_ids, len(token_ids), 120)
+        assert "".join(tokens["token_strs"]) == "the horse"
         chat = (await http.post("/tokenize", json={"model": MODEL, "messages": scripted_gateway.CHAT})).json()
         text = (await http.post("/detokenize", json={"tokens": chat["tokens"]})).json()["prompt"]
         assert text == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
@@ -209,11 +209,11 @@ async def test_version_and_docs(scripted: Gateway) -> None:
 async def test_cached_tokens(toy_url: str) -> None:
     """Claim: the usage has the tokens of a prompt that need not be run again: of several replies, the first one's."""
     text = "Who would travel fast must know the road. " * 3
-    told = []
+    counts = []
     for n in (1, 1, 2):
         usage = (await post(toy_url, "/v1/completions", prompt=text, n=n, max_tokens=3))["usage"]
-        told.append((usage["prompt_tokens"], usage["prompt_tokens_details"]["cached_tokens"]))
-    [(whole, fresh), *again] = told
+        counts.append((usage["prompt_tokens"], usage["prompt_tokens_details"]["cached_tokens"]))
+    [(whole, fresh), *again] = counts
     assert fresh < whole - 1
     assert again[0] == (whole, whole - 1)
     assert again[1][0] == whole

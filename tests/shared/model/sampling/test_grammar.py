@@ -250,7 +250,10 @@ def test_thought_and_calls(toy: tuple[Path, Path], added: bool) -> None:  # noqa
     ended = thought = 0
     for seed in range(12):
         form = ReplyFormat(reasoning=True, thinking=seed % 2 == 0, tools=HERMES, parallel=False)
-        for grammar in (form.calls([function], tags), form.thoughtful(Grammar("json_schema", '{"const": 5}'), tags)):
+        for grammar in (
+            form.required_calls([function], tags),
+            form.after_reasoning(Grammar("json_schema", '{"const": 5}'), tags),
+        ):
             assert grammar
             text, whole = walk(grammar, tokenizer, seed)
             if not whole:
@@ -305,7 +308,7 @@ def test_a_reply_may_end_on_what_stands_between_calls(toy: tuple[Path, Path], fo
     """A model that writes it after its call need not call again: Qwen 2.5 Coder would, until its context is full."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(toy[0])
     function = Function.model_validate({"name": "f", "parameters": {"type": "object", "additionalProperties": False}})
-    grammar = form.calls([function], [])
+    grammar = form.required_calls([function], [])
     assert grammar
     assert form.tools
     mask = GrammarMask(grammar.kind, Grammars(tokenizer, len(tokenizer), [tokenizer.eos_token_id]).compile(grammar))

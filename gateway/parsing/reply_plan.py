@@ -1,0 +1,51 @@
+"""What the reply to a chat is to be: the grammar that it keeps to, and how to read it."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from gateway.parsing.reply_format import PLAIN, ReplyFormat
+from gateway.requests.chat import ChatRequest
+from gateway.requests.generation import GenerationRequest
+from gateway.requests.tool_fields import NamedTool
+from gateway.text.tokenizer import ChatTokenizer
+from shared.errors import InvalidFieldError
+from shared.sampling_params import Grammar
+
+
+@dataclass(frozen=True)
+class ReplyPlan:
+    """How one request's replies are constrained and read."""
+
+    form: ReplyFormat = PLAIN
+    """What to look for in them."""
+    grammar: Grammar | None = None
+    """What they conform to, if to anything."""
+    grammar_field: str = ""
+    """The field of the request that asks for the grammar."""
+
+    @classmethod
+    def of(cls, tokenizer: ChatTokenizer, prompt: str, request: ChatRequest) -> Self:
+        """Plan the replies to this chat, of which the prompt is the rendered text.
+
+        A call that has to be made goes before the form that the request asks for; one that only may be made, after it.
+        Raises InvalidFieldError where tools are offered to a model that is not known to call any.
+        """
+        parallel = request.parallel_tool_calls and not isinstance(request.tool_choice, NamedTool)
+        form = ReplyFormat.of(tokenizer.chat_template, prompt, tools=bool(request.offered), parallel=parallel)
+        if request.offered and not form.tools:
+            raise InvalidFieldError("tools", "the model's chat template calls none, or in a way that is not known here")
+        tags = tokenizer.token_bytes.added
+        if calls := form.required_calls(request.called, tags):
+            return cls(form, calls, "tools")
+        if request.grammar:
+            field, grammar = request.grammar
+            return cls(form, form.after_reasoning(grammar, tags), field)
+        if calls := form.optional_calls(request.callable, tags):
+            return cls(form, calls, "tools")
+        return cls(form.with_bare_calls(request.callable))
+
+    @classmethod
+    def plain(cls, request: GenerationRequest) -> Self:
+        """Plan replies that are read as nothing but text."""
+        field, grammar = request.grammar or ("", None)
+        return cls(grammar=grammar, grammar_field=field)
