@@ -36,7 +36,8 @@ async def stream(scripted: Gateway, **fields: Any) -> list[dict[str, Any]]:
 
 async def test_system_fingerprint(scripted: Gateway) -> None:
     """Claim: it is in every reply and chunk, and changes with each field of the identity of who decodes."""
-    replicas = [pb.ModelIdentity(), *(pb.ModelIdentity(**cast("Any", {field: "x"})) for field in FIELDS)]
+    values = {name: True if name == "row_exact" else "x" for name in FIELDS}
+    replicas = [pb.ModelIdentity(), *(pb.ModelIdentity(**cast("Any", {name: values[name]})) for name in values)]
     seen = set()
     for identity in replicas:
         script(scripted, [identity] * 2)
@@ -44,7 +45,7 @@ async def test_system_fingerprint(scripted: Gateway) -> None:
         assert {chunk["system_fingerprint"] for chunk in await stream(scripted)} == {whole}
         assert whole == system_fingerprint(identity)
         seen.add(whole)
-    assert len(seen) == len(replicas) == 7
+    assert len(seen) == len(replicas) == 8
 
 
 async def test_choices_of_several_replicas(scripted: Gateway) -> None:
