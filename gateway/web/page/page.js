@@ -217,7 +217,7 @@ function lane(which) {
   const bar = add(track, "span");
   bar.style.flex = `${run.milliseconds(index)} 0 0`;
   bar.title = `Round ${index + 1}: ${round.num_drafted} drafted, ${round.num_accepted} accepted, `
-    + `${figure(run.milliseconds(index))} ms`;
+    + `${figure(run.milliseconds(index))} ms (${round.reason?.replaceAll("_", " ") ?? "–"})`;
   for (const token of round.tokens) add(bar, "i", "", token.source);
   for (let number = round.num_accepted; number < round.num_drafted; number += 1) add(bar, "i", "", "rejected");
   const cells = Math.max(5, ...runs.flatMap((one) => (one?.rounds ?? []).map(({ num_drafted: k }) => k + 1)));
