@@ -115,8 +115,8 @@ class RoundCosts:
     def model(self, max_k: int, *, takes_turns: bool = False) -> CostModel:
         """Return what rounds cost at this load if all sessions take the same k; the target's costs must be known.
 
-        A session that chose k by the cost of its own rows alone would make the others pay: where a pass costs as much
-        as its rows, each session would gain by drafting, and all together would lose. The sessions of a pass, which all
+        A session that chose k by the cost of its own rows alone would make the others pay: where the rows are what a
+        pass costs, each session would gain by drafting, and all together would lose. The sessions of a pass, which all
         ask when it ends, get the same answer.
 
         takes_turns: whether the draft runs on the target's cores, where batching sessions is expected to save nothing.
