@@ -23,13 +23,13 @@ from scripts.stack import free_port, stack
 from scripts.stack import parser as stack_parser
 
 MODES = {"single": single, "turns": turns, "sweep": sweep, "peers": peers, "load": load, "cost": cost, "trn2": trn2}
-REPORT = [mode for mode in MODES if mode != "trn2"]  # what `make bench` is of
-ALL_FLAGS = {  # of a mode, where `all` would take too long with its own
+REPORT = [mode for mode in MODES if mode != "trn2"]  # the modes of `make bench`
+ALL_FLAGS = {  # for modes whose own defaults would make `all` take too long
     "turns": ["--max-tokens=16"],
     "sweep": ["--limit=1"],
     "load": ["--max-tokens=32", "--seconds=60"],
 }
-WIDTH = 240  # of what is not a terminal
+WIDTH = 240  # when the output is not a terminal
 STACK_FLAGS = list(vars(stack_parser(None).parse_args([])))
 
 
@@ -52,7 +52,7 @@ def parser() -> ArgumentParser:
 
 
 def commands(args: Namespace, rest: Sequence[str]) -> list[list[str]]:
-    """Return what `all` stands for."""
+    """Return the command line of each mode that `all` runs."""
     own = {"sweep": [f"--plot={args.report.with_name('benchmarks-sweep.png')}"]}
     if args.dollars_per_hour:
         own["cost"] = [f"--dollars-per-hour={args.dollars_per_hour}"]
@@ -71,7 +71,7 @@ async def measure(url: str, args: Namespace) -> Section:
 
 
 def run(url: str, args: Namespace) -> Section:
-    """Run a mode against the gateway. What nobody foresaw is a problem of its section, not the end of the others."""
+    """Run a mode against the gateway. An unexpected error becomes its section's problem; the other modes go on."""
     try:
         section = asyncio.run(measure(url, args))
     except Exception as error:  # noqa: BLE001 - shown, and in the exit code
@@ -82,7 +82,7 @@ def run(url: str, args: Namespace) -> Section:
 
 
 def run_each(each: Sequence[Namespace]) -> Iterator[Section]:
-    """Run the modes; those that follow each other and want the same services share them."""
+    """Run the modes; consecutive ones that want the same services share them."""
     for _, alike in groupby(each, key=lambda args: [args.gateway, *(getattr(args, name) for name in STACK_FLAGS)]):
         group = list(alike)
         with ExitStack() as running:
@@ -97,7 +97,7 @@ def run_each(each: Sequence[Namespace]) -> Iterator[Section]:
 
 
 def main() -> None:
-    """Measure, show, and exit with 1 if anything went wrong."""
+    """Measure, show the report, and exit with 1 if anything went wrong."""
     flags = parser()
     args, rest = flags.parse_known_args()
     each, strange = [], set(rest)

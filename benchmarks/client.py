@@ -1,4 +1,4 @@
-"""An HTTP client of OpenAI's chat API that looks at the clock."""
+"""An HTTP client of OpenAI's chat API that measures times."""
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ SPECULATIVE: Mapping[str, Any] = {"speculative": {"metrics": True}}
 
 
 def user(prompt: str) -> Messages:
-    """Return the messages of a chat of one question."""
+    """Return the messages of a chat with one question."""
     return [{"role": "user", "content": prompt}]
 
 
@@ -35,7 +35,7 @@ class Client:
     seed: int = 0
 
     def asking(self, fields: Mapping[str, Any]) -> Ask:
-        """Return what asks a question with these fields in the request."""
+        """Return a function that asks a question with these fields in the request."""
 
         async def ask(prompt: str) -> Reply:
             return await self.chat(user(prompt), fields)
@@ -45,7 +45,7 @@ class Client:
     async def chat(
         self, messages: Messages, fields: Mapping[str, Any] = SPECULATIVE, max_tokens: int | None = None
     ) -> Reply:
-        """Return the answer. What goes wrong is in the reply, for the report to show."""
+        """Return the answer. Errors are in the reply, for the report to show."""
         body = {
             "model": self.model,
             "messages": messages,
@@ -88,7 +88,7 @@ def _add(reply: Reply, pieces: list[str], chunk: dict[str, Any], seconds: float)
 
 
 async def served(http: httpx.AsyncClient) -> str:
-    """Return what a gateway's target is and where it runs: `simulated`, if it is. Raises httpx.HTTPError."""
+    """Return the gateway's target model, dtype and device, which may be `simulated`. Raises httpx.HTTPError."""
     response = await http.get("/version")
     version = response.raise_for_status().json()
     return f"{Path(version['model']).name} in {version['dtype']} on {version['device']}"

@@ -1,4 +1,4 @@
-"""Several ways to answer the same prompts, taking turns."""
+"""Compares several ways to answer the same prompts, taking turns."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from benchmarks.reply import Reply
 
 @dataclass
 class Comparison:
-    """The replies of each variant to each prompt, one a repeat."""
+    """The replies of each variant to each prompt, one per repeat."""
 
     prompts: Sequence[Prompt]
     variants: Sequence[str]
@@ -25,10 +25,10 @@ class Comparison:
     async def run(
         cls, title: str, prompts: Sequence[Prompt], variants: Mapping[str, Ask], repeats: int
     ) -> "Comparison":
-        """Warm each variant up, then let them take turns, so that a drift of the machine's speed hits all alike.
+        """Warm each variant up, then let them take turns, so that drift in the machine's speed hits all alike.
 
-        At each turn every variant has another prompt: by the time that a prompt comes to the next variant, its text is
-        not in a cache any more if there are many more prompts than slots.
+        At each turn every variant gets a different prompt: with many more prompts than slots, a prompt is no longer in
+        a cache when its turn comes with the next variant.
         """
         comparison = cls(prompts, list(variants))
         names, count = list(variants), len(prompts)
@@ -45,7 +45,7 @@ class Comparison:
         return comparison
 
     def of(self, variant: str, kinds: Sequence[str] = ()) -> list[Reply]:
-        """Return the whole answers of a variant, to prompts of these kinds or of all."""
+        """Return the complete answers of a variant to prompts of these kinds, or of all kinds."""
         return [reply for prompt in self._of_kinds(kinds) for reply in self._whole(variant, prompt)]
 
     def ratios(self, variant: str, base: str, kinds: Sequence[str] = ()) -> list[float]:
@@ -59,7 +59,7 @@ class Comparison:
         return geometric_mean(ratios) if ratios else None
 
     def fewest_between(self, *variants: str) -> int:
-        """Return the fewest requests of these variants that came between two of theirs with one prompt."""
+        """Return the fewest requests that these variants sent between two of theirs with the same prompt."""
         asked = [prompt_id for name, prompt_id in self.order if name in variants]
         last: dict[str, int] = {}
         gaps = []
@@ -69,17 +69,17 @@ class Comparison:
         return min(gaps)
 
     def failures(self) -> Iterator[str]:
-        """Yield a line for each answer that did not come."""
+        """Yield a line for each request that failed."""
         for (variant, prompt_id), replies in self.replies.items():
             yield from (f"{prompt_id}, {variant}: {reply.error}" for reply in replies if reply.error)
 
     def num_equal(self, variant: str, other: str) -> int:
-        """Return to how many prompts both gave one and the same text."""
+        """Return how many prompts got the same text from both, every time."""
         pairs = ((self._whole(variant, prompt), self._whole(other, prompt)) for prompt in self.prompts)
         return sum(len({reply.text for reply in (*ours, *theirs)}) == 1 for ours, theirs in pairs if ours and theirs)
 
     def unequal(self, *variants: str) -> Iterator[str]:
-        """Yield the id of each prompt to which these variants, or one of them at another time, gave other texts."""
+        """Yield the id of each prompt that got different texts from these variants, or from one at different times."""
         for prompt in self.prompts:
             texts = {reply.text for variant in variants for reply in self._whole(variant, prompt)}
             if len(texts) > 1:

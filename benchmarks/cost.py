@@ -11,7 +11,7 @@ from benchmarks.single import BOTH
 
 
 def add_flags(flags: ArgumentParser) -> None:
-    """Add what this mode can be told."""
+    """Add this mode's flags."""
     flags.add_argument("--dollars-per-hour", type=float, required=True, help="of the machine or machines that serve")
     flags.add_argument("--concurrency", type=numbers, default="1,8", help="requests at once")
     flags.add_argument("--requests", type=int, default=3, help="that each of them sends, one after the other")
@@ -20,7 +20,7 @@ def add_flags(flags: ArgumentParser) -> None:
 
 
 async def run(client: Client, args: Namespace) -> Section:
-    """Measure the throughput and divide the price by it."""
+    """Measure the throughput, and divide the price by it."""
     section = Section("Cost")
     levels = await load.measure(client, args)
     loads = dict.fromkeys(at for at, _ in levels)

@@ -1,4 +1,4 @@
-"""What the modes can be told."""
+"""Flags of the modes."""
 
 from argparse import ArgumentParser
 from pathlib import Path
@@ -13,7 +13,7 @@ def numbers(text: str) -> list[int]:
 
 
 def add_common_flags(flags: ArgumentParser) -> None:
-    """Add what every mode can be told."""
+    """Add the flags that all modes have."""
     flags.add_argument("--gateway", help="URL of a gateway that runs already; else the services are started")
     flags.add_argument("--prompts", type=Path, default=OWN, help="JSON lines with id, kind and prompt")
     flags.add_argument("--limit", type=int, help="so many prompts of each kind")

@@ -23,7 +23,7 @@ Levels = Mapping[tuple[str, str], "Level"]  # by load, and plain or speculative
 
 @dataclass(frozen=True)
 class Level:
-    """What came of one load."""
+    """The outcome of one load."""
 
     replies: Sequence[Reply]
     seconds: float
@@ -31,12 +31,12 @@ class Level:
 
     @property
     def whole(self) -> list[Reply]:
-        """The answers that came."""
+        """The complete answers."""
         return [reply for reply in self.replies if not reply.error]
 
     @property
     def requests_per_second(self) -> float:
-        """Those that were answered."""
+        """Counting answered requests only."""
         return len(self.whole) / self.seconds
 
     @property
@@ -56,7 +56,7 @@ class Generator:
     """No request is sent later than this after the first."""
 
     async def closed_loop(self, concurrency: int, each: int) -> Level:
-        """Let so many clients send `each` requests, one after the other."""
+        """Let `concurrency` clients send `each` requests, one after the other."""
         started, replies = perf_counter(), list[Reply]()
 
         async def one(number: int) -> None:
@@ -68,7 +68,7 @@ class Generator:
         return Level(replies, perf_counter() - started)
 
     async def poisson(self, rate: float, count: int) -> Level:
-        """Send requests at random moments, `rate` a second; the moments are the same each time."""
+        """Send `count` requests at random moments, `rate` a second; the moments are the same each time."""
         rng, started, at = random.Random(ARRIVALS_SEED), perf_counter(), 0.0  # noqa: S311 - not a secret
         pending: list[asyncio.Task[Reply]] = []
         async with asyncio.TaskGroup() as tasks:
@@ -86,7 +86,7 @@ class Generator:
 
 
 def add_flags(flags: ArgumentParser) -> None:
-    """Add what this mode can be told."""
+    """Add this mode's flags."""
     flags.add_argument("--concurrency", type=numbers, default="1,2,4,8,16,32", help="of the closed loop")
     flags.add_argument("--requests", type=int, default=2, help="that each client of the closed loop sends")
     flags.add_argument("--arrivals", type=int, default=16, help="requests of a Poisson load")
@@ -114,14 +114,14 @@ async def run(client: Client, args: Namespace) -> Section:
 
 
 async def measure(client: Client, args: Namespace) -> Levels:
-    """Put every load on the server, plain and speculative in turns, after a warm-up."""
+    """Run every load, plain and speculative in turns, after a warm-up."""
     asked = prompts.load(args.prompts, args.limit)
     generators = {name: Generator(client, asked, fields, args.seconds) for name, fields in BOTH.items()}
     levels: dict[tuple[str, str], Level] = {}
     with progress("load", len(BOTH) * (len(args.concurrency) + len(args.shares))) as advance:
         for fields in BOTH.values():
             await client.chat(user(prompts.WARM_UP), fields)
-        # Every slot then holds what all chats begin with, as those of a server in use do, whichever load comes first.
+        # Every slot then holds the common beginning of all chats, as on a server in use, whichever load comes first.
         once = [client.chat(user(prompts.WARM_UP), max_tokens=1) for _ in range(max(args.concurrency))]
         await asyncio.gather(*once)
         for concurrency in args.concurrency:
@@ -137,7 +137,7 @@ async def measure(client: Client, args: Namespace) -> Levels:
 
 
 def failures(levels: Levels) -> list[str]:
-    """Return a line for each answer that did not come."""
+    """Return a line for each request that failed."""
     return [f"{load}, {name}: {r.error}" for (load, name), level in levels.items() for r in level.replies if r.error]
 
 

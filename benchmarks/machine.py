@@ -1,4 +1,4 @@
-"""What a measurement ran on."""
+"""The machine that a measurement ran on."""
 
 import os
 import platform
@@ -10,21 +10,21 @@ from pathlib import Path
 from typing import Self
 
 ROOT = Path(__file__).parent.parent
-# What decides which kernels a matrix product runs on.
+# The flags that decide which kernels a matrix product uses.
 FLAGS = ("avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx_ne_convert",
          "amx_tile", "amx_bf16", "amx_int8")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The hardware, the software, and what else was going on."""
+    """The hardware, the software, and what else was running."""
 
     cpu: str
     flags: str
     cores: int
     memory_gb: float
     load_average: float
-    """Of the last minute, at the start: what else ran."""
+    """Of the last minute before the start: what else was running."""
     system: str
     python: str
     torch: str

@@ -24,7 +24,7 @@ PLAIN_PEER, ASSISTED_PEER, SERVER = "transformers", "transformers, assisted", "s
 
 
 def add_flags(flags: ArgumentParser) -> None:
-    """Add what this mode can be told."""
+    """Add this mode's flags."""
     flags.add_argument("--repeats", type=int, default=1, help="how often each prompt is asked in each way")
     flags.add_argument(
         "--transformers", action=BooleanOptionalAction, default=True, help="generate, plain and assisted"
@@ -63,7 +63,7 @@ async def run(client: Client, args: Namespace) -> Section:
 
 
 def _assistant_k(args: Namespace) -> int:
-    """Return how many tokens transformers' assistant drafts: as many as we if that is a number."""
+    """Return how many tokens transformers' assistant drafts: our k if it is a number, otherwise 4."""
     return 4 if args.k == "auto" else int(args.k)
 
 
@@ -96,7 +96,7 @@ async def _transformers(args: Namespace) -> AsyncIterator[Mapping[str, Ask]]:
         return one
 
     try:
-        await reader.readline()  # it is ready, or has ended: then the first question finds out
+        await reader.readline()  # it is ready or has ended; if it has ended, the first question finds out
         yield {PLAIN_PEER: ask(assisted=False)} | ({ASSISTED_PEER: ask(assisted=True)} if draft else {})
     finally:
         writer.close()

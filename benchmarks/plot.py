@@ -1,15 +1,15 @@
-"""Draws what the sweep measured."""
+"""Plots what the sweep measured."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure  # not pyplot: it would look for a screen
+from matplotlib.figure import Figure  # not pyplot, which would look for a screen
 
 Series = Mapping[str, Sequence[float | None]]
 
 
 def plot_speeds(path: Path, measured: Series, predicted: Series) -> None:
-    """Write a PNG of tokens a second by k, from 0 on: a line for what was measured, dashes for what was predicted."""
+    """Write a PNG of tokens a second by k, from 0: solid lines for measured speeds, dashed for predicted ones."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     for number, (name, speeds) in enumerate(measured.items()):

@@ -1,4 +1,4 @@
-"""Shows how far a measurement is, on standard error."""
+"""Shows the progress of a measurement on standard error."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ COLUMNS = (
 
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show a bar for the length of the block; yields what to call after each of so many steps."""
+    """Show a bar for the length of the block; yields a function to call after each of `total` steps."""
     with Progress(*COLUMNS, console=Console(stderr=True)) as bars:
         task = bars.add_task(title, total=total)
         yield lambda: bars.advance(task)

@@ -1,4 +1,4 @@
-"""What the models are asked."""
+"""The prompts of the benchmark."""
 
 import json
 import secrets
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 OWN = Path(__file__).with_name("prompts.jsonl")
-STRUCTURED = ("code", "edit", "json", "structured")  # kinds in which much can be foreseen
+STRUCTURED = ("code", "edit", "json", "structured")  # kinds whose answers are predictable in large part
 OPEN = "open"
 WARM_UP = "Say in one sentence what a carriage is."
 
@@ -22,7 +22,7 @@ class Prompt:
 
 
 def load(path: Path, limit: int | None = None) -> list[Prompt]:
-    """Read JSON lines with `id`, `kind` and `prompt`; with a limit, so many of each kind.
+    """Read JSON lines with `id`, `kind` and `prompt`; with a limit, at most that many of each kind.
 
     Raises OSError, and ValueError with the number of a line that is not of this form.
     """
@@ -38,5 +38,5 @@ def load(path: Path, limit: int | None = None) -> list[Prompt]:
 
 
 def unseen(text: str) -> str:
-    """Return the prompt with a beginning that is in no cache."""
+    """Return the prompt with a new beginning, so that no cache has it."""
     return f"Note {secrets.token_hex(4)}. {text}"

@@ -1,4 +1,4 @@
-"""An answer, and when its parts came."""
+"""An answer, and when its parts arrived."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,11 +8,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Reply:
-    """What one request got. All times are seconds from when it was sent."""
+    """The answer to one request. All times are in seconds since the request was sent."""
 
     text: str = ""
     piece_seconds: tuple[float, ...] = ()
-    """When each piece of text came; a round sends one."""
+    """When each piece of text arrived; a round sends one."""
     seconds: float = 0.0
     """When the answer was complete."""
     prompt_tokens: int = 0
@@ -20,7 +20,7 @@ class Reply:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     """The gateway's `metrics.speculative_decoding`; empty from other servers."""
     error: str | None = None
-    """Why there is no whole answer."""
+    """Why there is no complete answer."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -29,7 +29,7 @@ class Reply:
 
     @property
     def first_token_seconds(self) -> float:
-        """When the first piece of text came."""
+        """When the first piece of text arrived."""
         return self.piece_seconds[0]
 
     @property
@@ -41,12 +41,12 @@ class Reply:
     def later_tokens(self) -> float:
         """How many tokens came after the first piece.
 
-        The tokens of a piece are not told: those of the first are taken to be as many as those of the others.
+        The number of tokens in a piece is not reported; assume that the first has as many as the others.
         """
         pieces = len(self.piece_seconds)
         return self.completion_tokens * (pieces - 1) / pieces
 
     @property
     def token_seconds(self) -> float | None:
-        """The mean time for a token after the first piece; None where that was all."""
+        """The mean time for a token after the first piece; None if that was the only one."""
         return sum(self.gap_seconds) / self.later_tokens if self.later_tokens else None

@@ -1,4 +1,4 @@
-"""What is shown of a run: to people on the console and in Markdown, to machines in JSON."""
+"""The report of a run: for people on the console and in Markdown, for machines in JSON."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -34,7 +34,7 @@ class Report:
         return any(section.problems for section in self.sections)
 
     def show(self, console: Console) -> None:
-        """Print it for people."""
+        """Print it on the console."""
         for section in self.sections:
             console.rule(section.title, align="left")
             for note in section.notes:
@@ -72,7 +72,7 @@ class Report:
 
 
 def shown(value: Value) -> str:
-    """Return a value as people read it: three significant digits."""
+    """Return a value as text for people: numbers with three significant digits."""
     match value:
         case None:
             return ""

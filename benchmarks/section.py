@@ -19,7 +19,7 @@ class Table:
 
 @dataclass
 class Section:
-    """The findings of a mode: tables for machines and people alike, and all that went wrong."""
+    """The findings of a mode: tables for machines and people alike, and everything that went wrong."""
 
     title: str
     command: str = ""
@@ -28,7 +28,7 @@ class Section:
     tables: list[Table] = field(default_factory=list)
     plots: list[Path] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
-    """Requests that failed and texts that differ where they must not. With one, the run has failed."""
+    """Requests that failed, and texts that differ where they must not. A single one fails the run."""
 
     def table(self, title: str, rows: Sequence[Mapping[str, Value]]) -> None:
         """Add a table."""

@@ -15,7 +15,7 @@ BOTH = {"plain": PLAIN, "speculative": SPECULATIVE}
 
 
 def add_flags(flags: ArgumentParser) -> None:
-    """Add what this mode can be told."""
+    """Add this mode's flags."""
     flags.add_argument("--repeats", type=int, default=3, help="how often each prompt is asked in each way")
     flags.set_defaults(num_slots=4)
 
@@ -58,7 +58,7 @@ def overhead_row(name: str, replies: Sequence[Reply]) -> Mapping[str, Value]:
 
 
 def acceptance_row(replies: Sequence[Reply]) -> Mapping[str, Value]:
-    """Return how the drafts of these requests fared together."""
+    """Return the acceptance of these requests' drafts, taken together."""
     drafts, drafted, accepted = (
         sum(reply.metrics[name] for reply in replies)
         for name in ("num_drafts", "num_draft_tokens", "num_accepted_tokens")

@@ -1,4 +1,4 @@
-"""A median and how far the values are from it."""
+"""A median, and how far the values spread around it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Spread:
 
 
 def percentile(values: Sequence[float], percent: int) -> float | None:
-    """Return the percentile, between the nearest two values in proportion; None if there are no values."""
+    """Return the percentile, interpolated between the nearest two values; None if there are no values."""
     if len(values) < 2:
         return values[0] if values else None
     return quantiles(values, n=100, method="inclusive")[percent - 1]

@@ -1,4 +1,4 @@
-"""Every k and every proposer: the table to tune by, and the cost model held against it."""
+"""Every k and every proposer: the table to tune by, and the cost model compared with it."""
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,12 @@ from benchmarks.plot import plot_speeds
 from benchmarks.section import Section, Value
 from benchmarks.tuning import Tuning
 
-PROPOSERS = ("model", "lookup")  # names that a request's `speculative` knows
-MODELLED = "model"  # drafts in every round, which is what the cost model is of
+PROPOSERS = ("model", "lookup")  # as in a request's `speculative`
+MODELLED = "model"  # drafts in every round, as the cost model assumes
 
 
 def add_flags(flags: ArgumentParser) -> None:
-    """Add what this mode can be told."""
+    """Add this mode's flags."""
     flags.add_argument("--largest-k", type=int, default=12, help="each k up to this, and plain decoding")
     flags.add_argument("--proposers", nargs="+", choices=PROPOSERS, default=list(PROPOSERS))
     flags.add_argument("--repeats", type=int, default=1, help="how often each prompt is asked with each k")

@@ -1,8 +1,8 @@
 """transformers' own `generate`, in a process of its own: `python -m benchmarks.transformers_peer TARGET [DRAFT]`.
 
-Says `{"ready": true}`, then answers each line `{"prompt", "assisted", "max_tokens"}` on standard input with a line
-`{"text", "tokens", "seconds"}`. Greedy, and with settings that make it comparable: a fixed number of draft tokens, no
-penalty of the model's own, prefill included in the time.
+Prints `{"ready": true}`, then answers each line `{"prompt", "assisted", "max_tokens"}` on standard input with a line
+`{"text", "tokens", "seconds"}`. Decodes greedily, with settings that make it comparable: a fixed number of draft
+tokens, none of the model's own penalties, prefill included in the time.
 """
 
 import json
@@ -32,7 +32,7 @@ def main() -> None:
         draft.generation_config.assistant_confidence_threshold = 0.0
         assistance["assistant_model"] = draft
         if draft.config.vocab_size != target.config.vocab_size:
-            # transformers takes rows of padding for another vocabulary, and then goes by way of text.
+            # transformers takes padding rows for a different vocabulary, and then drafts by way of text.
             assistance |= {"tokenizer": tokenizer, "assistant_tokenizer": tokenizer}
     _say({"ready": True})
     for line in sys.stdin:

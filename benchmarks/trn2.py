@@ -1,4 +1,4 @@
-"""AWS's published workload on Trainium2, against this gateway, beside its figures: deploy/benchmarks/trn2."""
+"""AWS's published Trainium2 workload on this gateway, beside AWS's figures: deploy/benchmarks/trn2."""
 
 import tomllib
 from argparse import ArgumentParser, Namespace
@@ -23,13 +23,13 @@ SONNET = """\
 Shall I compare thee to a summer's day? Thou art more lovely and more temperate: rough winds do shake the darling buds
 of May, and summer's lease hath all too short a date; sometime too hot the eye of heaven shines, and often is his gold
 complexion dimmed; and every fair from fair sometime declines, by chance or nature's changing course untrimmed."""
-WHOLE = {"ignore_eos": True}  # as many tokens as are asked for
+WHOLE = {"ignore_eos": True}  # always as many tokens as asked for
 
 Levels = Mapping[tuple[str, str], Level]  # by kind of prompt and way of decoding
 
 
 def add_flags(flags: ArgumentParser) -> None:
-    """Add what this mode can be told."""
+    """Add this mode's flags."""
     flags.add_argument("--ks", type=numbers, default="5-15", help="the ks, as 5,7,15 or 5-15")
     flags.add_argument("--concurrency", type=int, default=4, help="requests at once")
     flags.add_argument("--requests", type=int, default=2, help="that each of them sends, one after the other")
@@ -60,7 +60,7 @@ async def run(client: Client, args: Namespace) -> Section:
 
 
 async def measure(client: Client, asked: Sequence[prompts.Prompt], args: Namespace) -> Levels:
-    """Ask every kind of prompt in every way of decoding."""
+    """Send every kind of prompt in every way of decoding."""
     ways: dict[str, Mapping[str, Any]] = {"plain": PLAIN}
     ways |= {f"k={k}": {"speculative": {"k": k, "proposer": "model", "metrics": True}} for k in args.ks}
     ways["auto"] = SPECULATIVE
@@ -78,9 +78,9 @@ async def measure(client: Client, asked: Sequence[prompts.Prompt], args: Namespa
 
 
 async def fitted(http: httpx.AsyncClient, prompt: prompts.Prompt, num_tokens: int) -> prompts.Prompt:
-    """Return the prompt behind as much of a sonnet as it takes to be so many tokens. Raises httpx.HTTPError.
+    """Return the prompt, filled up to `num_tokens` tokens with a sonnet before it. Raises httpx.HTTPError.
 
-    What `prompts.unseen` puts before it counts, and a prompt that is longer stays as it is.
+    What `prompts.unseen` puts before it counts too; a prompt that is longer stays as it is.
     """
 
     async def post(path: str, **body: Any) -> Any:

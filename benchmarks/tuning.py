@@ -1,4 +1,4 @@
-"""What replies with each k say of acceptance, of costs, and of the best k."""
+"""What the replies with each k tell about acceptance, costs and the best k."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from shared.cost_model import CostModel
 
 @dataclass(frozen=True)
 class Tuning:
-    """One proposer's whole replies, indexed by k from 0, which is plain decoding; at least one for each."""
+    """One proposer's complete replies, by k from 0, which is plain decoding; at least one for each k."""
 
     replies: Sequence[Sequence[Reply]]
 
@@ -27,7 +27,7 @@ class Tuning:
 
     @cached_property
     def acceptance(self) -> list[float]:
-        """For each position, the share of its draft tokens that were accepted where those before it were."""
+        """For each position, the share of its draft tokens that were accepted once those before them were."""
         drafts = [
             (int(length), accepted, times)
             for of_k in self.replies
@@ -44,7 +44,7 @@ class Tuning:
 
     @cached_property
     def costs(self) -> CostModel:
-        """The parts of a round's time. What a proposal costs is a straight line through its costs with each k."""
+        """The parts of a round's time. A proposal's cost is a straight line fitted to its cost with each k."""
         plain_overhead = self._median_ms(0, "overhead")
         ks = range(1, len(self.replies))
         proposing = [self._median_ms(k, "draft") + self._median_ms(k, "overhead") - plain_overhead for k in ks]
@@ -58,7 +58,7 @@ class Tuning:
 
     @cached_property
     def predicted(self) -> list[float]:
-        """What the cost model expects of each k."""
+        """The cost model's tokens a second, by k."""
         return self.costs.tokens_per_second(self.acceptance)
 
     @property
@@ -67,11 +67,11 @@ class Tuning:
         return self.measured.index(max(self.measured))
 
     def over_plain(self, k: int) -> float:
-        """Return how many times the speed of plain decoding it has."""
+        """Return the speed with k as a multiple of plain decoding's."""
         return self.measured[k] / self.measured[0]
 
     def rows(self, *, predict: bool) -> list[Mapping[str, Value]]:
-        """Return the tuning table, without predictions for a proposer that the cost model is not of."""
+        """Return the tuning table; `predict` adds predictions, for a proposer that the cost model describes."""
         return [
             {
                 "k": k,
@@ -90,7 +90,7 @@ class Tuning:
         ]
 
     def _median_ms(self, k: int, part: str) -> float:
-        """Return the median over the replies of their rounds' own medians."""
+        """Return the median over the replies of each one's median over its rounds."""
         parts = (
             reply.metrics["round_p50_ms"] | {"overhead": reply.metrics["round_overhead_p50_ms"]}
             for reply in self.replies[k]

@@ -1,4 +1,4 @@
-"""The second turn of a chat: what a shared prefix saves until the first token."""
+"""The second turn of a chat: how much sooner the first token comes thanks to a shared prefix."""
 
 from argparse import ArgumentParser, Namespace
 from statistics import median
@@ -12,7 +12,7 @@ from benchmarks.spread import Spread
 
 
 def add_flags(flags: ArgumentParser) -> None:
-    """Add what this mode can be told."""
+    """Add this mode's flags."""
     flags.add_argument("--repeats", type=int, default=5, help="how many chats in each way")
     flags.add_argument("--prefix-tokens", type=int, default=1000, help="length of the first turn's prompt")
     flags.set_defaults(num_slots=4)
@@ -59,7 +59,7 @@ async def run(client: Client, args: Namespace) -> Section:
 
 
 async def _sentences(client: Client, prefix_tokens: int) -> int:
-    """Return how many of the log's sentences make a prompt of so many tokens."""
+    """Return how many of the log's sentences make a prompt of about `prefix_tokens` tokens."""
     few, many = [(await client.chat(_first_turn(count), max_tokens=1)).prompt_tokens for count in (2, 12)]
     return max(1, round((prefix_tokens - few) / max((many - few) / 10, 1)) + 2)
 

@@ -1,4 +1,4 @@
-"""`python -m deploy.sizing`: how many draft replicas a target replica wants, by the cost model."""
+"""`python -m deploy.sizing`: how many draft replicas a target replica needs, by the cost model."""
 
 from argparse import ArgumentParser
 
@@ -7,7 +7,7 @@ from shared.model.profile import Profile
 
 
 def costs(target: str, draft: str, sessions: int, largest_k: int) -> CostModel:
-    """Return what rounds cost when so many sessions share each pass. Raises ModelError for an unknown profile."""
+    """Return the cost of rounds when `sessions` sessions share each pass. Raises ModelError for an unknown profile."""
     verifies, drafts = Profile.load(target), Profile.load(draft)
     return CostModel(
         draft_token_seconds=drafts.seconds(sessions, sessions),

@@ -1,4 +1,4 @@
-"""Proposes what the draft model says."""
+"""Proposes draft tokens with the draft model."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -10,20 +10,20 @@ from shared.errors import InvalidFieldError
 from shared.pb import specdec_pb2 as pb
 from shared.sampling_params import SamplingParams
 
-if TYPE_CHECKING:  # a draft service without a model does without torch
+if TYPE_CHECKING:  # a draft service without a model needs no torch
     from shared.model.engine.engine import Engine
     from shared.model.engine.session import Session
 
 
 class DraftModel:
-    """Decodes past the committed tokens with the same noise as the target; what was committed then overwrites that.
+    """Decodes past the committed tokens with the target's noise; what the target commits overwrites wrong guesses.
 
-    A round in which it is not asked costs it nothing: what was committed meanwhile is run when it is asked again.
+    A round that does not ask it costs it nothing: it runs that round's committed tokens when it is next asked.
 
-    If it works ahead, it goes on behind its proposal while the target verifies it: with a guess of the bonus token,
-    which is good because the noise is the target's own, and then of the next proposal. Where the target commits just
-    that, the next proposal is there when it is asked for; else it is overwritten like any other. (The likeliest single
-    outcome of SSD, arXiv 2603.03251, as in SpecEdge, arXiv 2505.17052.)
+    When it works ahead, it continues past its proposal while the target verifies: it guesses the bonus token, which
+    works well because the noise is the target's own, and then the next proposal. If the target commits exactly those
+    tokens, the next proposal is ready when it is asked for; otherwise it is overwritten like any wrong guess. (The
+    likeliest single outcome of SSD, arXiv 2603.03251, as in SpecEdge, arXiv 2505.17052.)
     """
 
     def __init__(
@@ -35,16 +35,16 @@ class DraftModel:
         *,
         works_ahead: bool,
     ) -> None:
-        """Propose for this sequence; what `open` takes is given back with `slot`."""
+        """Propose for this sequence; closing `slot` gives back what `open` takes."""
         self._engine, self._slot, self._params, self._works_ahead = engine, slot, params, works_ahead
-        self._pending = list(prompt_ids)  # committed, and the session may not have it
-        self._committed = 0  # how many tokens of the session are committed for sure
+        self._pending = list(prompt_ids)  # committed tokens that the session may not have yet
+        self._committed = 0  # how many of the session's tokens are known to be committed
         self._session: Session | None = None
-        self._prefilling = False  # perhaps: then the session is not ours to write to
-        self._ahead: asyncio.Task[None] | None = None  # likewise while it runs
+        self._prefilling = False  # possibly; until it ends, nothing else may write to the session
+        self._ahead: asyncio.Task[None] | None = None  # the same holds while this runs
 
     async def open(self) -> "Session":
-        """Take a slot, unless it has one, and start to prefill. Raises what `Engine.session` raises."""
+        """Take a slot and start the prefill, unless it has a slot. Raises what `Engine.session` raises."""
         if not self._session:
             self._session = await self._slot.enter_async_context(self._engine.session(self._pending, self._params))
             self._slot.callback(self._cancel_ahead)
@@ -52,7 +52,7 @@ class DraftModel:
         return self._session
 
     def commit(self, token_ids: Sequence[int]) -> None:
-        """Take over tokens that joined the sequence. Raises InvalidFieldError if they are not for this model."""
+        """Append committed tokens. Raises InvalidFieldError if they do not fit this model."""
         self._engine.check_token_ids("token_ids", token_ids)
         self._pending.extend(token_ids)
         end, limit = self._committed + len(self._pending), self._engine.info.max_length
@@ -60,7 +60,7 @@ class DraftModel:
             raise InvalidFieldError("token_ids", f"they end at {end}, the context is {limit}")
 
     async def propose(self, ask: Ask) -> AsyncGenerator[pb.DraftResponse, None]:
-        """Yield the draft tokens as they are made; fewer at a stop token or at the end of the context."""
+        """Yield the draft tokens as they are made; fewer than k at a stop token or at the end of the context."""
         k = ask.num_draft_tokens
         if not k:
             return
@@ -81,17 +81,17 @@ class DraftModel:
                         proposer=pb.PROPOSER_DRAFT_MODEL,
                     )
         if self._works_ahead and last and not self._ended(session):
-            # The bonus token and as many draft tokens again, less what there is of them.
+            # The k proposed tokens, the bonus token and k more, less those already guessed.
             num_tokens = 1 + 2 * k - (len(session.token_ids) - self._committed)
             self._ahead = asyncio.create_task(self._work_ahead(session, min(num_tokens, session.room)))
 
     def stop(self) -> None:
-        """End what is being made, after the token that is being made."""
-        if self._session and not self._prefilling:  # a prefill is of use to the next one too
+        """Stop decoding after the current token."""
+        if self._session and not self._prefilling:  # a prefill also serves the next proposal
             self._engine.withdraw(self._session)
 
     def _take_over_pending(self, session: "Session") -> list[int]:
-        """Make the session begin with what is committed, and return what it has guessed beyond."""
+        """Make the session begin with the committed tokens, and return what it has guessed after them."""
         guessed, num_pending = session.token_ids[self._committed :], len(self._pending)
         if guessed[:num_pending] != self._pending:
             session.rewrite(self._committed, self._pending)
@@ -100,11 +100,11 @@ class DraftModel:
         return guessed[num_pending:]
 
     def _ended(self, session: "Session") -> bool:
-        """Whether what was guessed ends the sequence."""
+        """Return whether a guessed token ends the sequence."""
         return len(session.token_ids) > self._committed and session.ended
 
     async def _settle(self, session: "Session") -> None:
-        """Wait until nothing runs that writes to the session."""
+        """Wait until nothing else writes to the session."""
         if self._ahead:
             self.stop()
             await self._ahead

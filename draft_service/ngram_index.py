@@ -1,25 +1,25 @@
-"""Finds the last tokens of a sequence again in a text."""
+"""Finds where the last tokens of a sequence occur in a text."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-MAX_MATCH = 64  # a longer match says no more
-MAX_CANDIDATES = 64  # occurrences looked at in a search, the latest first: bounds its cost
+MAX_MATCH = 64  # a longer match tells no more
+MAX_CANDIDATES = 64  # occurrences that a search looks at, latest first: bounds its cost
 
 
 @dataclass(frozen=True)
 class Match:
-    """The last `length` tokens of a sequence stand in the text before `end`."""
+    """The last `length` tokens of a sequence equal those just before `end` in the text."""
 
     length: int
     end: int
 
 
 class NgramIndex:
-    """A text that grows at its end, and where in it each n-gram stands.
+    """A text that grows at its end, and where each n-gram occurs in it.
 
     Hash chains as in LZ77 compressors (zlib's longest_match): the occurrences of an n-gram are linked from the latest
-    to the first, so that taking up a token is one step and a search is bounded, however long the text.
+    to the first, so that adding a token is one step and the cost of a search is bounded, however long the text.
     """
 
     def __init__(self, n: int, token_ids: Sequence[int] = ()) -> None:
@@ -39,12 +39,12 @@ class NgramIndex:
             self._latest[ngram] = len(self.text)
 
     def find(self, sequence: Sequence[int]) -> Match | None:
-        """Return the longest match of the sequence's end that something follows, of several the latest."""
+        """Return the longest match of the sequence's end that has a token after it; on a tie, the latest."""
         best = self.longest(sequence, self._occurrences(tuple(sequence[-self._n :])))
         return best if best.length >= self._n else None
 
     def longest(self, sequence: Sequence[int], ends: Iterable[int]) -> Match:
-        """Return the longest match of the sequence's end at one of these ends, of several the first."""
+        """Return the longest match of the sequence's end before one of `ends`; on a tie, the first."""
         best = Match(0, 0)
         for end in ends:
             length = self._match_length(sequence, end)

@@ -6,14 +6,15 @@ from draft_service.ngram_index import MAX_MATCH, NgramIndex
 from draft_service.proposer import Lookup
 from shared.pb import specdec_pb2 as pb
 
-WINDOW = 32  # how far behind the place where the reply left the prediction a short match counts, in tokens
+WINDOW = 32  # tokens after the place where the reply left the prediction, within which a short match counts
 
 
 class Prediction(Lookup):
     """Follows the reply through the predicted output, and proposes what comes next there.
 
-    Where the reply departs from the prediction, one token is first taken to stand in another's place. Then the reply's
-    last tokens are searched for: one is enough just behind the place of departure, elsewhere it takes `min_match`.
+    Where the reply departs from the prediction, search for the reply's last tokens: one matching token is enough just
+    after the place of departure, elsewhere it takes `min_match`. If there is no match at the first departing token,
+    assume that it replaced one token of the prediction.
     """
 
     kind = pb.PROPOSER_PREDICTION
@@ -23,12 +24,12 @@ class Prediction(Lookup):
         self._index = NgramIndex(min_match, predicted_ids)
         self._min_match = min_match
         self._recent: list[int] = []  # the reply's last tokens
-        self._place = 0  # how much of the prediction the reply has followed, as far as is known
+        self._place = 0  # how many tokens of the prediction the reply is known to have followed
         self._follows = True  # whether the reply's last token is the one before that place
         self._next: int | None = 0  # where in the prediction the next guess begins
 
     def commit(self, token_ids: Sequence[int]) -> None:
-        """Take over tokens that joined the sequence."""
+        """Append committed tokens."""
         text, followed = self._index.text, self._follows
         for token_id in token_ids:
             self._follows = self._place < len(text) and text[self._place] == token_id
@@ -40,7 +41,7 @@ class Prediction(Lookup):
             self._next = self._search() or (self._place + 1 if followed else None)
 
     def guess(self, num_tokens: int) -> list[int]:
-        """Return at most so many draft tokens."""
+        """Return at most `num_tokens` draft tokens."""
         return [] if self._next is None else self._index.text[self._next :][:num_tokens]
 
     def _search(self) -> int | None:

@@ -1,4 +1,4 @@
-"""Proposes what followed the same tokens before."""
+"""Proposes what followed the same tokens earlier in the text."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from shared.pb import specdec_pb2 as pb
 
 
 class PromptLookup(Lookup):
-    """Finds the longest end of the sequence that stands in it once more, and proposes what followed there.
+    """Finds the longest end of the sequence that also occurs earlier in it, and proposes what followed there.
 
     Prompt lookup (Saxena 2023, github.com/apoorvumang/prompt-lookup-decoding; vLLM's `ngram` proposer), over prompt and
     reply. A proposal is no longer than its match, as in suffix decoding (Oliaro et al., arXiv 2411.04975): a longer
@@ -18,15 +18,15 @@ class PromptLookup(Lookup):
     kind = pb.PROPOSER_PROMPT_LOOKUP
 
     def __init__(self, prompt_ids: Sequence[int], min_match: int) -> None:
-        """Look up in the prompt and in what is committed after it, by matches of at least `min_match` tokens."""
+        """Search the prompt and what is committed after it for matches of at least `min_match` tokens."""
         self._index = NgramIndex(min_match, prompt_ids)
 
     def commit(self, token_ids: Sequence[int]) -> None:
-        """Take over tokens that joined the sequence."""
+        """Append committed tokens."""
         self._index.extend(token_ids)
 
     def guess(self, num_tokens: int) -> list[int]:
-        """Return at most so many draft tokens."""
+        """Return at most `num_tokens` draft tokens."""
         match = self._index.find(self._index.text)
         if not match:
             return []

@@ -9,7 +9,7 @@ from shared.pb import specdec_pb2 as pb
 
 
 class Proposals:
-    """Sends for each round the guess of the first proposer that has one, and keeps what is asked for in order."""
+    """Sends each round the guess of the first proposer that has one, and checks that rounds come in order."""
 
     def __init__(
         self,
@@ -23,7 +23,7 @@ class Proposals:
         self._round, self._committed = opening.round, len(opening.prompt_token_ids)
 
     async def propose(self, ask: Ask) -> None:
-        """Send one proposal, that may be empty. Raises InvalidFieldError."""
+        """Send one proposal, which may be empty. Raises InvalidFieldError."""
         for field in ("num_draft_tokens", "num_lookup_tokens"):
             if not 0 <= getattr(ask, field) <= self._max_draft_tokens:
                 raise InvalidFieldError(field, f"{getattr(ask, field)} is not between 0 and {self._max_draft_tokens}")
@@ -40,7 +40,7 @@ class Proposals:
             await self._write(pb.DraftResponse(round=self._round, position=position, last=True))
 
     def advance(self, request: pb.DraftAdvance) -> None:
-        """Take over what was committed. Raises OutOfOrderError, InvalidFieldError."""
+        """Pass the committed tokens to the proposers. Raises OutOfOrderError, InvalidFieldError."""
         if request.round <= self._round:
             raise OutOfOrderError(f"round: {request.round} does not follow {self._round}")
         if request.position != self._committed:

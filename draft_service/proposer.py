@@ -1,4 +1,4 @@
-"""What a maker of proposals is to the session that it makes them for."""
+"""What a session needs from its proposers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
@@ -10,27 +10,27 @@ Ask = pb.DraftOpen | pb.DraftAdvance
 
 
 class Proposer(Protocol):
-    """Guesses how one sequence goes on."""
+    """Guesses how one sequence continues."""
 
     def commit(self, token_ids: Sequence[int]) -> None:
-        """Take over tokens that joined the sequence."""
+        """Append committed tokens."""
 
     def propose(self, ask: Ask) -> AsyncGenerator[pb.DraftResponse, None]:
-        """Yield the parts of a proposal, with what the proposer knows of each; nothing if it has no guess."""
+        """Yield the parts of a proposal, each with the fields the proposer knows; nothing if it has no guess."""
 
 
 class Lookup(ABC):
-    """A proposer that finds its guesses in a text: they cost nothing, and come at once."""
+    """A proposer that finds its guesses in a text, at once and at no cost."""
 
     kind: ClassVar[pb.Proposer.ValueType]
 
     @abstractmethod
     def commit(self, token_ids: Sequence[int]) -> None:
-        """Take over tokens that joined the sequence."""
+        """Append committed tokens."""
 
     @abstractmethod
     def guess(self, num_tokens: int) -> list[int]:
-        """Return at most so many draft tokens."""
+        """Return at most `num_tokens` draft tokens."""
 
     async def propose(self, ask: Ask) -> AsyncGenerator[pb.DraftResponse, None]:
         """Yield the guess, if there is one."""

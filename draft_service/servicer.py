@@ -19,7 +19,7 @@ from shared.pb import specdec_pb2_grpc as pb_grpc
 from shared.rpc import errors_as_status
 from shared.sampling_params import SamplingParams
 
-if TYPE_CHECKING:  # a draft service without a model does without torch
+if TYPE_CHECKING:  # a draft service without a model needs no torch
     from shared.model.engine.engine import Engine
 
 DraftContext = grpc.aio.ServicerContext[pb.DraftRequest, pb.DraftResponse]
@@ -30,7 +30,7 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
     """Proposes draft tokens by lookup, and with the draft model if there is one."""
 
     def __init__(self, engine: "Engine | None", settings: DraftSettings) -> None:
-        """Serve the engine's model, or only look up."""
+        """Serve the engine's model, or lookups alone if there is no engine."""
         self._engine, self._settings = engine, settings
 
     async def GetModelInfo(
@@ -60,16 +60,16 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
                 proposal = tasks.create_task(proposals.propose(first.open))
                 async for request in request_iterator:
                     if model and not proposal.done():
-                        model.stop()  # what is still being made is superseded
-                    await proposal  # and not cancelled: gRPC sends no status after a write that was
+                        model.stop()  # the unfinished proposal is superseded
+                    await proposal  # not cancelled: after a cancelled write, gRPC sends no status
                     if request.WhichOneof("message") != "advance":
                         raise OutOfOrderError("message: after `open`, each one is `advance`")
                     proposals.advance(request.advance)
                     proposal = tasks.create_task(proposals.propose(request.advance))
-                    await asyncio.sleep(0)  # it comes before listening for the next request
+                    await asyncio.sleep(0)  # let it start before listening for the next request
 
     async def _model(self, opening: pb.DraftOpen, slot: AsyncExitStack) -> DraftModel | None:
-        """Return the draft model's proposer for the session, prefilling already if it is asked at once."""
+        """Return the draft model's proposer, if there is a model; it already prefills if the first round asks it."""
         params = SamplingParams.from_pb(opening.sampling)
         if not self._engine:
             return None
@@ -88,5 +88,5 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
         prompt_ids, min_match = opening.prompt_token_ids, self._settings.lookup_min_match
         prediction = Prediction(opening.predicted_token_ids, min_match)
         if opening.sampling.HasField("output_start") and opening.sampling.output_start < len(prompt_ids):
-            prediction.commit(prompt_ids[opening.sampling.output_start :])  # a session that is joined in its middle
+            prediction.commit(prompt_ids[opening.sampling.output_start :])  # the draft joins in the middle of the reply
         return [prediction, PromptLookup(prompt_ids, min_match)]

@@ -13,15 +13,15 @@ class DraftSettings(EngineSettings):
     """How the draft service runs."""
 
     model: str
-    """A Hugging Face folder, a .gguf file, a hub id, or the name of a pair. `none` only looks draft tokens up."""
+    """A Hugging Face folder, a .gguf file, a hub id, or the name of a pair. `none` serves lookups alone."""
     address: str = "127.0.0.1:50051"
     """Where it listens."""
     lookup_min_match: int = Field(3, ge=1)
-    """How many tokens must be found again for what followed them to be proposed."""
+    """How many tokens a lookup must match before it proposes what followed them."""
     ahead: Literal["auto", "on", "off"] = "auto"
-    """Whether the draft model works ahead while the target verifies: `auto` does where the two do not share a CPU."""
+    """Whether the draft model works ahead while the target verifies; `auto`: only where the two do not share a CPU."""
     grace_seconds: float = Field(30, ge=0)
-    """How long a stop waits for open streams."""
+    """How many seconds shutdown waits for open streams."""
 
     @property
     def works_ahead(self) -> bool:

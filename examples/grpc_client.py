@@ -1,4 +1,4 @@
-"""Speculative decoding with the two services alone: no gateway, nothing but the contract.
+"""Speculative decoding with the two services alone: no gateway, only the gRPC contract.
 
 python examples/grpc_client.py TOKENIZER_FOLDER "a prompt" [--draft HOST:PORT] [--target HOST:PORT] [-k 4] [-n 128]
 """
@@ -19,7 +19,7 @@ from shared.pb import specdec_pb2_grpc as pb_grpc
 
 
 def stream(method: Any) -> tuple[Callable[[Any], None], Iterator[Any]]:
-    """Start a bidirectional stream: a function that sends (None ends it), and the responses."""
+    """Start a bidirectional stream; return a function that sends (None ends the stream), and the responses."""
     outbox: SimpleQueue[Any] = SimpleQueue()
     return outbox.put, method(iter(outbox.get, None))
 

@@ -46,7 +46,7 @@ async def main(settings: GatewaySettings) -> None:
         timeout_graceful_shutdown=settings.grace_seconds,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
-        # uvicorn raises the signal again once it has stopped: that must not end the process before it is tidy.
+        # uvicorn raises the signal again once it has stopped; that must not end the process before it has cleaned up.
         asyncio.get_running_loop().add_signal_handler(number, lambda: None)
     async with asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(draft_client.watch()) if settings.draft else None

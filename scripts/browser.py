@@ -1,4 +1,4 @@
-"""`make browser`: sees to it that there is a Chromium to test the page at / with."""
+"""`make browser`: makes sure that there is a Chromium to test the page at / with."""
 
 import shutil
 import subprocess
@@ -9,12 +9,12 @@ PACKAGES = ("chromium-headless-shell", "fonts-dejavu-core")  # Debian's
 
 
 def find_browser() -> str | None:
-    """Return the path of a browser of Chromium's kind, if this machine has one."""
+    """Return the path of a Chromium-based browser, if this machine has one."""
     return next((path for path in map(shutil.which, NAMES) if path), None)
 
 
 def main() -> None:
-    """Install one by apt-get, where there is none."""
+    """Install one with apt-get, if there is none."""
     if find_browser():
         return
     if not shutil.which("apt-get"):

@@ -1,4 +1,4 @@
-"""`make clients`: runs the clients of examples/clients against the gateway, and tells what each of them can do."""
+"""`make clients`: runs the clients of examples/clients against the gateway, and reports what works in each."""
 
 import shutil
 import subprocess
@@ -20,11 +20,11 @@ CLIENTS = {
     "langchain-openai": "langchain_client.py",
     "llm": "llm_command.py",
 }
-UNCALLED = "the model made no call"  # said by `llm`, which has no `tool_choice`: a random model does not call by itself
+UNCALLED = "the model made no call"  # from `llm`, which has no `tool_choice`: a random model makes no call by itself
 
 
 def run(example: str, url: str) -> dict[str, str]:
-    """Run one example; return what it says of each feature."""
+    """Run one example; return its line for each feature."""
     program: list[Path | str] = [BUILD / "venv" / "bin" / "python", EXAMPLES / example]
     if example.endswith(".mjs"):  # Node looks for packages beside the file
         program = ["node", shutil.copy(EXAMPLES / example, BUILD)]
@@ -35,7 +35,7 @@ def run(example: str, url: str) -> dict[str, str]:
 
 
 def main() -> None:
-    """Run them all; exit with 1 if one cannot do what it should."""
+    """Run them all; exit with 1 if a feature fails."""
     flags = parser(__doc__)
     flags.set_defaults(pair="toy")
     args = flags.parse_args()

@@ -1,10 +1,10 @@
-"""`make compose-test`: builds the images, brings compose.yaml up, kills the draft in mid-stream, takes it all down.
+"""`make compose-test`: builds the images, brings compose.yaml up, kills the draft mid-stream, takes it all down.
 
-ENGINE is `podman`, with buildah and podman-compose, where they are, else `docker`. BASE_IMAGE, TORCH_INDEX and
-NEURON_IMAGE are the Dockerfile's; with the last, which here may be any image that has torch, the images for Trainium
-are built too, and asked what they lack. BUILD_FLAGS go to the build as they are. A host that has packages, such as
-torch's build for the CPU, in folders of its own gives them to buildah by `--volume`: each folder, pip's configuration
-that names them, and the certificates that pip trusts.
+ENGINE is `podman`, with buildah and podman-compose, where they are installed, otherwise `docker`. BASE_IMAGE,
+TORCH_INDEX and NEURON_IMAGE are the Dockerfile's arguments. With NEURON_IMAGE, which here may be any image that has
+torch, the images for Trainium are built too, and their doctor reports what they lack. BUILD_FLAGS are passed to the
+build unchanged. A host that keeps packages, such as torch's CPU build, in its own folders passes buildah a `--volume`
+for each folder, for the pip configuration that names them, and for the certificates that pip trusts.
 """
 
 import os
@@ -26,7 +26,7 @@ MAX_GATEWAY_MB = 400
 START_SECONDS = 180
 ENGINE = os.environ.get("ENGINE") or ("podman" if shutil.which("podman-compose") else "docker")
 COMPOSE = ["docker", "compose"] if ENGINE == "docker" else ["podman-compose"]
-# Layers, so that what the images share is made once; docker's format, since the other has no health checks.
+# Layers, so that what the images share is built once; docker's format, since the other has no health checks.
 BUILDAH = ["buildah", "bud", "--isolation=chroot", "--format=docker", "--layers"]
 ARGUMENTS = ("BASE_IMAGE", "TORCH_INDEX", "NEURON_IMAGE")
 PREFIX = "" if ENGINE == "docker" else "localhost/"
@@ -34,7 +34,7 @@ ENVIRONMENT = os.environ | {"PORT": PORT, "IMAGE_PREFIX": PREFIX, "COMPOSE_PROJE
 
 
 def run(*command: str) -> None:
-    """Run a command, show it and its output; ends the process if it fails."""
+    """Run a command, showing it and its output. Ends the process if it fails."""
     print("$", shlex.join(command), flush=True)
     if code := subprocess.run(command, env=ENVIRONMENT, check=False).returncode:  # noqa: S603 - our own
         sys.exit(f"failed with code {code}")
@@ -45,7 +45,7 @@ def read(*command: str) -> str:
     return subprocess.run(command, text=True, stdout=subprocess.PIPE, check=True).stdout.strip()  # noqa: S603 - our own
 
 
-# Exits with what is wrong with the container it runs in.
+# Run in a container: exits with a list of what is wrong with it.
 CONFINED = """
 import importlib.util, os, sys
 problems = ["runs as root"] * (os.getuid() == 0)
@@ -68,7 +68,7 @@ def build(name: str) -> str:
 
 
 def check_neuron() -> None:
-    """Build the images for Trainium; end the process unless they run confined, with the torch of the image below."""
+    """Build the images for Trainium; end the process unless they run confined, with their base image's torch."""
     version = ("python", "-c", "import torch; print(torch.__version__)")
     below = read(ENGINE, "run", "--rm", os.environ["NEURON_IMAGE"], *version)
     for service in ("target", "draft"):
@@ -80,7 +80,7 @@ def check_neuron() -> None:
         doctor = [*confined, "python", "-m", f"{service}_service", "doctor"]
         report = subprocess.run(doctor, text=True, stdout=subprocess.PIPE, check=False).stdout  # noqa: S603 - our own
         print(report, flush=True)
-        if "torch-neuronx" not in report:  # its code is 1 on a machine that lacks something
+        if "torch-neuronx" not in report:  # its exit code is no help: 1 wherever something is missing
             sys.exit("the doctor made no report")
 
 
@@ -91,11 +91,11 @@ def containers(*filters: str) -> list[str]:
 
 
 def bring_up() -> None:
-    """Start the services, each when those before it are healthy. Ends the process if one does not become so."""
+    """Start each service when those before it are healthy. Ends the process if one does not become healthy."""
     if ENGINE == "docker":
         run(*COMPOSE, "up", "--detach", "--no-build", "--wait", f"--wait-timeout={START_SECONDS}")
         return
-    # podman leaves health checks to systemd, which need not be there, and so podman-compose cannot wait for them.
+    # podman leaves health checks to systemd, which may be missing, so podman-compose cannot wait for them.
     for service in SERVICES:
         run(*COMPOSE, "up", "-d", "--no-build", "--no-deps", service)
         (container,) = containers(f"service={service}")
@@ -110,7 +110,7 @@ def bring_up() -> None:
 
 
 def check_confinement() -> None:
-    """End the process unless all run as nobody, on a read-only root, without pip, and the gateway without torch."""
+    """End the process unless all run unprivileged, on a read-only root, without pip, and the gateway without torch."""
     for service in SERVICES:
         (container,) = containers(f"service={service}")
         absent = ["pip", "torch"] if service == "gateway" else ["pip"]
@@ -118,7 +118,7 @@ def check_confinement() -> None:
 
 
 def healthy(container: str) -> bool:
-    """Run the container's health check."""
+    """Run the container's health check and return whether it passed."""
     command = ["podman", "healthcheck", "run", container]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0  # noqa: S603 - our own
 
@@ -133,7 +133,7 @@ def ask(client: OpenAI, *, speculate: bool, kill: str = "") -> tuple[str, dict[s
         max_tokens=400,
         seed=4,
         stream=True,
-        # k is fixed: left to itself the gateway sees that drafting does not pay on so small a model.
+        # k is fixed: left to itself, the gateway finds that drafting does not pay on so small a model.
         extra_body={"ignore_eos": True, "speculative": {"enabled": speculate, "k": 4, "metrics": True}},
     )
     for number, chunk in enumerate(chunks):
@@ -145,7 +145,7 @@ def ask(client: OpenAI, *, speculate: bool, kill: str = "") -> tuple[str, dict[s
 
 
 def check_answers() -> None:
-    """Compare three answers: plain, speculative, and with the draft killed in mid-stream."""
+    """Compare three answers: plain, speculative, and with the draft killed mid-stream."""
     client = OpenAI(base_url=f"http://127.0.0.1:{PORT}/v1", api_key="none", max_retries=0)
     plain, _ = ask(client, speculate=False)
     speculative, whole = ask(client, speculate=True)

@@ -17,7 +17,7 @@ MAX_TOKENS = 256
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back, how fast, and how."""
+    """An answer, its speed and its metrics."""
 
     text: str
     tokens: int

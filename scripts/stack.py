@@ -41,7 +41,7 @@ def parser(description: str | None, *, add_help: bool = True) -> ArgumentParser:
 
 
 def folders(args: Namespace) -> tuple[Path, Path | None]:
-    """Return the folders of the target and of the draft that the flags choose, if they choose one."""
+    """Return the folders of the target and the draft that the flags choose; None for no draft model."""
     target = resolve_model(args.target) if args.target else resolve_pair(args.pair)[0]
     if args.draft == "none":
         return target, None
@@ -49,7 +49,7 @@ def folders(args: Namespace) -> tuple[Path, Path | None]:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a port that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -92,7 +92,7 @@ def stack(args: Namespace, port: int, draft_port: int, target_port: int, log_lev
 
 def _check_free(port: int) -> None:
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: old connections do not matter
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: old connections are no obstacle
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:

@@ -1,4 +1,4 @@
-"""`python -m target_service`: serves the target model. `compile`, `doctor` and `kernels` look at a device."""
+"""`python -m target_service`: serves the target model. `compile`, `doctor` and `kernels` prepare or test a device."""
 
 import asyncio
 import sys

@@ -124,7 +124,7 @@ class Rounds:
         )
 
     async def _score(self) -> list[pb.TokenLogprobs]:
-        """Verify what the session does not have of the prompt yet, as draft tokens that cannot be wrong."""
+        """Verify the rest of the prompt, which the session does not have yet, as draft tokens that cannot be wrong."""
         logprobs: list[pb.TokenLogprobs] = []
         while rest := self._prompt_ids[len(self._session.token_ids) :]:
             k = min(len(rest) - 1, self._engine.info.max_draft_tokens)

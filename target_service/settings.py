@@ -11,9 +11,9 @@ class TargetSettings(EngineSettings):
     address: str = "127.0.0.1:50052"
     """Where it listens."""
     grace_seconds: float = Field(30, ge=0)
-    """How long a stop waits for open streams; under torchrun no longer than its --shutdown-timeout, 30 s."""
+    """How many seconds shutdown waits for open streams; under torchrun at most its --shutdown-timeout, 30 s."""
     allow_inexact: bool = False
-    """Serve although output may depend on speculation and on load, where no exact way to compute was found."""
+    """Where no exact way to compute was found, serve even though output may depend on speculation and on load."""
 
     @field_validator("quant")
     @classmethod

@@ -1,4 +1,4 @@
-"""What each example asks, and how it tells what came of it: `python NAME.py http://127.0.0.1:8000/v1`."""
+"""What each example asks, and how it reports the outcome: `python NAME.py http://127.0.0.1:8000/v1`."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ with urlopen(f"{URL}/models") as answer:  # noqa: S310 - the gateway
     MODEL = json.load(answer)["data"][0]["id"]
 
 QUESTION = "How far is it from London to Dover?"
-SEED = 7  # the same text again, streamed or not
+SEED = 7  # gives the same text each time, streamed or not
 NUM_TOKENS = 60
 MILES = {"type": "integer", "minimum": 0, "maximum": 999}
 PARAMETERS = {"type": "object", "properties": {"miles": MILES}, "required": ["miles"], "additionalProperties": False}
@@ -24,14 +24,14 @@ DISTANCE = PARAMETERS | {"properties": {"length": MILES, "unit": UNIT}, "require
 
 
 def fits(value: str | dict[str, Any], schema: dict[str, Any]) -> str:
-    """Return what is JSON of this schema, as text."""
+    """Return a value as JSON text. Raises ValueError if it is not JSON, ValidationError if not of this schema."""
     value = json.loads(value) if isinstance(value, str) else value
     Draft202012Validator(schema).validate(value)
     return json.dumps(value)
 
 
 def show(*features: Callable[[], Any]) -> None:
-    """Run each, print a line of what it returned, and exit with 1 if one failed."""
+    """Run each feature, print a line with its result, and exit with 1 if one failed."""
     failed = False
     with asyncio.Runner() as loop:
         for feature in features:
@@ -41,7 +41,7 @@ def show(*features: Callable[[], Any]) -> None:
                 told = loop.run(result) if asyncio.iscoroutine(result) else result
                 assert told, "nothing came"
                 print(f"{name}: ok {told!r:.80}", flush=True)
-            except Exception as error:  # noqa: BLE001 - whatever a client raises is what it came to
+            except Exception as error:  # noqa: BLE001 - whatever a client raises is its result
                 failed = True
                 print(f"{name}: {type(error).__name__}: {' '.join(str(error).split())}", flush=True)
     sys.exit(failed)

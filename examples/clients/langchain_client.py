@@ -20,7 +20,7 @@ def stream() -> str:
 
 
 def tool() -> str:
-    """Ask for a call of a tool."""
+    """Ask for a tool call."""
     bound = model.bind_tools([TOOL], tool_choice="ride", parallel_tool_calls=False)
     (call,) = bound.invoke(QUESTION).tool_calls
     assert call["name"] == "ride"
@@ -28,7 +28,7 @@ def tool() -> str:
 
 
 def structured() -> str:
-    """Ask for an object of a schema."""
+    """Ask for an object that fits a schema."""
     schema = DISTANCE | {"title": "distance"}
     return fits(model.with_structured_output(schema, method="json_schema").invoke(QUESTION), DISTANCE)
 

@@ -1,11 +1,11 @@
-"""LiteLLM, to which any server of OpenAI's API is `openai/…`."""
+"""LiteLLM, which calls the model of any server of OpenAI's API `openai/…`."""
 
 import os
 from typing import Any
 
 from features import DISTANCE, MODEL, NUM_TOKENS, PARAMETERS, QUESTION, SEED, TOOL, URL, fits, show
 
-os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # else its import fetches prices
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # otherwise its import fetches prices
 from litellm import completion
 
 ask: dict[str, Any] = {"model": f"openai/{MODEL}", "messages": [{"role": "user", "content": QUESTION}], "seed": SEED}
@@ -26,7 +26,7 @@ def stream() -> str:
 
 
 def tool() -> str:
-    """Ask for a call of a tool."""
+    """Ask for a tool call."""
     choice = {"type": "function", "function": {"name": "ride"}}
     reply = completion(**ask, tools=[TOOL], tool_choice=choice, parallel_tool_calls=False)
     (call,) = reply.choices[0].message.tool_calls
@@ -35,7 +35,7 @@ def tool() -> str:
 
 
 def structured() -> str:
-    """Ask for JSON of a schema."""
+    """Ask for JSON that fits a schema."""
     form = {"type": "json_schema", "json_schema": {"name": "distance", "schema": DISTANCE, "strict": True}}
     return fits(completion(**ask, response_format=form).choices[0].message.content, DISTANCE)
 

@@ -1,4 +1,4 @@
-"""The command `llm`, which knows a server of OpenAI's API by a file in the folder of its user."""
+"""The command `llm`, which finds servers of OpenAI's API in a file in its user folder."""
 
 import json
 import os
@@ -15,7 +15,7 @@ SHORT = [*ASK, "-o", "max_tokens", str(NUM_TOKENS)]
 
 
 def llm(*words: str) -> str:
-    """Run the command that is installed beside this Python."""
+    """Run the `llm` that is installed beside this Python."""
     environment = os.environ | {"LLM_USER_PATH": folder}
     command = [str(Path(sys.executable).with_name("llm")), *words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 - ours
@@ -29,14 +29,14 @@ def chat() -> str:
 
 
 def stream() -> str:
-    """Ask for the same text, in pieces, which is what it does by itself."""
+    """Ask for the same text, in pieces, which is the command's default."""
     text = llm(*SHORT, QUESTION).strip()
     assert text == chat()
     return text
 
 
 def tool() -> str:
-    """Offer a tool: the command cannot ask for a call, so whether there is one is up to the model."""
+    """Offer a tool; the command cannot require a call, so the model decides whether to make one."""
     llm(*SHORT, "--functions", RIDE, "Ride 7 miles ahead, by the tool.")
     calls = [call for entry in json.loads(llm("logs", "--json", "-n", "0")) for call in entry["tool_calls"]]
     assert calls, "the model made no call"
@@ -44,7 +44,7 @@ def tool() -> str:
 
 
 def structured() -> str:
-    """Ask for JSON of a schema."""
+    """Ask for JSON that fits a schema."""
     return fits(llm(*ASK, "--schema", json.dumps(DISTANCE), QUESTION), DISTANCE)
 
 

@@ -1,4 +1,4 @@
-"""OpenAI's package for Python, asynchronous, with its helpers for streams and for classes of pydantic."""
+"""OpenAI's package for Python, asynchronous, with its helpers for streams and pydantic classes."""
 
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ ask: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": 
 
 
 class Distance(BaseModel):
-    """How far it is."""
+    """A distance."""
 
     length: int = Field(ge=0, le=999)
     unit: Literal["miles", "km"]
@@ -32,7 +32,7 @@ async def stream() -> str:
 
 
 async def tool() -> str:
-    """Ask for a call of a tool, in pieces."""
+    """Ask for a tool call, in pieces."""
     choice = {"type": "function", "function": {"name": "ride"}}
     asked = ask | {"tools": [TOOL], "tool_choice": choice, "parallel_tool_calls": False}
     async with client.chat.completions.stream(**asked) as events:

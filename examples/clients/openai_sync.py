@@ -24,7 +24,7 @@ def stream() -> str:
 
 
 def tool() -> str:
-    """Ask for a call of a tool."""
+    """Ask for a tool call."""
     choice = {"type": "function", "function": {"name": "ride"}}
     reply = client.chat.completions.create(**ask, tools=[TOOL], tool_choice=choice, parallel_tool_calls=False)
     (call,) = reply.choices[0].message.tool_calls or []
@@ -33,7 +33,7 @@ def tool() -> str:
 
 
 def structured() -> str:
-    """Ask for JSON of a schema."""
+    """Ask for JSON that fits a schema."""
     form = {"type": "json_schema", "json_schema": {"name": "distance", "schema": DISTANCE, "strict": True}}
     return fits(client.chat.completions.create(**ask, response_format=form).choices[0].message.content or "", DISTANCE)
 

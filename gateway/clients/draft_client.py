@@ -1,4 +1,4 @@
-"""The gateway's side of the draft service: whether it is there, and whether it fits."""
+"""The gateway's side of the draft service: whether it is up, and whether it fits the target."""
 
 import asyncio
 
@@ -24,15 +24,15 @@ class DraftClient:
         self._stub = pb_grpc.DraftServiceStub(self._channel)
         self._target = target
         self.info: pb.DraftServiceGetModelInfoResponse | None = None
-        """What is served, while it is there and fits."""
+        """What it serves; None unless it is up and fits the target."""
 
     @property
     def shares_cpu(self) -> bool:
-        """Whether it computes on the target's cores, as far as one can tell: both run on a CPU."""
+        """Whether it probably computes on the target's cores: both run on a CPU."""
         return self.info is not None and self.info.model_info.device == self._target.device == "cpu"
 
     async def model_info(self, timeout_seconds: float) -> pb.DraftServiceGetModelInfoResponse | None:
-        """Ask what is served; None if it does not answer in time."""
+        """Return what it serves; None if it does not answer in time."""
         try:
             request = pb.DraftServiceGetModelInfoRequest()
             return await self._stub.GetModelInfo(request, timeout=timeout_seconds, wait_for_ready=True)
@@ -41,7 +41,7 @@ class DraftClient:
             return None
 
     async def watch(self) -> None:
-        """Keep `info` true, connecting again and again, until cancelled."""
+        """Keep `info` up to date, reconnecting as needed, until cancelled."""
         while True:
             state = self._channel.get_state(try_to_connect=True)
             if state is grpc.ChannelConnectivity.READY:
@@ -50,7 +50,7 @@ class DraftClient:
                 if not self.info:
                     await asyncio.sleep(1)
                     continue
-            elif state is not grpc.ChannelConnectivity.CONNECTING:  # as it is for a moment when a connection grew old
+            elif state is not grpc.ChannelConnectivity.CONNECTING:  # seen for a moment when a connection is renewed
                 if self.info:
                     log.warning("draft service lost: decoding plainly")
                 self.info = None

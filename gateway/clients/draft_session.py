@@ -1,4 +1,4 @@
-"""One session at the draft service, which may be slow, full, or gone: nothing here ever fails a request."""
+"""One session at the draft service, which may be slow, full or gone: nothing here ever fails a request."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -14,7 +14,7 @@ from shared.sampling_params import SamplingParams
 
 
 class DraftSession:
-    """Asks for a proposal a round, and takes what arrives in time.
+    """Asks for one proposal a round, and takes what arrives in time.
 
                  open                last part
         CLOSED ────────▶ ASKED ────────────────────▶ READY
@@ -26,13 +26,13 @@ class DraftSession:
     and from any of the three to CLOSED when the stream ends.
 
     CLOSED: there is no stream, and the draft knows nothing. A round opens one with the whole sequence, if the service
-    is there and did not refuse one a moment ago.
+    is up and did not refuse one a moment ago.
     ASKED: the round waits for its proposal.
-    READY: the proposal is complete. A round advances the stream by what was committed since it was last told.
-    LATE: the deadline passed. Rounds go on without draft tokens, and tell nothing, until the proposal is complete.
+    READY: the proposal is complete. The next round sends the stream what was committed since the last message.
+    LATE: the deadline passed. Rounds do without draft tokens, and send nothing, until the proposal is complete.
 
-    Always `known <= told <= len(committed)`: the draft model knows of the tokens that the stream was told those that
-    were told with a question for it; prompt lookup asks it nothing.
+    Always `known <= told <= len(committed)`: the stream was told the first `told` tokens, and the draft model knows
+    the first `known`, which are those told when it was last asked. A round of lookups does not ask it.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class DraftSession:
     ) -> None:
         """Prepare; the first `propose` opens the stream."""
         self._client, self._deadline_seconds = client, deadline_seconds
-        # What a draft that joins in the middle of the reply has to know, and what nobody asks of it.
+        # A draft that joins in the middle of the reply must know where it began; log-probabilities are not its task.
         self._params = replace(params, output_start=len(prompt_ids), logprobs=False, prompt_logprobs=False)
         self._predicted_ids = predicted_ids
         self._committed = list(prompt_ids)
@@ -72,7 +72,7 @@ class DraftSession:
 
     @property
     def state(self) -> DraftState:
-        """Where in the drawing it is."""
+        """Its state in the drawing above."""
         return self._stream.state if self._stream else DraftState.CLOSED
 
     @property
@@ -81,10 +81,10 @@ class DraftSession:
         return len(self._committed) - (self._stream.known if self._stream else 0)
 
     async def propose(self, k: int, num_lookup_tokens: int) -> Proposal:
-        """Return draft tokens for the next round: a whole proposal, or what there is of it at the deadline.
+        """Return draft tokens for the next round: a whole proposal, or what has arrived of it by the deadline.
 
-        Up to k are asked of the draft model, or in their place up to `num_lookup_tokens` that are looked up; nothing if
-        the draft is gone or still at an earlier round.
+        Asks for up to `num_lookup_tokens` by lookup or, if that finds none, up to k of the draft model. Asks for
+        nothing if the draft is gone or still at an earlier round.
         """
         self._round += 1
         request = self._request(k, num_lookup_tokens)
@@ -101,7 +101,7 @@ class DraftSession:
         self._committed.extend(token_ids)
 
     def _request(self, k: int, num_lookup_tokens: int) -> pb.DraftRequest | None:
-        """Return what to ask of the draft, if it is to be asked."""
+        """Return the request to the draft, or None if this round does not ask it."""
         info, stream = self._client.info, self._stream
         if not info or (stream and (stream.state is DraftState.LATE or perf_counter() < stream.reopen_at)):
             return None

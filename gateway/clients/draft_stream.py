@@ -14,11 +14,11 @@ from shared.pb import specdec_pb2 as pb
 
 log = structlog.get_logger()
 
-_PAUSE_SECONDS = 1.0  # after a stream that was refused, for instance for want of a slot
+_PAUSE_SECONDS = 1.0  # after a refused stream, for example when no slot was free
 
 
 class DraftState(Enum):
-    """What a session may do next; `DraftSession` draws what leads from one to another."""
+    """What a session may do next; `DraftSession` draws the transitions."""
 
     CLOSED = auto()
     ASKED = auto()
@@ -27,17 +27,17 @@ class DraftState(Enum):
 
 
 class DraftStream:
-    """A stream, how much of the sequence it was told, and the proposal that it was last asked for."""
+    """A stream, how much of the sequence it was told, and the proposal it was last asked for."""
 
     def __init__(self, call: DraftCall) -> None:
-        """Begin to read; the first `ask` has to open the stream."""
+        """Begin to read; the first `ask` must open the stream."""
         self.state = DraftState.CLOSED
         self.told = 0
         """How many of the committed tokens it was told."""
         self.known = 0
         """How many of them it was told when the draft model was last asked."""
         self.reopen_at = 0.0
-        """When another one may be opened in its place, in seconds of `perf_counter`."""
+        """When another stream may replace it, in seconds of `perf_counter`."""
         self._call = call
         self._proposal = Proposal(-1)
         self._progress = asyncio.Event()
@@ -46,7 +46,7 @@ class DraftStream:
     async def ask(
         self, request: pb.DraftRequest, proposal: Proposal, num_committed: int, deadline_seconds: float
     ) -> None:
-        """Send a request that tells all that was committed, and fill the proposal until it is complete, or so long.
+        """Send a request with everything committed; fill the proposal until it is complete or the deadline passes.
 
         Raises RuntimeError if the stream knows more than was committed.
         """

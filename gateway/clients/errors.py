@@ -1,4 +1,4 @@
-"""What can be wrong with the target service."""
+"""What can go wrong with the target service."""
 
 from shared.errors import OutriderError
 

@@ -4,7 +4,7 @@ from shared.pb import specdec_pb2 as pb
 
 
 def mismatches(target: pb.ModelInfo, service: pb.DraftServiceGetModelInfoResponse) -> list[str]:
-    """Return what differs, in one line each; nothing if the two fit.
+    """Return the differences, one line each; an empty list if the two fit.
 
     A draft service without a model has no vocabulary of its own and fits any target. Rows beyond the tokenizer's
     vocabulary are padding and may differ in number.

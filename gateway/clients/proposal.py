@@ -9,7 +9,7 @@ LOOKUPS = (pb.PROPOSER_PROMPT_LOOKUP, pb.PROPOSER_PREDICTION)
 
 @dataclass
 class Proposal:
-    """What has arrived of a round's draft tokens."""
+    """The draft tokens of a round that have arrived."""
 
     round: int
     proposer: pb.Proposer.ValueType = pb.PROPOSER_UNSPECIFIED

@@ -11,21 +11,22 @@ log = structlog.get_logger()
 
 
 class Replicas:
-    """The replicas of one name, held against the one that the gateway found at its start, the reference.
+    """The replicas of one name, compared with the reference: the one that the gateway found at its start.
 
-    New sessions open on those of its model whose limits are no lower, since requests are checked against its limits.
+    New sessions open on replicas of the reference's model whose limits are no lower, since requests are checked against
+    the reference's limits.
     """
 
     def __init__(self, *, one_identity: bool) -> None:
-        """Admit all until there is a reference; with `one_identity` all that decides tokens has to be the same."""
+        """Admit all until there is a reference; with `one_identity`, all that decides tokens must be the same."""
         self.reference: pb.ModelInfo | None = None
         self.num_refused = 0
-        """How many streams were let go."""
+        """How many streams were given up."""
         self._fields = WHOLE if one_identity else MODEL
         self._refused: set[bytes] = set()
 
     def check(self, opened: pb.Opened) -> None:
-        """Raise OtherReplicaError unless new sessions may open on the replica that says so of itself."""
+        """Raise OtherReplicaError unless new sessions may open on the replica that describes itself so."""
         if not self.reference:
             return
         differ = differing(self.reference.identity, opened.identity, self._fields)
@@ -37,7 +38,7 @@ class Replicas:
             self._refuse(differ, opened.identity.SerializeToString(deterministic=True))
 
     def check_refusal(self, num_tokens: int, error: InvalidFieldError) -> None:
-        """Raise OtherReplicaError if a replica refused so many tokens, for which the reference has room."""
+        """Raise OtherReplicaError if a replica refused `num_tokens` tokens for which the reference has room."""
         lengthy = error.field in {"prompt_token_ids", "max_tokens"}
         if lengthy and self.reference and num_tokens <= self.reference.max_length:
             self._refuse(["max_length"], b"")

@@ -21,17 +21,17 @@ VerifyCall = grpc.aio.StreamStreamCall[pb.VerifyRequest, pb.VerifyResponse]
 
 log = structlog.get_logger()
 
-PAUSES_SECONDS = (0.0, 0.2, 1.0)  # before another replica is tried, round_robin's next
-OTHERS = 8  # replicas that are not the right one are passed over without a pause
-ENDED = (grpc.aio.AioRpcError, asyncio.InvalidStateError)  # of a write to a stream that has ended: reading says why
+PAUSES_SECONDS = (0.0, 0.2, 1.0)  # before trying another replica, round_robin's next
+OTHERS = 8  # this many wrong replicas are passed over before a pause
+ENDED = (grpc.aio.AioRpcError, asyncio.InvalidStateError)  # from a write to a stream that has ended: reading says why
 
 
 class TargetSession:
     """One sequence being decoded by the target service.
 
-    When its replica is lost it goes on at another one, which is given all that was committed as its prompt. A token
-    depends on seed and position, so what was committed stays true, and the client sees a pause. The other one has to
-    be of the same identity, for else the tokens to come would depend on whether a replica was lost.
+    When its replica is lost, it continues on another one, which gets everything committed so far as its prompt. A token
+    depends on seed and position, so what was committed stays true, and the client sees only a pause. The other replica
+    must have the same identity; otherwise the tokens to come would depend on whether a replica was lost.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class TargetSession:
             except (TargetUnavailableError, NoFreeSlotError) as error:
                 pause_seconds = next(pauses, None)
                 if pause_seconds is None or (isinstance(error, NoFreeSlotError) and not self._begun):
-                    raise  # where nothing has begun there is nothing to lose yet
+                    raise  # nothing has begun, so there is nothing to lose yet
                 log.warning("target lost: the session goes on at another replica", reason=str(error))
             self.close()
             await asyncio.sleep(pause_seconds)
@@ -97,7 +97,7 @@ class TargetSession:
         response = await self._read()
         self._round += 1
         self._token_ids += response.token_ids
-        if not self._begun:  # the first round tells the log-probabilities of the prompt, once
+        if not self._begun:  # the first round reports the prompt's log-probabilities, once
             self._params, self._begun = replace(self._params, prompt_logprobs=False), True
         return response
 
@@ -109,7 +109,7 @@ class TargetSession:
             raise
 
     def _take_up(self, opened: pb.Opened) -> None:
-        """Go on with the replica that has answered `open`. Raises OtherReplicaError."""
+        """Continue with the replica that has answered `open`. Raises OtherReplicaError."""
         self._replicas.check(opened)
         identity = opened.identity
         if self._begun and (differ := differing(self.identity, identity, WHOLE)):
@@ -131,15 +131,15 @@ class TargetClient:
     def __init__(self, address: str, *, one_identity: bool = False) -> None:
         """Connect in the background to `host:port`, or to all replicas of a name such as `dns:///host:port`.
 
-        Sessions open on replicas of the model that `model_info` returned; with `one_identity` only where all else that
-        decides tokens is the same, too.
+        Sessions open on replicas of the model that `model_info` returned; with `one_identity`, only on those where
+        everything else that decides tokens is the same too.
         """
         self._channel = grpc.aio.insecure_channel(address, options=OPTIONS)
         self._stub = pb_grpc.TargetServiceStub(self._channel)
         self.replicas = Replicas(one_identity=one_identity)
 
     async def model_info(self, timeout_seconds: float) -> pb.ModelInfo:
-        """Ask what is served, waiting for the service to come up. Raises TargetUnavailableError."""
+        """Return what is served, waiting for the service to come up. Raises TargetUnavailableError."""
         with _status_as_error():
             request = pb.TargetServiceGetModelInfoRequest()
             answer = await self._stub.GetModelInfo(request, timeout=timeout_seconds, wait_for_ready=True)

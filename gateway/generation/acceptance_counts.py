@@ -10,7 +10,7 @@ class Acceptance:
     """Counts drafts by how many tokens they had and how many of these were accepted."""
 
     drafts: Counter[tuple[int, int]] = field(default_factory=Counter)
-    """Drafted and accepted, to how often. A round without draft tokens is no draft."""
+    """How many drafts there were, by (drafted, accepted) tokens. A round without draft tokens is not a draft."""
 
     def count(self, num_drafted: int, num_accepted: int) -> None:
         """Count a round."""
@@ -18,10 +18,10 @@ class Acceptance:
             self.drafts[num_drafted, num_accepted] += 1
 
     def metrics(self) -> dict[str, Any]:
-        """Return the counts and, null without a draft, what is a mean over drafts.
+        """Return the counts, and the means over drafts, which are null if there was no draft.
 
-        The names are ours and vLLM's, whose tools read its `metrics.speculative_decoding`: `num_spec_steps` and
-        `num_drafts`, for example, are one number.
+        The names are ours and also vLLM's, whose tools read its `metrics.speculative_decoding`: `num_spec_steps` and
+        `num_drafts`, for example, are the same number.
         """
         drafts = self.drafts
         num_drafts, lengths = drafts.total(), sorted({k for k, _ in drafts})

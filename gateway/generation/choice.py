@@ -16,9 +16,9 @@ class Choice:
     params: SamplingParams
     max_tokens: int
     k: int | None
-    """How many tokens to ask of the draft model in a round; None is as many as pay."""
+    """How many tokens to ask of the draft model in a round; None means as many as pay."""
     num_lookup_tokens: int | None
-    """How many to look up, likewise."""
+    """How many draft tokens to look up in a round; None means as many as pay."""
     stop_strings: tuple[str, ...]
     predicted_ids: Sequence[int] = ()
     include_stop: bool = False
@@ -29,4 +29,4 @@ class Choice:
     echo: str = ""
     """What the reply begins with, before the first token."""
     first: bool = True
-    """Whether it is the first one of its prompt, for which the prompt is counted."""
+    """Whether it is the first choice of its prompt, whose tokens are counted with this choice alone."""

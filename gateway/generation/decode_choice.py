@@ -1,4 +1,4 @@
-"""The choices of a request: each one a sequence that is decoded and read as text."""
+"""Decodes a choice of a request and reads it as text."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -39,7 +39,7 @@ async def decode_choice(
 
 
 async def _rounds(choice: Choice, decoder: Decoder) -> AsyncGenerator[Round]:
-    """Yield the choice's rounds. What is wrong with its grammar is wrong with the field that asked for it."""
+    """Yield the choice's rounds. An error in its grammar is reported for the field that asked for it."""
     decoding = decoder.decode(
         choice.prompt_ids,
         choice.params,

@@ -10,7 +10,7 @@ from shared.pb import specdec_pb2 as pb
 
 @dataclass(frozen=True)
 class ScoredToken:
-    """A token of the reply, with the log-probabilities of it and of the likeliest in its place."""
+    """A token of the reply, with its log-probability and those of the likeliest tokens at its position."""
 
     token_id: int
     offset: int
@@ -28,7 +28,7 @@ class Delta:
     parts: ReplyParts
     finish_reason: ReplyFinish | None
     logprobs: list[ScoredToken]
-    """One a token, where they were asked for; in the first delta those of the prompt come first, likewise."""
+    """One per token if asked for; in the first delta, the prompt's come first if those were asked for."""
     report: RoundReport
     """The round itself."""
     num_reasoning_tokens: int = 0

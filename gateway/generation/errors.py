@@ -4,12 +4,12 @@ from shared.errors import InvalidFieldError, OutriderError
 
 
 class ContextLengthError(InvalidFieldError):
-    """A prompt, or the reply that it asks for, does not fit the context."""
+    """A prompt, or the reply that the request asks for, does not fit the context."""
 
 
 class ModelNotFoundError(OutriderError):
     """No model of this name is served."""
 
     def __init__(self, name: str) -> None:
-        """Name the model asked for."""
+        """Name the model that was asked for."""
         super().__init__(f"model: {name!r} does not exist")

@@ -1,4 +1,4 @@
-"""The deltas of several choices as they come."""
+"""Merges the deltas of several choices as they come."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
@@ -8,9 +8,9 @@ from gateway.generation.delta import Delta
 
 
 async def interleave(streams: Sequence[AsyncGenerator[Delta]], limit: int) -> AsyncGenerator[Delta]:
-    """Yield what the streams yield as it comes, with at most `limit` of them under way.
+    """Yield what the streams yield, as it comes, with at most `limit` of them running.
 
-    The first error ends them all and is raised. Closing this closes them.
+    The first error ends all streams and is raised. Closing this generator closes them.
     """
     # Unbounded, so that a client who reads slowly does not hold a slot: what waits is text, no longer than max_tokens.
     queue: asyncio.Queue[Delta | None] = asyncio.Queue()

@@ -21,7 +21,7 @@ class _Refusals(Collector):
     num_refused: Callable[[], int]
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        """Tell it."""
+        """Yield the count."""
         help_ = "Streams let go since their replica of the target serves another model."
         yield CounterMetricFamily("outrider_targets_refused", help_, value=self.num_refused())
 
@@ -32,8 +32,8 @@ class Meter:
     def __init__(self, model_name: str, num_streams: Callable[[], int], num_refused: Callable[[], int]) -> None:
         """Begin at zero, in a registry of its own.
 
-        `num_streams` tells how many sequences are being decoded, `num_refused` how many streams were let go so far
-        since their replica of the target serves another model.
+        `num_streams` returns how many sequences are being decoded, `num_refused` how many streams were given up so far
+        because their replica of the target serves another model.
         """
         self._registry = CollectorRegistry()
         streams = Gauge("outrider_streams", "Sequences that are being decoded.", registry=self._registry)
@@ -81,7 +81,7 @@ class Meter:
             self._accepted_per_pos.labels(**self._model, position=position).inc()
 
     def exposition(self) -> bytes:
-        """Return all of it in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
     def _counter(self, name: str, help_: str, *labels: str) -> Counter:

@@ -1,4 +1,4 @@
-"""Makes the choices to decode of a request."""
+"""Turns a request into the choices to decode."""
 
 import secrets
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from shared.errors import InvalidFieldError
 from shared.pb import specdec_pb2 as pb
 from shared.sampling_params import SamplingParams
 
-COMPLETION_MAX_TOKENS = 16  # OpenAI's default; a chat's default is what is left of the context
+COMPLETION_MAX_TOKENS = 16  # OpenAI's default; a chat's default is the rest of the context
 
 
 class Planner:
@@ -91,7 +91,7 @@ class Planner:
             Choice(
                 index=prompt_index * request.n + index,
                 prompt_ids=prompt_ids,
-                # By the index among its prompt's own: a prompt's replies do not depend on the prompts beside it.
+                # By the index within its prompt, so that a prompt's replies do not depend on the other prompts.
                 params=replace(params, seed=choice_seed(params.seed, index)),
                 max_tokens=self._max_tokens(request, field, prompt_ids, default),
                 k=k,
@@ -134,7 +134,7 @@ class Planner:
         )
 
     def _num_tokens(self, speculative: Speculative, proposer: str, default: int | Literal["auto"]) -> int | None:
-        """Return how many draft tokens this proposer makes in a round; None is as many as pay."""
+        """Return how many draft tokens this proposer makes in a round; None means as many as pay."""
         limit, asked = self._target.max_draft_tokens, speculative.k
         if asked is not None and asked > limit:
             raise InvalidFieldError("speculative.k", f"{asked} is more than {limit}, the most that the target verifies")

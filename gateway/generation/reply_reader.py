@@ -1,4 +1,4 @@
-"""Reads the rounds of one sequence as the reply that they are."""
+"""Reads the rounds of one sequence as a reply."""
 
 from collections.abc import Iterator
 from itertools import repeat
@@ -13,10 +13,10 @@ from gateway.text.tokenizer import ChatTokenizer
 
 
 class ReplyReader:
-    """Takes a choice's rounds one by one, and gives for each what it adds to the reply.
+    """Takes a choice's rounds one by one, and returns what each adds to the reply.
 
-    It decodes nothing and waits for nothing. The delta with a finish reason is the last one: the rounds may go on, for
-    only here is it known that a stop string is complete.
+    It decodes nothing and waits for nothing. The delta with a finish reason is the last one, even if there are more
+    rounds: only this reader knows that a stop string is complete.
     """
 
     def __init__(self, choice: Choice, tokenizer: ChatTokenizer) -> None:
@@ -26,7 +26,7 @@ class ReplyReader:
         self._parser = ReplyParser(choice.form)
         self._begun = False
         self.token_ids: list[int] = []
-        """Those of the reply so far, up to the one that completes a stop string."""
+        """The tokens of the reply so far, up to the one that completes a stop string."""
 
     def read(self, round_: Round) -> Delta:
         """Return what the next round adds."""
@@ -54,7 +54,7 @@ class ReplyReader:
         )
 
     def _read_tokens(self, round_: Round) -> tuple[list[str], list[ScoredToken]]:
-        """Return the texts of the round's tokens up to the end of the reply, and the log-probabilities it tells."""
+        """Return the texts of the round's tokens up to the end of the reply, and the log-probabilities to report."""
         texts, scored = list[str](), list[ScoredToken]()
         for token_id, logprobs in zip(round_.token_ids, round_.logprobs or repeat(None), strict=False):
             if logprobs and self._text.shows(token_id):

@@ -11,7 +11,7 @@ Source = ProposerName | Literal["recovered", "bonus", "plain"]
 
 
 def sources(round_: Round) -> list[Source | None]:
-    """Return where the tokens of a round came from, and where its last one would, had the sequence not ended before."""
+    """Return the source of each token of a round; also that of its last token if the sequence ended before it."""
     own: Source = "bonus" if round_.num_accepted == round_.num_drafted else "recovered"
     return [*[round_.proposer] * round_.num_accepted, own if round_.num_drafted else "plain"]
 

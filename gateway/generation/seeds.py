@@ -5,9 +5,9 @@ import struct
 
 
 def choice_seed(seed: int, index: int) -> int:
-    """Return the signed 64-bit seed of the choice of this index; choice 0 has the request's own.
+    """Return the signed 64-bit seed of the choice at this index; choice 0 has the request's own.
 
-    Being a keyless hash, it is the same on every machine: a choice can be decoded again alone, by its own seed.
+    It is a keyless hash, the same on every machine, so a choice can be decoded again alone from its own seed.
     """
     if index == 0:
         return seed

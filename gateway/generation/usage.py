@@ -15,7 +15,7 @@ from gateway.rounds.round_time import PARTS, RoundTime
 
 @dataclass
 class Usage:
-    """Counts the tokens of all choices of a request, how well speculation did, and where the time went."""
+    """Counts a request's tokens over all choices, how well speculation did, and where the time went."""
 
     prompt_tokens: int
     meter: Meter
@@ -31,7 +31,7 @@ class Usage:
     times: list[RoundTime] = field(default_factory=list)
 
     def count(self, delta: Delta) -> None:
-        """Count a round and what of it is in the reply."""
+        """Count a round, and its tokens that are in the reply."""
         round_ = delta.report.round_
         self.completion_tokens += len(delta.report.texts)
         self.reasoning_tokens += delta.num_reasoning_tokens
@@ -43,12 +43,12 @@ class Usage:
         self.meter.count(round_)
 
     def count_prediction(self, predicted: int, accepted: int) -> None:
-        """Count the tokens of a choice's prediction, of which so many are in the reply."""
+        """Count the tokens of a choice's prediction, of which `accepted` are in the reply."""
         self.predicted_tokens += predicted
         self.accepted_prediction_tokens += accepted
 
     def tokens(self) -> dict[str, Any]:
-        """Return the `usage` of the OpenAI API. Rejected prediction tokens cost nobody: they are in no other sum."""
+        """Return the `usage` of the OpenAI API. Rejected prediction tokens are free: no other count includes them."""
         predicted = {
             "accepted_prediction_tokens": self.accepted_prediction_tokens,
             "rejected_prediction_tokens": self.predicted_tokens - self.accepted_prediction_tokens,
@@ -63,7 +63,7 @@ class Usage:
         }
 
     def metrics(self) -> dict[str, Any]:
-        """Return the `metrics`; the medians are over the request's rounds, and null without one."""
+        """Return the `metrics`; the medians are over the request's rounds, null if there is none."""
         return {
             "speculative_decoding": {
                 **self.acceptance.metrics(),
@@ -80,7 +80,7 @@ class Usage:
 def num_in_reply(predicted_ids: Sequence[int], reply_ids: Sequence[int]) -> int:
     """Return how many tokens of the prediction appear in the reply, in order: OpenAI's accepted prediction tokens.
 
-    By the texts alone: it says what the prediction was worth, whoever proposed what, with speculation on or off. Takes
-    CPU time: call it in a thread.
+    It compares the texts alone, so it tells what the prediction was worth whichever proposer was used, and even without
+    speculation. Takes CPU time: call it in a thread.
     """
     return sum(block.size for block in SequenceMatcher(None, predicted_ids, reply_ids).get_matching_blocks())

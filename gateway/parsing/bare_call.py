@@ -12,16 +12,17 @@ _OPENINGS = ("{", "```{", "```json{")
 
 
 class BareCallParser:
-    """Takes a reply that is one call of a known function and nothing else, alone or as a block of Markdown, for a call.
+    """Reads a reply that is nothing but one call of a known function, bare or in a Markdown block, as a call.
 
-    Qwen2.5-Coder answers so. A reply that begins as such a call waits for its end; any other goes to the next parser.
+    Qwen2.5-Coder answers so. A reply that begins as such a call is held until its end; any other goes to the next
+    parser.
     """
 
     def __init__(self, names: Sequence[str], parser: ToolParser) -> None:
         """Look for calls of the functions of these names."""
         self._names, self._next = names, parser
         self._beginnings = [f'{opening}"name":{json.dumps(name)}' for opening in _OPENINGS for name in names]
-        self._text = ""  # while it may be a call
+        self._text = ""  # held while it may be a call
         self._is_other = False
 
     def push(self, text: str, *, last: bool) -> ContentAndCalls:
@@ -42,7 +43,7 @@ class BareCallParser:
         return any(dense.startswith(one) or one.startswith(dense) for one in self._beginnings)
 
     def _call(self) -> str | None:
-        """Return the call that the text is, if it is one."""
+        """Return the text of the call, if the reply is one."""
         reply = _REPLY.fullmatch(self._text)
         try:
             call = json.loads(reply["call"]) if reply else {}

@@ -1,4 +1,4 @@
-"""Parts what a model thinks from what it says."""
+"""Separates a model's reasoning from its answer."""
 
 from gateway.text.stop_strings import StopStrings
 
@@ -6,17 +6,17 @@ THINK, THOUGHT = "<think>", "</think>"
 
 
 class ReasoningParser:
-    """Takes a text that may begin with `<think>`, piece by piece. Space around the tags is dropped."""
+    """Takes, piece by piece, a text that may begin with `<think>`. Space around the tags is dropped."""
 
     def __init__(self, *, thinking: bool) -> None:
         """Begin a reply; `thinking` says that the prompt ended with the first tag."""
-        self._text = ""  # while it is not decided whether the reply begins with a tag
+        self._text = ""  # held until it is decided whether the reply begins with a tag
         self._state = "thinking" if thinking else "undecided"
         self._end = StopStrings([THOUGHT])
         self._any_reasoning = self._any_answer = False
         self._space = ""
         self.num_pieces = 0
-        """How many pieces were thought, as far as is decided, the tags included."""
+        """How many pieces were reasoning, tags included, as far as decided."""
 
     def push(self, text: str, *, last: bool) -> tuple[str, str]:
         """Return the reasoning and the answer that this text adds; `last` says that it ends."""

@@ -1,4 +1,4 @@
-"""How a model writes what is not plain text: reasoning between tags, and calls of tools."""
+"""How a model writes what is not plain text: reasoning between tags, and tool calls."""
 
 import json
 import re
@@ -21,20 +21,20 @@ class ReplyFormat:
     thinking: bool = False
     """Whether the prompt has begun the thinking."""
     tools: ToolFormat | None = None
-    """How tools are called, where there are any."""
+    """How tools are called, if there are any."""
     parallel: bool = True
     """Whether there may be more than one call."""
     bare: Sequence[str] = ()
-    """The functions of which a call is one without its tags, too."""
+    """The functions that may also be called without tags."""
 
     @classmethod
     def of(cls, template: str, prompt: str, *, tools: bool, parallel: bool) -> "ReplyFormat":
-        """Return the form of the replies of a model with this chat template, to this prompt."""
+        """Return the form in which a model with this chat template replies to this prompt."""
         thinking = prompt.rstrip().endswith(THINK)
         return cls(THOUGHT in template or thinking, thinking, tool_format(template) if tools else None, parallel)
 
     def required_calls(self, functions: Sequence[Function], tags: Collection[str]) -> Grammar | None:
-        """Return the grammar of a reply that has to call one of these functions, if there are any."""
+        """Return the grammar of a reply that must call one of these functions, if there are any."""
         if not (self.tools and functions):
             return None
         return self._with_reasoning(self.tools.rules(functions, tags, parallel=self.parallel), tags)
@@ -42,7 +42,7 @@ class ReplyFormat:
     def optional_calls(self, functions: Sequence[Function], tags: Collection[str]) -> Grammar | None:
         """Return the grammar of a reply that may call these functions, if one of them is strict.
 
-        None also where a tag is not a single token: then any text might be the beginning of a call.
+        Return None also if a tag is not a single token: then any text might be the beginning of a call.
         """
         spelled = {self.tools.opening if self.tools else "", *([THINK, THOUGHT] if self.reasoning else [])} - {""}
         if not self.tools or not any(function.strict for function in functions) or not spelled <= set(tags):
@@ -50,7 +50,7 @@ class ReplyFormat:
         return self._with_reasoning(self.tools.optional_rules(functions, tags, parallel=self.parallel), tags)
 
     def with_bare_calls(self, functions: Sequence[Function]) -> Self:
-        """Return the format in which these functions, unless they are strict, are called without tags too."""
+        """Return the format in which these functions, unless strict, may also be called without tags."""
         bare = [function.name for function in functions if not function.strict]
         return replace(self, bare=bare) if self.tools is HERMES else self
 

@@ -21,7 +21,7 @@ class ReplyParts:
 
 
 class ReplyParser:
-    """Parts the text of one reply, as it comes."""
+    """Splits the text of one reply into its parts, as it comes."""
 
     def __init__(self, form: ReplyFormat) -> None:
         """Begin a reply of this form."""
@@ -34,7 +34,7 @@ class ReplyParser:
 
     @property
     def reasoning_tokens(self) -> int:
-        """How many of the texts, one a token, were thought rather than said, their tags included."""
+        """How many of the texts, one per token, were reasoning, tags included."""
         return self._reasoning.num_pieces if self._reasoning else 0
 
     def push(self, *texts: str, last: bool) -> ReplyParts:
@@ -52,5 +52,5 @@ class ReplyParser:
         return parts
 
     def finish_reason(self, reason: ReplyFinish | None) -> ReplyFinish | None:
-        """Return why the reply ended: for a call to be made, if it called."""
+        """Return why the reply ended: `tool_calls` if it stopped after a call."""
         return "tool_calls" if reason == "stop" and self._called else reason

@@ -1,4 +1,4 @@
-"""What the reply to a chat is to be: the grammar that it keeps to, and how to read it."""
+"""Plans a reply: the grammar that constrains it, and how to read it."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -17,18 +17,18 @@ class ReplyPlan:
     """How one request's replies are constrained and read."""
 
     form: ReplyFormat = PLAIN
-    """What to look for in them."""
+    """What to look for in the replies."""
     grammar: Grammar | None = None
-    """What they conform to, if to anything."""
+    """What the replies conform to, if anything."""
     grammar_field: str = ""
     """The field of the request that asks for the grammar."""
 
     @classmethod
     def of(cls, tokenizer: ChatTokenizer, prompt: str, request: ChatRequest) -> Self:
-        """Plan the replies to this chat, of which the prompt is the rendered text.
+        """Plan the replies to this chat; `prompt` is its rendered text.
 
-        A call that has to be made goes before the form that the request asks for; one that only may be made, after it.
-        Raises InvalidFieldError where tools are offered to a model that is not known to call any.
+        A required call takes precedence over the form that the request asks for, which takes precedence over optional
+        calls. Raises InvalidFieldError if tools are offered to a model that is not known to call any.
         """
         parallel = request.parallel_tool_calls and not isinstance(request.tool_choice, NamedTool)
         form = ReplyFormat.of(tokenizer.chat_template, prompt, tools=bool(request.offered), parallel=parallel)
@@ -46,6 +46,6 @@ class ReplyPlan:
 
     @classmethod
     def plain(cls, request: GenerationRequest) -> Self:
-        """Plan replies that are read as nothing but text."""
+        """Plan replies that are read as plain text."""
         field, grammar = request.grammar or ("", None)
         return cls(grammar=grammar, grammar_field=field)

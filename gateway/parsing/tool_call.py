@@ -1,4 +1,4 @@
-"""One call of a tool, as it comes."""
+"""One tool call, as it comes."""
 
 import json
 import re
@@ -14,7 +14,7 @@ _DECODER = json.JSONDecoder(strict=False)
 
 @dataclass(frozen=True)
 class ToolCallDelta:
-    """A part of the call of this index; its first part has the id and the name."""
+    """A part of the call at this index; the call's first part has the id and the name."""
 
     index: int
     arguments: str
@@ -23,19 +23,19 @@ class ToolCallDelta:
 
 
 class PartialCall:
-    """One call, written as `{"name": …, "arguments": {…}}`. Its arguments are given on as they were written."""
+    """One call, written as `{"name": …, "arguments": {…}}`. Its arguments are passed on as written."""
 
     def __init__(self, index: int) -> None:
         """Begin a call."""
         self.text = ""
-        """All that was pushed."""
+        """Everything that was pushed."""
         self.end: int | None = None
         """Where in the text the arguments end."""
         self._index = index
-        self._sent: int | None = None  # up to where the arguments were given on
+        self._sent: int | None = None  # where in the text the arguments passed on so far end
 
     def push(self, text: str) -> list[ToolCallDelta]:
-        """Take more of its text; return what that adds to the call."""
+        """Add text; return the parts that it adds to the call."""
         self.text += text
         parts = []
         if self._sent is None and (head := _HEAD.match(self.text)):
@@ -55,7 +55,7 @@ class PartialCall:
         return [ToolCallDelta(self._index, arguments)] if arguments else []
 
     def finish(self) -> list[ToolCallDelta] | None:
-        """Return what is still to tell: all, where the keys came in another order. None if it was no call."""
+        """Return what is left to return: the whole call if its keys came in another order. None if it was no call."""
         if self._sent is not None:
             return []
         try:

@@ -1,4 +1,4 @@
-"""How a model's chat template has it call tools."""
+"""How a model's chat template makes it call tools."""
 
 import json
 from collections.abc import Callable, Collection, Sequence
@@ -26,7 +26,7 @@ class ToolFormat:
     arguments: str
     between: str
     optional: str
-    """In Lark, an answer that may have calls and may not."""
+    """In Lark, an answer with or without calls."""
 
     def rules(self, functions: Sequence[Function], tags: Collection[str], *, parallel: bool) -> str:
         """Return, in Lark, the rule `answer`: one call of these functions, or several. `tags` are single tokens."""
@@ -45,7 +45,7 @@ class ToolFormat:
             f"{json.dumps('}' + self.space)} {_tag(self.closing, tags)}"
             for function, schema in functions
         ]
-        between = json.dumps(self.between)  # a reply may also end on it: who wrote it may have no more to call
+        between = json.dumps(self.between)  # a reply may also end on it: the model may have no more calls to make
         more = f" ({between} call)* {between}?" if parallel else ""
         return f"calls: call{more}\ncall: {_tag(self.opening, tags)} ({' | '.join(calls)})\n"
 
@@ -63,12 +63,12 @@ LLAMA = ToolFormat(LlamaParser, "", "", "", "parameters", "; ", r"calls | /(\s*[
 
 
 def tool_format(template: str) -> ToolFormat | None:
-    """Return how a model with this chat template calls tools; None if it does not, or in a way not known here."""
+    """Return how a model with this chat template calls tools; None if it does not, or in an unknown way."""
     if "<tool_call>" in template and "<function=" not in template:
         return HERMES
     return LLAMA if "tools" in template and '"parameters"' in template else None
 
 
 def _tag(text: str, tags: Collection[str]) -> str:
-    """Return, in Lark, a tag that is a single token, or one that is spelled like any text."""
+    """Return a tag in Lark: by name if it is a single token, otherwise as text."""
     return text if text in tags else json.dumps(text) if text else ""

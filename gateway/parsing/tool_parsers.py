@@ -1,4 +1,4 @@
-"""Find the calls of tools in the text of a reply, as it comes."""
+"""Find tool calls in the text of a reply, as it comes."""
 
 import re
 from typing import Protocol
@@ -19,7 +19,7 @@ class ToolParser(Protocol):
 
 
 class HermesParser:
-    """Calls between `<tool_call>` and `</tool_call>`. What may be the beginning of a tag waits until it is decided."""
+    """Reads calls between `<tool_call>` and `</tool_call>`. Text that may begin a tag is held until that is decided."""
 
     OPEN, CLOSE = "<tool_call>", "</tool_call>"
 
@@ -62,7 +62,7 @@ class HermesParser:
         return kept
 
     def _finish(self, call: PartialCall, calls: list[ToolCallDelta], close: str = "") -> str:
-        """Tell the rest of a call; return what was no call as the content that it is."""
+        """Add the rest of a call to `calls`; return it as content if it was no call."""
         self._call = None
         rest = call.finish()
         if rest is None:
@@ -73,11 +73,11 @@ class HermesParser:
 
 
 class LlamaParser:
-    """Calls that are the whole reply, which then begins with a brace; several stand one after the other."""
+    """Reads replies that are nothing but calls, one after the other: such a reply begins with a brace."""
 
     def __init__(self) -> None:
         """Begin a reply."""
-        self._text = ""  # while nothing but space has come
+        self._text = ""  # held while nothing but space has come
         self._call: PartialCall | None = None
         self._num_calls = 0
         self._is_content = False

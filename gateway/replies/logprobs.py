@@ -1,4 +1,4 @@
-"""The log-probabilities of a reply's tokens, in the two forms that the OpenAI API has for them."""
+"""The log-probabilities of a reply's tokens, in the OpenAI API's two forms."""
 
 from collections.abc import Sequence
 from typing import Any

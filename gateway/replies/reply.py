@@ -1,4 +1,4 @@
-"""The replies of the OpenAI API: whole bodies, and the chunks of streams."""
+"""Replies of the OpenAI API: whole bodies, and the chunks of streams."""
 
 import time
 from abc import ABC, abstractmethod
@@ -21,7 +21,7 @@ Json = dict[str, Any]
 
 @dataclass
 class Answer:
-    """The whole of one choice, as its deltas come in."""
+    """One whole choice, built from its deltas."""
 
     content: str = ""
     reasoning: str = ""
@@ -53,7 +53,7 @@ class Reply(ABC):
     chunk_object: ClassVar[str]
 
     def __init__(self, request: GenerationRequest, seed: int, names: TokenBytes) -> None:
-        """Begin a reply that is sampled with this seed; `names` has the tokens' bytes."""
+        """Begin a reply sampled with this seed; `names` has the tokens' bytes."""
         self._head = {"id": f"{self.id_prefix}-{uuid4().hex}", "created": int(time.time()), "model": request.model}
         self._fingerprints: dict[int, str] = {}  # of the choices
         self._seed, self._speculative = seed, request.speculative
@@ -61,7 +61,7 @@ class Reply(ABC):
         self._names = names
 
     def body(self, answers: Sequence[Answer], usage: Usage) -> Json:
-        """Return the whole reply, of one answer a choice."""
+        """Return the whole reply, with one answer per choice."""
         choices = [
             self._whole(answer) | self._rest(index, answer.logprobs, answer.finish_reason) | self._rounds(answer.rounds)
             for index, answer in enumerate(answers)
@@ -71,7 +71,7 @@ class Reply(ABC):
         return head | {"seed": self._seed, "usage": usage.tokens()} | self._measured(usage)
 
     def opening(self, delta: Delta) -> Json:
-        """Return the chunk with which the choice of its first delta begins: it reports the seed."""
+        """Return the chunk that begins a choice, given its first delta: it reports the seed."""
         self._fingerprints[delta.index] = _fingerprint(delta.report)
         return self._chunk(delta.index, self._first() | self._rest(delta.index)) | {"seed": self._seed}
 

@@ -1,4 +1,4 @@
-"""The reply of OpenAI's Responses API: items, the events in which they come, and the whole."""
+"""The reply of OpenAI's Responses API: its items, the events that carry them, and the whole."""
 
 import time
 from collections.abc import Iterator
@@ -19,10 +19,10 @@ PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc"}
 
 
 class ResponsesReply:
-    """Takes the deltas of the one choice, and yields the events; when all are taken, `body` is the whole."""
+    """Turns the deltas of the one choice into events; after the last delta, `body` is the whole response."""
 
     def __init__(self, request: ResponsesRequest, seed: int, names: TokenBytes, usage: Usage) -> None:
-        """Begin a reply that is sampled with this seed; `names` has the tokens' bytes."""
+        """Begin a reply sampled with this seed; `names` has the tokens' bytes."""
         echoed = {"instructions", "max_output_tokens", "metadata", "parallel_tool_calls", "temperature", "tool_choice"}
         self._request, self._usage, self._names = request, usage, names
         self._output: list[Json] = []
@@ -48,17 +48,17 @@ class ResponsesReply:
 
     @property
     def body(self) -> Json:
-        """The response as it is by now."""
+        """The response so far."""
         return self._response | {"output": [dict(item) for item in self._output]}
 
     def opening(self, delta: Delta) -> Iterator[Json]:
-        """Yield the events that come before those of the first delta, which tells who decodes."""
+        """Yield the events before those of the first delta, which says who decodes."""
         self._response["system_fingerprint"] = system_fingerprint(delta.report.round_.identity)
         for kind in ("response.created", "response.in_progress"):
             yield self._event(kind, response=self.body)
 
     def events(self, delta: Delta) -> Iterator[Json]:
-        """Yield the events of a delta, and those of the end after the last one."""
+        """Yield the events of a delta; after the last delta, also the closing events."""
         parts = delta.parts
         if self._request.speculative.rounds:
             self._rounds.append(delta.report.body)

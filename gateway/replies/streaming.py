@@ -1,4 +1,4 @@
-"""Replies as they are sent: whole, or in chunks and events."""
+"""Replies as sent: whole, or in chunks or events."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -33,7 +33,7 @@ async def response_events(deltas: AsyncGenerator[Delta], reply: ResponsesReply) 
 
 
 async def exhaust(events: AsyncGenerator[dict[str, Any]]) -> None:
-    """Let a response come to its end."""
+    """Run a response to its end."""
     async for _ in events:
         pass
 

@@ -1,4 +1,4 @@
-"""The requests of the OpenAI API, as far as they are supported, and the `speculative` object that is ours."""
+"""The body of a chat, as far as OpenAI's is supported."""
 
 from typing import Annotated, Any, Literal
 
@@ -31,7 +31,7 @@ class ChatMessage(Schema):
     @model_validator(mode="before")
     @classmethod
     def calls_need_no_content(cls, data: Any) -> Any:
-        """Take a message that calls tools and says nothing."""
+        """Accept a message that calls tools and has no content."""
         silent = isinstance(data, dict) and data.get("tool_calls") and data.get("content") is None
         return data | {"content": ""} if silent else data
 
@@ -49,7 +49,7 @@ class ChatMessage(Schema):
 
 
 class PredictedOutput(Schema):
-    """What the client expects the reply to be, more or less. It makes the reply faster and never other."""
+    """What the client roughly expects the reply to be. It makes the reply faster and never changes it."""
 
     type: Literal["content"]
     content: str | list[TextPart]

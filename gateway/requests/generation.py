@@ -40,7 +40,7 @@ class GenerationRequest(SamplingFields, GrammarFields, NoOpFields):
     @property
     @abstractmethod
     def wants_logprobs(self) -> int | None:
-        """Of how many of the likeliest tokens the log-probabilities are wanted, besides the sampled one's; or None."""
+        """How many of the likeliest tokens to report besides the sampled one; None for no log-probabilities at all."""
 
     @property
     def wants_echo(self) -> bool:

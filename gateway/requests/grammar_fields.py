@@ -1,4 +1,4 @@
-"""The fields that ask for output of a form: OpenAI's, vLLM's, and those that vLLM had until 0.12."""
+"""The fields that constrain the form of the output: OpenAI's, vLLM's, and those that vLLM had until 0.12."""
 
 import json
 from typing import Annotated, Any, Literal, Self
@@ -29,14 +29,14 @@ class ResponseFormat(Schema):
 
     @model_validator(mode="after")
     def schema_is_there(self) -> Self:
-        """Refuse a type without what it needs."""
+        """Refuse `json_schema` without a schema."""
         if self.type == "json_schema" and not self.json_schema:
             raise PydanticCustomError("missing_schema", "json_schema is missing")
         return self
 
     @property
     def grammar(self) -> Grammar | None:
-        """What the output conforms to, if to anything."""
+        """What the output conforms to, if anything."""
         if self.type == "text":
             return None
         return json_grammar(self.json_schema.definition if self.json_schema else ANY_OBJECT)
@@ -55,7 +55,7 @@ class StructuredOutputs(Schema):
 
     @property
     def grammars(self) -> list[Grammar]:
-        """What the output is to conform to: a request may have one of them."""
+        """What the output must conform to; a request may have only one."""
         asked = []
         whitespace = "" if self.disable_any_whitespace else self.whitespace_pattern
         if self.json_ is not None or self.json_object:
@@ -70,7 +70,7 @@ class StructuredOutputs(Schema):
 
 
 class GrammarFields(Schema):
-    """The fields; a request may have one."""
+    """The fields; a request may use one of them."""
 
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
@@ -81,7 +81,7 @@ class GrammarFields(Schema):
 
     @model_validator(mode="after")
     def one_at_most(self) -> Self:
-        """Refuse several."""
+        """Refuse more than one."""
         if len(self._grammars) > 1:
             fields = ", ".join(field for field, _ in self._grammars)
             raise PydanticCustomError("one_grammar", f"one form of the output can be asked for, not all of: {fields}")
@@ -122,5 +122,5 @@ def json_grammar(schema: JsonSchema | str, whitespace_pattern: str | None = None
 
 
 def choice_grammar(choices: Choices) -> Grammar:
-    """Return the grammar of one of several texts."""
+    """Return the grammar that allows any one of these texts."""
     return Grammar("lark", f"start: {' | '.join(json.dumps(choice, ensure_ascii=False) for choice in choices)}")

@@ -1,4 +1,4 @@
-"""Fields that clients know, that would change the output, and that are not supported: only their no-op is taken."""
+"""Unsupported fields that clients know and that would change the output: only their no-op value is accepted."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ from pydantic_core import PydanticCustomError
 
 
 def _only(no_op: object) -> AfterValidator:
-    """Let this value pass and refuse any other."""
+    """Accept this value and refuse any other."""
 
     def check(value: object) -> object:
         if value != no_op:
@@ -18,7 +18,7 @@ def _only(no_op: object) -> AfterValidator:
 
 
 class NoOpFields(BaseModel):
-    """Each field with the one value besides null that asks for nothing. Ignoring any other would be a silent lie."""
+    """Each field with the one value, besides null, that changes nothing. Ignoring any other would be a silent lie."""
 
     functions: Annotated[object, _only([])] = None
     function_call: Annotated[object, _only("none")] = None
@@ -28,7 +28,7 @@ class NoOpFields(BaseModel):
     prompt_logprobs: Annotated[object, _only(0)] = None
     suffix: Annotated[object, _only("")] = None
 
-    # Not OpenAI's, but what clients of open-weight servers send.
+    # Not OpenAI's, but sent by clients of open-weight servers.
     length_penalty: Annotated[object, _only(1)] = None
     use_beam_search: Annotated[object, _only(no_op=False)] = None
     bad_words: Annotated[object, _only([])] = None
@@ -41,7 +41,7 @@ class NoOpFields(BaseModel):
 
 
 class NoOpResponsesFields(BaseModel):
-    """Likewise for the Responses API, where nothing is stored."""
+    """The same for the Responses API, where nothing is stored."""
 
     previous_response_id: Annotated[object, _only(no_op=None)] = None
     conversation: Annotated[object, _only(no_op=None)] = None

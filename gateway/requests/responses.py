@@ -15,11 +15,11 @@ from shared.errors import InvalidFieldError
 Json = dict[str, Any]
 LOGPROBS = "message.output_text.logprobs"
 CHAT_FIELDS = {"messages": "input", "max_completion_tokens": "max_output_tokens", "response_format": "text.format"}
-"""Fields of a chat, by whose names the planner complains, and the fields here that they are made of."""
+"""Fields of a chat, which the planner's errors name, and the fields here that they are made from."""
 
 
 class TextItem(Schema):
-    """A part of a content."""
+    """A part of an item's content."""
 
     type: Literal["input_text", "output_text", "reasoning_text", "summary_text", "text"]
     text: str
@@ -29,7 +29,7 @@ Content = str | list[TextItem]
 
 
 class MessageItem(Schema):
-    """Something said."""
+    """A message of the conversation."""
 
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
@@ -54,7 +54,7 @@ class FunctionOutputItem(Schema):
 
 
 class ReasoningItem(Schema):
-    """What the model thought before it said or called what follows."""
+    """The model's reasoning before the message or call that follows."""
 
     type: Literal["reasoning"]
     content: list[TextItem] = Field([])
@@ -71,7 +71,7 @@ class FunctionTool(Schema):
 
 
 class NamedFunctionTool(Schema):
-    """The function that the model has to call."""
+    """The function that the model must call."""
 
     type: Literal["function"]
     name: str
@@ -86,13 +86,13 @@ class TextFormat(Schema):
 
 
 class TextOptions(Schema):
-    """How the text is to be."""
+    """Options for the text."""
 
     format: TextFormat = TextFormat.model_construct()
 
 
 class ResponsesRequest(SamplingFields, NoOpResponsesFields):
-    """The body of POST /v1/responses. Nothing is stored: a chat goes on by sending its items again."""
+    """The body of POST /v1/responses. Nothing is stored: to continue a chat, send its items again."""
 
     model: str
     input: Annotated[
@@ -137,7 +137,7 @@ class ResponsesRequest(SamplingFields, NoOpResponsesFields):
             raise InvalidFieldError(CHAT_FIELDS.get(field, field), problem["msg"]) from error
 
     def _messages(self) -> list[Json]:
-        """Return the items as messages: what the model thought, said and called in a row is one."""
+        """Return the items as messages: consecutive reasoning, text and calls of the model become one."""
         messages: list[Json] = [{"role": "system", "content": self.instructions}] if self.instructions else []
         items = [MessageItem(role="user", content=self.input)] if isinstance(self.input, str) else self.input
         thought = ""

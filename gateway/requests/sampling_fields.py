@@ -1,4 +1,4 @@
-"""The fields that shape the samples, which all requests have in common, and the `speculative` object that is ours."""
+"""The sampling fields that all requests have in common, and our own `speculative` object."""
 
 from typing import Annotated, Literal
 
@@ -13,16 +13,16 @@ TopLogprobs = Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)]
 
 
 class Speculative(Schema):
-    """How to speculate. None of it changes the tokens of the reply."""
+    """How to speculate. Nothing here changes the tokens of the reply."""
 
     enabled: bool = True
     proposer: Literal["auto", "model", "lookup"] = "auto"
     """`lookup` takes draft tokens from the text and the prediction alone, `model` from the draft model alone."""
     k: Annotated[int, Field(ge=1)] | None = None
     metrics: bool = False
-    """Whether to tell how speculation did."""
+    """Whether to report how speculation did."""
     rounds: bool = False
-    """Whether to tell of each round."""
+    """Whether to report each round."""
 
 
 class SamplingFields(Schema):

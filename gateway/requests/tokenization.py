@@ -20,7 +20,7 @@ class TokenizeRequest(Schema):
 
     @model_validator(mode="after")
     def one_of_two(self) -> Self:
-        """Refuse neither and both."""
+        """Refuse a body with neither, or with both."""
         if (self.prompt is None) == (self.messages is None):
             raise PydanticCustomError("one_of_two", "one of prompt and messages is needed")
         return self

@@ -34,7 +34,7 @@ class NamedFunction(Schema):
 
 
 class NamedTool(Schema):
-    """The tool that the model has to call."""
+    """The tool that the model must call."""
 
     type: Literal["function"]
     function: NamedFunction
@@ -53,7 +53,7 @@ class ToolFields(Schema):
     @field_validator("tool_choice")
     @classmethod
     def the_choice_is_a_tool(cls, value: ToolChoice, info: ValidationInfo) -> ToolChoice:
-        """Refuse a choice that no tool fits."""
+        """Refuse a choice that matches none of the tools."""
         names = [tool.function.name for tool in info.data.get("tools", [])]
         wrong = value.function.name not in names if isinstance(value, NamedTool) else value == "required" and not names
         if wrong:
@@ -62,7 +62,7 @@ class ToolFields(Schema):
 
     @property
     def called(self) -> list[Function]:
-        """The functions of which one has to be called."""
+        """The functions of which the model must call one."""
         match self.tool_choice:
             case NamedTool() as tool:
                 return [function for function in self._functions if function.name == tool.function.name]
@@ -72,7 +72,7 @@ class ToolFields(Schema):
 
     @property
     def callable(self) -> list[Function]:
-        """The functions of which any may be called, and none has to be."""
+        """The functions that the model may call but need not."""
         return self._functions if self.tool_choice == "auto" else []
 
     @property
@@ -81,12 +81,12 @@ class ToolFields(Schema):
 
     @property
     def offered(self) -> list[dict[str, Any]]:
-        """The tools that the model gets to know, as chat templates take them."""
+        """The tools that the model is told of, as chat templates take them."""
         return [tool.model_dump(exclude_unset=True) for tool in self.tools] if self.tool_choice != "none" else []
 
 
 class CalledFunction(Schema):
-    """What the model called, with which arguments: a JSON object as text."""
+    """The function that the model called, and its arguments: a JSON object as text."""
 
     name: str
     arguments: str

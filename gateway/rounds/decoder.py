@@ -23,7 +23,7 @@ FINISH_REASONS: dict[int, FinishReason] = {pb.FINISH_REASON_STOP: "stop", pb.FIN
 
 
 class Decoder:
-    """Decodes with a target service, and with a draft service while it is there."""
+    """Decodes with a target service, and with a draft service while it is up."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class Decoder:
         deadline_seconds: float,
         max_k: int = 12,
     ) -> None:
-        """Decode with these two; a round waits at most `deadline_seconds` for its draft tokens, by itself max_k."""
+        """Wait at most `deadline_seconds` for a round's draft tokens; choose k up to max_k if the request does not."""
         self.target = target
         self._target_client, self._draft_client = target_client, draft_client
         self._deadline_seconds = deadline_seconds
@@ -47,7 +47,7 @@ class Decoder:
 
     @property
     def num_refused(self) -> int:
-        """How many streams were let go since their replica of the target serves another model."""
+        """How many streams were given up because their replica of the target serves another model."""
         return self._target_client.replicas.num_refused
 
     async def decode(
@@ -62,8 +62,8 @@ class Decoder:
     ) -> AsyncGenerator[Round, None]:
         """Yield the rounds of one sequence; with no draft tokens this is plain decoding.
 
-        A round has up to `num_lookup_tokens` draft tokens that were found in the sequence itself or in the predicted
-        output, or else up to k of the draft model; None is as many as pay, round by round.
+        A round has up to `num_lookup_tokens` draft tokens found in the sequence itself or in the predicted output, or
+        else up to k from the draft model; None means as many as pay, chosen round by round.
         Raises InvalidFieldError, NoFreeSlotError, NoTokenError, TargetUnavailableError.
         """
         adaptive_k = AdaptiveK(

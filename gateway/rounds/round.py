@@ -14,7 +14,7 @@ ProposerName = Literal["model", "lookup", "prediction"]
 
 @dataclass(frozen=True)
 class Round:
-    """What one round committed, and what it took."""
+    """What one round committed, and the time it took."""
 
     token_ids: list[int]
     num_drafted: int
@@ -23,11 +23,11 @@ class Round:
     time: RoundTime
     """From the request for draft tokens to the target's answer."""
     logprobs: Sequence[pb.TokenLogprobs] = ()
-    """One a token where they were asked for."""
+    """One per token, if asked for."""
     prompt_logprobs: Sequence[pb.TokenLogprobs] = ()
-    """In the first round, one for each token of the prompt but the first, where they were asked for."""
+    """In the first round, one for each token of the prompt but the first, if asked for."""
     proposer: ProposerName | None = None
-    """Whose the draft tokens were."""
+    """Who proposed the draft tokens."""
     reason: Reason | None = None
     """Why it asked for as many draft tokens as it did."""
     num_cached: int = 0

@@ -22,7 +22,7 @@ class RoundTime:
     sample: float
     """Sampling, at either service."""
     wire: float
-    """All else from the request for draft tokens to the target's answer, a draft that misses its deadline included."""
+    """All else from the request for draft tokens to the target's answer, waiting for a late draft included."""
     emit: float = 0.0
     """Turning the tokens into text."""
 
@@ -34,7 +34,7 @@ class RoundTime:
         verifying_seconds: float,
         verifying: Sequence[pb.StepTiming],
     ) -> Self:
-        """Split the time that a proposal and a verify took by what the services say of it."""
+        """Split the time of a proposal and a verify by the timings that the services report."""
         draft, draft_queue, draft_sample = _spent(proposing_seconds, proposing)
         verify, verify_queue, verify_sample = _spent(verifying_seconds, verifying)
         queue, sample = draft_queue + verify_queue, draft_sample + verify_sample
@@ -57,9 +57,9 @@ class RoundTime:
 
 
 def _spent(waited_seconds: float, timings: Sequence[pb.StepTiming]) -> tuple[float, float, float]:
-    """Return the seconds in forward passes, queue and sampling, cut to the time that was waited for them.
+    """Return the seconds in forward passes, queue and sampling, scaled down to fit the time that was waited.
 
-    A service that works ahead spends more than anybody waits for.
+    A service that works ahead spends more time than anybody waits for.
     """
     forward, queue, sample = (
         sum(getattr(timing, name) for timing in timings) / 1e6 for name in ("forward_us", "queue_us", "sample_us")

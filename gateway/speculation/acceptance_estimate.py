@@ -6,10 +6,10 @@ from gateway.speculation.tuning import TUNING
 
 
 class AcceptanceEstimate:
-    """At each position, how likely the draft token is accepted when those before it were.
+    """For each position, how likely its draft token is to be accepted once those before it were.
 
-    Old drafts are forgotten. A position seldom reached is expected to be like the others; all of them, while nothing
-    is known, to be like what `expected` knows.
+    Old drafts fade. Assume that a position seldom reached is like the others, and that until drafts were seen, all
+    positions are like `expected`.
     """
 
     def __init__(self, num_positions: int, memory: float, expected: "AcceptanceEstimate | float") -> None:
@@ -19,7 +19,7 @@ class AcceptanceEstimate:
         self._expected = expected
 
     def add(self, num_drafted: int, num_accepted: int) -> None:
-        """Take up a draft."""
+        """Record a draft."""
         for position in range(len(self._reached)):
             reached = position < min(num_drafted, num_accepted + 1)
             self._reached[position] = self._reached[position] * self._keep + reached

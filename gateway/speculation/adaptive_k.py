@@ -1,4 +1,4 @@
-"""How many draft tokens a session asks for."""
+"""Chooses how many draft tokens a session asks for."""
 
 from dataclasses import replace
 
@@ -13,10 +13,10 @@ from shared.pb import specdec_pb2 as pb
 
 
 class AdaptiveK:
-    """Chooses the k that commits most tokens a second, by the acceptance of this session and the costs of all.
+    """Chooses the k that commits most tokens a second, from this session's acceptance and all sessions' costs.
 
-    k = 0, where no k pays, is the plain path: the draft is not asked at all. Beside others a session does as is best
-    for all of them unless it has good reason, since sessions that draft differently wait for one another.
+    Where no k pays, k = 0 is plain decoding: the draft is not asked at all. Beside others, a session does what is best
+    for all of them unless it has good reason not to, since sessions that draft differently wait for one another.
     """
 
     def __init__(
@@ -28,15 +28,15 @@ class AdaptiveK:
         predicted: bool = False,
         takes_turns: bool = False,
     ) -> None:
-        """Begin with what is known of other sessions. A number that is given is kept to; None is adapted.
+        """Begin with what is known from other sessions. A given number is kept; None is adapted.
 
-        A draft that takes turns with the target is asked from the second round on: two prefills at once on the same
+        Ask a draft that takes turns with the target only from the second round on: two prefills at once on the same
         cores take longer than one after the other, and the first token would have to wait for both.
         """
         self._all = speculation
         self._fixed = k, num_lookup_tokens
         self._model = AcceptanceEstimate(speculation.max_k, TUNING.session_memory, speculation.model_acceptance)
-        # What is looked up in a prediction fares better than what is looked up in the text.
+        # Tokens found in a prediction are accepted more often than tokens found in the text.
         expected = TUNING.expected_acceptance if predicted else speculation.lookup_acceptance
         self._lookup = AcceptanceEstimate(speculation.max_k, TUNING.session_memory, expected)
         self._pays = False
@@ -44,13 +44,13 @@ class AdaptiveK:
         self._begun = False
         self._chosen = 0, 0  # the best numbers; the decision may be a probe
         self._decision = Decision(0, 0, Reason.UNMEASURED)
-        self._costs: CostModel | None = None  # as they were known when the round began
+        self._costs: CostModel | None = None  # as known when the round began
 
     def next(self, left: int, behind: int) -> Decision:
-        """Return how many tokens to ask of the draft model in the next round, and how many to look up, at most.
+        """Return the most tokens to ask of the draft model in the next round, and the most to look up.
 
-        left: how many tokens may be committed yet, of which the round itself commits one.
-        behind: how many committed ones the draft model does not know.
+        left: how many tokens may still be committed; one of them the round commits without a draft token.
+        behind: how many committed tokens the draft model does not know.
         """
         (k, num_lookup_tokens), reason = (0, 0), Reason.REQUESTED
         if None in self._fixed:
@@ -66,7 +66,7 @@ class AdaptiveK:
     def learn(
         self, proposal: Proposal, proposing_seconds: float, verified: pb.VerifyResponse, verifying_seconds: float
     ) -> None:
-        """Take up the round, and what its two halves took."""
+        """Learn from a round and from the time of its two halves."""
         self._all.costs.add(proposal, proposing_seconds, verified.timing, verifying_seconds)
         seconds = proposing_seconds + verifying_seconds
         if None in self._fixed:
@@ -75,10 +75,10 @@ class AdaptiveK:
         if self._begun and self._costs and proposal.proposer not in LOOKUPS and is_typical:
             expected = self._costs.round_seconds(min(len(proposal.token_ids), self._all.max_k))
             self._all.costs.compare(expected, seconds, speculative=proposal.asked)
-        self._begun = True  # the first round, of the prompt, is like no other
+        self._begun = True  # the first round runs the prompt and is not typical
         if not proposal.asked:
             return
-        # Draft tokens that did not come were not accepted either.
+        # Draft tokens that did not arrive count as not accepted.
         if proposal.proposer in LOOKUPS or not self._decision.k:
             estimates, num_drafted = (self._lookup, self._all.lookup_acceptance), len(proposal.token_ids) or 1
         else:
@@ -91,7 +91,7 @@ class AdaptiveK:
         return k if fixed_k is None else fixed_k, num_lookup_tokens if fixed_lookup is None else fixed_lookup
 
     def _adapted(self, left: int, behind: int) -> tuple[tuple[int, int], Reason]:
-        """Return the best numbers, or what is to be tried out in their place, and why it is these."""
+        """Return the best numbers, or those that a probe tries instead, and the reason."""
         self._chosen = self._kept(0, 0)
         if not self._all.costs.target.known:
             return self._chosen, Reason.UNMEASURED
@@ -114,7 +114,7 @@ class AdaptiveK:
         return (0, 0), Reason.PROBE_PLAIN if pays else Reason.DOES_NOT_PAY
 
     def _best_k(self, costs: CostModel, catch_up_seconds: float) -> tuple[int, bool]:
-        """Return the best k but 0, and whether it pays, given what it takes to catch up for each token that is left."""
+        """Return the best k above 0, and whether it pays; `catch_up_seconds` is per token that is left."""
         speeds = costs.tokens_per_second(self._model.rates)
         k, gain = best_gain(speeds)
         gain /= self._all.costs.speculation_overhead * (1 + catch_up_seconds * speeds[k])

@@ -8,33 +8,33 @@ class Reason(StrEnum):
     """Why a round has the number of draft tokens that it has."""
 
     REQUESTED = "requested"
-    """The request, or the settings, give a number."""
+    """The request or the settings give a number."""
     PAYS = "pays"
     """Speculation is expected to be faster."""
     DOES_NOT_PAY = "does_not_pay"
     """Plain decoding is expected to be faster."""
     CATCHING_UP = "catching_up"
-    """The draft does not know the text, and the tokens that are left would not make up for telling it."""
+    """The draft does not know the text, and too few tokens are left to make catching up worth its time."""
     PROBE = "probe"
-    """Plain decoding is expected to be faster, which speculation is tried to find out."""
+    """Plain decoding is expected to be faster; speculation is tried, to check that."""
     PROBE_PLAIN = "probe_plain"
-    """Speculation is expected to be faster, which plain decoding is tried to find out."""
+    """Speculation is expected to be faster; plain decoding is tried, to check that."""
     FIRST_ROUND = "first_round"
-    """The prompt's round is not shared with a draft on the target's cores."""
+    """A draft on the target's cores is not asked while the target runs the prompt."""
     LAST_TOKEN = "last_token"  # noqa: S105
-    """One token is left, which the target gives anyway."""
+    """One token is left, which the target commits anyway."""
     UNMEASURED = "unmeasured"
-    """Nothing is known of what the target's passes cost."""
+    """The cost of the target's passes is not known yet."""
     NO_DRAFT = "no_draft"
-    """The draft service was to be asked, but is gone, full, or not done with an earlier round."""
+    """The draft service would have been asked, but is gone, full, or not done with an earlier round."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """How many draft tokens a round asks for, at most, and why so many."""
+    """The most draft tokens that a round asks for, and why so many."""
 
     k: int
-    """Of the draft model."""
+    """How many of the draft model."""
     num_lookup_tokens: int
     reason: Reason
 

@@ -1,4 +1,4 @@
-"""Costs as they are measured."""
+"""Measured costs of forward passes."""
 
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -11,16 +11,16 @@ from shared.pb import specdec_pb2 as pb
 
 
 class RecentMedian:
-    """The median of the last measurements: what one or the other stall of the machine does not change."""
+    """The median of the last measurements, which an occasional stall of the machine does not change."""
 
     def __init__(self, memory: int = TUNING.cost_memory) -> None:
-        """Remember so many."""
+        """Remember the last `memory` measurements."""
         self._values: deque[float] = deque(maxlen=memory)
-        self._value: float | None = 0.0  # None until it is worked out anew
+        self._value: float | None = 0.0  # None until it is computed again
 
     @property
     def count(self) -> int:
-        """How many measurements it is of."""
+        """How many measurements it is based on."""
         return len(self._values)
 
     @property
@@ -31,16 +31,16 @@ class RecentMedian:
         return self._value
 
     def add(self, value: float) -> None:
-        """Take up a measurement."""
+        """Record a measurement."""
         self._values.append(value)
         self._value = None
 
 
 class PassCosts:
-    """What the forward passes of a service take, by their number of rows."""
+    """How long a service's forward passes take, by their number of rows."""
 
     def __init__(self, pass_costs: Iterable[pb.PassCost] = ()) -> None:
-        """Begin with what the service itself measured."""
+        """Begin with the service's own measurements."""
         self._classes: dict[int, tuple[RecentMedian, RecentMedian]] = {}  # rows and seconds
         self._last: tuple[int, float] | None = None
         for cost in pass_costs:
@@ -52,7 +52,7 @@ class PassCosts:
         return bool(self._classes)
 
     def add(self, num_rows: int, seconds: float) -> bool:
-        """Take up a pass, once, though each of its sessions tells of it; return whether it is a new one."""
+        """Record a pass once, although each of its sessions reports it; return whether it is new."""
         if (num_rows, seconds) == self._last:
             return False
         self._last = num_rows, seconds
@@ -63,9 +63,9 @@ class PassCosts:
         return True
 
     def seconds(self, num_rows: Sequence[int], *, from_zero: bool = False) -> list[float]:
-        """Return what passes of so many rows take, as far as those that were measured tell; 0 if none was.
+        """Return the estimated seconds of passes with these numbers of rows; 0 if no pass was measured.
 
-        from_zero: no rows take no time, so that beyond what was measured, passes take as long as they have rows.
+        from_zero: assume that no rows take no time, so that beyond what was measured, time grows in proportion to rows.
         """
         if not self._classes:
             return [0.0] * len(num_rows)

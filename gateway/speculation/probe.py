@@ -4,24 +4,24 @@ from gateway.speculation.tuning import TUNING
 
 
 class Probe:
-    """Lets all sessions try the opposite of what they chose, to speculate or not, for a few rounds, and seldom.
+    """Now and then lets all sessions try, for a few rounds, the opposite of what they chose: to speculate or not.
 
-    All of them at once, since what a round costs depends on what the others do: one session that speculates beside
-    others that do not waits for their passes, and many that do share one.
+    All at once, since the cost of a round depends on what the others do: a session that speculates beside plain ones
+    waits for their passes, and sessions that all speculate share a pass.
     """
 
     def __init__(self) -> None:
-        """Begin without a claim to a probe."""
-        self._balance = 0.0  # seconds earned by rounds as chosen, less those spent on others
-        self._round_seconds = 0.0  # what the last round took
+        """Begin with no time earned for a probe."""
+        self._balance = 0.0  # seconds earned by rounds as chosen, less those spent on probes
+        self._round_seconds = 0.0  # of the last round
         self._rounds_left = 0
         self._speculates = True
 
     def decide(self, num_sessions: int, catch_up_seconds: float, *, chosen: bool) -> bool:
-        """Return whether a session speculates in its next round; by itself it has chosen to, or not to.
+        """Return whether a session speculates in its next round; `chosen` is its own choice.
 
-        catch_up_seconds: for how long all would wait if the draft were told now what it does not know. A session that
-        is further behind than the time that is left for the probe allows does not take part.
+        catch_up_seconds: how long all would wait for the draft to catch up now. A session that is further behind than
+        the time left for the probe allows does not take part.
         """
         price = num_sessions * (TUNING.probe_rounds * self._round_seconds + catch_up_seconds)
         if not self._rounds_left and self._balance > price:

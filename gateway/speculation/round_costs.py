@@ -1,4 +1,4 @@
-"""What rounds cost, as all sessions of this gateway measure it together."""
+"""The cost of rounds, as measured by all sessions of this gateway together."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +12,7 @@ from shared.pb import specdec_pb2 as pb
 
 
 class ByLoad(dict[int, RecentMedian]):
-    """A measurement for each load, that goes back as many rounds at any."""
+    """A median for each load; at any load it goes back equally many rounds of a session."""
 
     def __missing__(self, load: int) -> RecentMedian:
         """Begin a load."""
@@ -21,35 +21,35 @@ class ByLoad(dict[int, RecentMedian]):
 
 
 def catches_up(proposal: Proposal) -> bool:
-    """Return whether the draft model ran much that was new to it."""
+    """Return whether the draft model ran many tokens that were new to it."""
     return proposal.num_new >= TUNING.catch_up_tokens
 
 
 def tells_costs(proposal: Proposal) -> bool:
-    """Return whether it took what proposals take: something came in time, and no prompt was prefilled for it."""
+    """Return whether its time is typical: something came in time, and no prompt was prefilled for it."""
     prefills = catches_up(proposal) or any(timing.num_passes > 1 for timing in proposal.timings)
     return bool(proposal.timings) and not prefills
 
 
 @dataclass
 class RoundCosts:
-    """Measured costs of passes by their rows, and of what a round takes beside them by how many sessions there are.
+    """Measured costs: of passes by their rows, and of the rest of a round by how many sessions there are.
 
     The target's own measurements come first, so that no session has to try what cannot pay.
     """
 
     max_sessions: int
-    """How many the target decodes at once; those above wait and cost nothing."""
+    """How many sessions the target decodes at once; any more wait and cost nothing."""
     target: PassCosts
     open: int = 0
-    _draft: PassCosts = field(default_factory=PassCosts)  # by sessions, of which each has the row of a token
+    _draft: PassCosts = field(default_factory=PassCosts)  # by sessions, each with the row of one token
     _catching_up: RecentMedian = field(default_factory=RecentMedian)  # seconds of the draft's passes for each new token
-    _asking: ByLoad = field(default_factory=ByLoad)  # a proposal beside its passes
-    _plain: ByLoad = field(default_factory=ByLoad)  # a verify beside its pass, k = 0
+    _asking: ByLoad = field(default_factory=ByLoad)  # a proposal, less its passes
+    _plain: ByLoad = field(default_factory=ByLoad)  # a verify, less its pass, k = 0
     _speculative: ByLoad = field(default_factory=ByLoad)  # the same, k > 0
-    _plain_ratio: ByLoad = field(default_factory=ByLoad)  # a round, by what the model says of it
+    _plain_ratio: ByLoad = field(default_factory=ByLoad)  # a round's time over what the model predicts
     _speculative_ratio: ByLoad = field(default_factory=ByLoad)
-    _models: dict[tuple[int, int, bool], CostModel] = field(default_factory=dict)  # since the last pass, of `_model`
+    _models: dict[tuple[int, int, bool], CostModel] = field(default_factory=dict)  # of `_model`, since the last pass
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[None]:
@@ -62,17 +62,17 @@ class RoundCosts:
 
     @property
     def num_sessions(self) -> int:
-        """How many sessions are decoded."""
+        """How many sessions are being decoded."""
         return max(1, min(self.open, self.max_sessions))
 
     @property
     def _load(self) -> int:
-        return self.num_sessions.bit_length()  # as good as equal from one power of two to the next
+        return self.num_sessions.bit_length()  # costs are nearly equal from one power of two to the next
 
     def add(
         self, proposal: Proposal, proposing_seconds: float, verified: pb.StepTiming, verifying_seconds: float
     ) -> None:
-        """Take up a round. Waits for a prefill, or for draft tokens that did not come, say nothing of rounds."""
+        """Record a round. Waiting for a prefill, or for draft tokens that did not come, tells nothing about rounds."""
         drafting_seconds = 0.0
         for timing in proposal.timings:
             drafting_seconds += (timing.forward_us + timing.queue_us) / 1e6
@@ -81,7 +81,7 @@ class RoundCosts:
         if catches_up(proposal) and proposal.proposer not in LOOKUPS:
             if proposal.timings:
                 self._catching_up.add(proposal.timings[0].forward_us / 1e6 / proposal.num_new)
-            elif proposing_seconds > self.catch_up_seconds(proposal.num_new):  # what did not come in time took more yet
+            elif proposing_seconds > self.catch_up_seconds(proposal.num_new):  # what came too late took even longer
                 self._catching_up.add(proposing_seconds / self.num_sessions / proposal.num_new)
         if tells_costs(proposal):
             self._asking[self._load].add(proposing_seconds - drafting_seconds)
@@ -93,21 +93,21 @@ class RoundCosts:
             waited[self._load].add(verifying_seconds - forward_seconds - verified.queue_us / 1e6)
 
     def catch_up_seconds(self, num_tokens: int) -> float:
-        """Return for how long the draft is taken up, if every session is so many tokens ahead of it."""
+        """Return how long the draft is busy catching up if every session is `num_tokens` ahead of it."""
         if self._catching_up.count:
             return self.num_sessions * num_tokens * self._catching_up.value
         return self.num_sessions * self.target.seconds([num_tokens])[0] * TUNING.first_draft_cost
 
     def compare(self, expected_seconds: float, seconds: float, *, speculative: bool) -> None:
-        """Take up how long a round took, of which the model said something else."""
+        """Record how long a round took beside what the model predicted."""
         ratio = self._speculative_ratio if speculative else self._plain_ratio
         ratio[self._load].add(seconds / expected_seconds)
 
     @property
     def speculation_overhead(self) -> float:
-        """By how much more than plain rounds speculative ones take longer than the model says, at least 1.
+        """How far speculative rounds exceed the model's prediction, relative to plain rounds; at least 1.
 
-        The model knows of no waiting for the passes of other sessions, and of no work of the draft for others.
+        The model does not include waiting for the passes of other sessions, nor the draft's work for others.
         """
         speculative, plain = self._speculative_ratio[self._load], self._plain_ratio[self._load]
         return max(speculative.value / plain.value, 1.0) if speculative.count and plain.count else 1.0
@@ -115,11 +115,11 @@ class RoundCosts:
     def model(self, max_k: int, *, takes_turns: bool = False) -> CostModel:
         """Return what rounds cost at this load if all sessions take the same k; the target's costs must be known.
 
-        A session that chose its k by what its own rows cost would make the others pay: where rows are what a pass
-        costs, every one of them would gain by drafting, and all together would lose. The sessions of a pass, which all
+        A session that chose k by the cost of its own rows alone would make the others pay: where the rows are what a
+        pass costs, each session would gain by drafting, and all together would lose. The sessions of a pass, which all
         ask when it ends, get the same answer.
 
-        takes_turns: whether the draft has the target's cores, where sessions side by side are expected to save nothing.
+        takes_turns: whether the draft runs on the target's cores, where batching sessions is expected to save nothing.
         """
         known = self.num_sessions, max_k, takes_turns
         if known not in self._models:
@@ -130,7 +130,7 @@ class RoundCosts:
         load = self._load
         medians = [waited[load] for waited in (self._plain, self._speculative)]
         known = [median.value for median in medians if median.count] or [0.0]
-        plain, speculative = known[0], known[-1]  # where one of the two is not known, it is as the other
+        plain, speculative = known[0], known[-1]  # if only one is known, it stands for both
         verify_seconds = self.target.seconds([n * (k + 1) for k in range(max_k + 1)])
         [drafted] = self._draft.seconds([n], from_zero=takes_turns)
         return CostModel(

@@ -1,4 +1,4 @@
-"""What the sessions of a gateway share."""
+"""What the sessions of a gateway share about speculation."""
 
 from collections.abc import Sequence
 
@@ -12,10 +12,10 @@ from shared.pb import specdec_pb2 as pb
 
 
 class Speculation:
-    """What is known from all sessions about speculation: what it costs, and how it fares."""
+    """What all sessions have shown about speculation: its costs and its acceptance."""
 
     def __init__(self, max_k: int, max_sessions: int, pass_costs: Sequence[pb.PassCost] = ()) -> None:
-        """Choose k from 0 to max_k, 1 or more; the target decodes `max_sessions` at once, at these costs."""
+        """Choose k from 0 to max_k, which is at least 1; the target decodes `max_sessions` at once, at these costs."""
         self.max_k = max_k
         self.costs = RoundCosts(max_sessions, PassCosts(pass_costs))
         self.probe = Probe()
@@ -24,7 +24,7 @@ class Speculation:
         self._pays = False
 
     def best_k(self, model: CostModel) -> tuple[int, bool]:
-        """Return the best k but 0 if all sessions take the same, and whether it pays."""
+        """Return the best k above 0 if all sessions take the same, and whether it pays."""
         k, gain = best_gain(model.tokens_per_second(self.model_acceptance.rates))
         enough = TUNING.all_end_gain if self._pays else TUNING.all_begin_gain
         self._pays = gain / self.costs.speculation_overhead > enough
@@ -32,6 +32,6 @@ class Speculation:
 
 
 def best_gain(speeds: Sequence[float]) -> tuple[int, float]:
-    """Return the best k but 0, and its speed as a multiple of the plain one. speeds: by k."""
+    """Return the best k above 0, and its speed as a multiple of plain decoding's. speeds: by k, from 0."""
     k = max(range(1, len(speeds)), key=lambda k: speeds[k])
     return k, speeds[k] / speeds[0]

@@ -11,7 +11,7 @@ class ReplyText:
     def __init__(
         self, tokenizer: ChatTokenizer, params: SamplingParams, stops: tuple[str, ...], *, include_stop: bool
     ) -> None:
-        """Begin a reply. Stop strings are not looked for in its first `min_tokens`."""
+        """Begin a reply. Its first `min_tokens` are not searched for stop strings."""
         self._detokenizer = tokenizer.detokenizer()
         self._stops = StopStrings(stops, include=include_stop)
         self._silent = frozenset() if include_stop else params.stop_token_ids
@@ -25,7 +25,7 @@ class ReplyText:
 
     @property
     def num_chars(self) -> int:
-        """How long the text is, with what is held back."""
+        """How long the text is, including what is held back."""
         return self._detokenizer.num_chars
 
     def shows(self, token_id: int) -> bool:

@@ -4,20 +4,20 @@ from collections.abc import Sequence
 
 
 class StopStrings:
-    """Takes a text piece by piece and gives on what cannot be part of a stop string.
+    """Takes a text piece by piece and passes on what cannot be part of a stop string.
 
-    What may be the beginning of one is held back until it is decided. What follows a stop string is never given on,
-    and it itself only where that was asked for.
+    Text that may begin a stop string is held back until that is decided. Text after a stop string is never passed on,
+    and the stop string itself only if asked for.
     """
 
     def __init__(self, stops: Sequence[str], *, include: bool = False) -> None:
-        """Look for these strings, none of which is empty; `include` gives on the one that is found."""
+        """Look for these strings, none of them empty; `include` passes on the one that is found."""
         self._stops, self._include = stops, include
         self._held = ""
         self.found = False
 
     def push(self, text: str) -> str:
-        """Return the text, the held one first, up to a stop string or to what has to be held back."""
+        """Return the held text and this one, up to a stop string or to what must be held back."""
         text = self._held + text
         found = [(start, start + len(stop)) for stop in self._stops if (start := text.find(stop)) >= 0]
         self.found = bool(found)
@@ -36,6 +36,6 @@ class StopStrings:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Return the length of the longest end of the text that `stop`, longer than it, begins with."""
+    """Return the length of the longest end of the text that is a beginning of `stop`, but not all of it."""
     longest = min(len(text), len(stop) - 1)
     return next((length for length in range(longest, 0, -1) if text.endswith(stop[:length])), 0)

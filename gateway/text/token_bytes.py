@@ -13,7 +13,7 @@ _BYTE_FALLBACK = re.compile("<0x([0-9A-F]{2})>")
 
 
 class TokenBytes:
-    """Tells the bytes of a token: of a byte-level vocabulary, or of SentencePiece's with its byte fallback."""
+    """Returns the bytes of tokens, for byte-level vocabularies and for SentencePiece's with its byte fallback."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         """Find out how the vocabulary is written."""
@@ -36,7 +36,7 @@ class TokenBytes:
         return token.replace("\u2581", " ").encode()
 
     def text(self, token_id: int) -> str:
-        r"""Return the token as text, or as `\xf0\x9f` where it is not whole characters."""
+        r"""Return the token as text, or in the form `\xf0\x9f` if it is not whole characters."""
         token = self[token_id]
         try:
             return token.decode()

@@ -26,7 +26,7 @@ class ChatTokenizer:
         """Wrap a tokenizer; a reply ends at any of the stop tokens."""
         self.stop_token_ids = stop_token_ids
         self._chat = tokenizer
-        # The library's own encoder: transformers' wrapper sets its options at each call, which threads must not.
+        # The library's own encoder: transformers' wrapper sets its options at each call, which is not thread-safe.
         self._tokenizer: Tokenizer = tokenizer.backend_tokenizer
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -51,11 +51,11 @@ class ChatTokenizer:
         return fingerprint(self._tokenizer.get_vocab())
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Return the token ids of a text, with the special tokens that the model wants around it."""
+        """Return the token ids of a text, by default with the special tokens that the model wants around it."""
         return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Return the text of token ids, special tokens by their names."""
+        """Return the text of token ids, with special tokens by name."""
         return str(self._tokenizer.decode(token_ids, skip_special_tokens=False))
 
     @property
@@ -74,7 +74,7 @@ class ChatTokenizer:
         Raises InvalidFieldError.
         """
         template = self.chat_template
-        # Most templates know only "system", and drop the messages of a role that they do not know.
+        # Most templates know only "system", and drop messages of unknown roles.
         renamed = {} if "developer" in template else {"developer": "system"}
         chat: list[dict[str, Any]] = [
             message.rendered | {"role": renamed.get(message.role, message.role)} for message in messages
@@ -119,5 +119,5 @@ class Detokenizer:
         return text
 
     def flush(self) -> str:
-        """Return what the end cut off in the middle of a character, as U+FFFD."""
+        """Return a character that the end of the reply cut off, as U+FFFD."""
         return str(self._tokenizer.decode(self._token_ids, skip_special_tokens=True))[self.num_chars :]

@@ -1,4 +1,4 @@
-"""The errors that cross the gateway's boundary, and the OpenAI error of each."""
+"""The errors that leave the gateway, and the OpenAI error of each."""
 
 import math
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ class ApiError:
 
 
 def api_error(error: Exception) -> ApiError:  # noqa: PLR0911  # a table
-    """Return what the client gets to know. What nobody foresaw is logged, and the client learns nothing of it."""
+    """Return the error that the client sees. An unexpected one is logged, and the client learns no details."""
     match error:
         case RequestValidationError():
             return _invalid_body(error)
@@ -73,7 +73,7 @@ async def respond(_request: Request, error: Exception) -> JSONResponse:
 
 
 def _invalid_body(error: RequestValidationError) -> ApiError:
-    # Of a union, each alternative has its complaint; the one that came deepest is about what the client meant.
+    # Each alternative of a union reports its own problem; the deepest one is about the alternative the client meant.
     problems = [(_path(problem, error.body), problem["msg"]) for problem in error.errors()]
     path, message = max(problems, key=lambda problem: len(problem[0]))
     param = ".".join(str(part) for part in path) or None

@@ -1,4 +1,4 @@
-"""What the gateway tells of the model and of itself, and its tokenizer."""
+"""Routes that describe the model and the gateway, and that tokenize."""
 
 import time
 from typing import Any

@@ -1,4 +1,4 @@
-"""The page at /, where a person tries it."""
+"""The page at /, where a person can try the model."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
 FOLDER = Path(__file__).parent / "page"
-# Nothing from elsewhere, and no script but the page's own, whatever a reply says.
+# Load nothing from elsewhere and run no script but the page's own, whatever a reply contains.
 POLICY = "default-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 

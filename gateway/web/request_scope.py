@@ -1,4 +1,4 @@
-"""What surrounds the handling of every request."""
+"""Wraps the handling of every request."""
 
 from uuid import uuid4
 
@@ -10,13 +10,13 @@ from gateway.web.errors import api_error
 
 
 class RequestScope:
-    """Gives each request an id, in its log lines and in `x-request-id`, and turns what nobody foresaw into a 500.
+    """Gives each request an id, in its log lines and in `x-request-id`, and turns unexpected errors into a 500.
 
-    Plain ASGI: Starlette's BaseHTTPMiddleware would hide the client's going away.
+    Plain ASGI: Starlette's BaseHTTPMiddleware would hide that the client has disconnected.
     """
 
     def __init__(self, app: ASGIApp) -> None:
-        """Surround this application."""
+        """Wrap this application."""
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""Server-sent events, and what happens when the client goes away."""
+"""Server-sent events, and what happens when the client disconnects."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ DONE = "data: [DONE]\n\n"
 
 
 def event(data: dict[str, Any], *, named: bool = False) -> str:
-    """Return one event, of the name that is its `type`, or of none."""
+    """Return one event, named by its `type` if `named`."""
     name = f"event: {data['type']}\n" if named else ""
     return f"{name}data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
 
@@ -26,7 +26,7 @@ def event(data: dict[str, Any], *, named: bool = False) -> str:
 class EventStream(StreamingResponse):
     """Sends `first`, then `rest`, then `[DONE]` unless events are named. An error in `rest` becomes the last event.
 
-    `rest` is closed whatever happens: the client's going away ends the decoding.
+    `rest` is closed whatever happens: a client's disconnecting ends the decoding.
     """
 
     media_type = "text/event-stream"
@@ -39,7 +39,7 @@ class EventStream(StreamingResponse):
         self._rest = rest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it all, or what the client waits for."""
+        """Send everything, or as much as the client stays for."""
         async with aclosing(self._rest):
             await super().__call__(scope, receive, send)
 
@@ -51,7 +51,7 @@ async def _events(first: dict[str, Any], rest: AsyncGenerator[dict[str, Any]], *
         async for item in rest:
             number += 1
             yield event(item, named=named)
-    except Exception as error:  # noqa: BLE001  # api_error logs what nobody foresaw
+    except Exception as error:  # noqa: BLE001  # api_error logs unexpected errors
         body = api_error(error).body
         failure = body["error"] | {"type": "error", "sequence_number": number + 1}
         yield event(failure, named=True) if named else event(body)
