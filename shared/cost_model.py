@@ -10,29 +10,30 @@ from operator import mul
 class CostModel:
     """What the parts of a round cost, in seconds.
 
-    The expected number of tokens that a round commits is that of Leviathan, Kalman, Matias, arXiv 2211.17192,
-    section 3.1, with an acceptance of its own for each position.
+    The expected number of tokens that a round commits follows Leviathan, Kalman, Matias, arXiv 2211.17192,
+    section 3.1, but with a separate acceptance rate for each position.
     """
 
     draft_token_seconds: float
-    """Of one draft token."""
+    """The cost of one draft token."""
     verify_seconds: Sequence[float]
-    """Of a verify of k+1 rows, indexed by k from 0 to the largest."""
+    """The cost of a verify of k+1 rows, indexed by k from 0 to the largest."""
     overhead_seconds: float = 0.0
-    """Of a round beside its forward passes."""
+    """The cost of a round apart from its forward passes."""
     proposal_seconds: float = 0.0
-    """Of asking for a proposal, beside its tokens; a round with k = 0 asks for none."""
+    """The fixed cost of a proposal, apart from its tokens; a round with k = 0 has no proposal."""
 
     def round_seconds(self, k: int) -> float:
-        """Return what a round with k draft tokens takes."""
+        """Return the time of a round with k draft tokens."""
         proposal = max(self.proposal_seconds + k * self.draft_token_seconds, 0.0) if k else 0.0
         return proposal + self.verify_seconds[k] + self.overhead_seconds
 
     def tokens_per_second(self, acceptance: float | Sequence[float]) -> list[float]:
         """Return the expected speed of each k, indexed by k.
 
-        acceptance: at each position the probability that its draft token is accepted when those before it are; one
-        number stands for all positions. Raises ValueError if the positions are not as many as the largest k.
+        acceptance: for each position, the probability that its draft token is accepted given that all earlier ones
+        are; a single number applies to all positions. Raises ValueError unless there are as many positions as the
+        largest k.
         """
         rates = [acceptance] * (len(self.verify_seconds) - 1) if isinstance(acceptance, int | float) else acceptance
         lengths = accumulate(accumulate(rates, mul), initial=1.0)  # mean acceptance length, indexed by k
@@ -40,6 +41,6 @@ class CostModel:
         return [length / self.round_seconds(k) for k, length in zip(ks, lengths, strict=True)]
 
     def best_k(self, acceptance: float | Sequence[float]) -> int:
-        """Return the k of the highest expected speed, the smallest of equals."""
+        """Return the k with the highest expected speed; of equals, the smallest."""
         speeds = self.tokens_per_second(acceptance)
         return speeds.index(max(speeds))

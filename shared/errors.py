@@ -33,13 +33,13 @@ class NoFreeSlotError(OutriderError):
     """Every slot stayed busy for as long as the request could wait."""
 
     def __init__(self, message: str, retry_after_ms: int) -> None:
-        """Say after how many milliseconds another try makes sense."""
+        """Also tell the client how many milliseconds to wait before it tries again."""
         super().__init__(message)
         self.retry_after_ms = retry_after_ms
 
 
 class NoTokenError(OutriderError):
-    """No token can be drawn: a row's logits are not numbers, or each token is forbidden."""
+    """No token can be drawn: a row's logits are not numbers, or every token is forbidden."""
 
 
 class DrainingError(OutriderError):
@@ -54,6 +54,6 @@ STATUS: dict[type[OutriderError], grpc.StatusCode] = {
     InvalidFieldError: grpc.StatusCode.INVALID_ARGUMENT,
     OutOfOrderError: grpc.StatusCode.FAILED_PRECONDITION,
     NoFreeSlotError: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    NoTokenError: grpc.StatusCode.DATA_LOSS,  # which gRPC itself never gives, and no replica would do better
+    NoTokenError: grpc.StatusCode.DATA_LOSS,  # gRPC itself never sends it, and another replica would fail, too
     DrainingError: grpc.StatusCode.UNAVAILABLE,
 }

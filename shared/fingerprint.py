@@ -1,4 +1,4 @@
-"""Tells whether two tokenizers mean the same tokens by the same ids."""
+"""Tells whether two tokenizers give the same tokens the same ids."""
 
 import hashlib
 from collections.abc import Mapping

@@ -7,7 +7,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 
 def serves(address: str, timeout_seconds: float = 3) -> bool:
-    """Return whether the service at `host:port` says that it serves."""
+    """Return whether the service at `host:port` reports that it is serving."""
     with grpc.insecure_channel(address) as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(  # type: ignore[attr-defined]  # set at run time

@@ -1,14 +1,14 @@
-"""What a forward pass costs, by its number of rows."""
+"""The cost of a forward pass as a function of its number of rows."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
 
 
 def pass_seconds(rows: Sequence[float], seconds: Sequence[float], at: float) -> float:
-    """Return the cost of a pass of `at` rows, on straight lines through the given points, one or more of them.
+    """Return the cost of a pass of `at` rows, interpolated linearly between the given points (at least one).
 
-    rows: ascending. Fewer rows than the first point's cost what it costs; beyond the last point the line goes on that
-    joins it to the first, since neighbours that were measured may be too close to tell a slope.
+    rows: ascending. Below the first point the cost is that point's. Beyond the last point the line through the first
+    and the last continues, since neighbouring measurements may be too close together to give a slope.
     """
     if at <= rows[0] or len(rows) == 1:
         return seconds[0]

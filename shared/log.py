@@ -1,4 +1,4 @@
-"""Logging: one JSON line an event, on standard error."""
+"""Logging: one JSON line per event, on standard error."""
 
 import logging
 import sys

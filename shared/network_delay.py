@@ -1,4 +1,4 @@
-"""A network slower than the one there is."""
+"""Simulates a slower network."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -11,14 +11,14 @@ T = TypeVar("T")
 
 
 class NetworkDelay(grpc.aio.ServerInterceptor):
-    """Delays each message of a stream by as much, in both directions. A message does not wait for the one before it."""
+    """Delays every message of a stream by the same time in both directions, without queueing one behind another."""
 
     def __init__(self, seconds: float) -> None:
-        """Delay by so many seconds each way."""
+        """Delay each way by this many seconds."""
         self._seconds = seconds
 
     async def intercept_service(self, continuation: Callable[..., Awaitable[Any]], handler_call_details: Any) -> Any:
-        """Put the delay between the streams and their handler."""
+        """Insert the delay between the streams and their handler."""
         handler = await continuation(handler_call_details)
         if not handler or not handler.stream_stream:
             return handler
@@ -43,7 +43,7 @@ class NetworkDelay(grpc.aio.ServerInterceptor):
 
 
 class _LateContext:
-    """The context of an RPC, but that its messages go into an outbox."""
+    """The context of an RPC whose messages go into an outbox instead."""
 
     def __init__(self, context: Any, outbox: asyncio.Queue[Any]) -> None:
         self._context, self._outbox = context, outbox
@@ -61,7 +61,7 @@ async def _items(queue: asyncio.Queue[T | None]) -> AsyncGenerator[T]:
 
 
 async def _late(items: AsyncIterator[T], seconds: float) -> AsyncGenerator[T]:
-    """Yield each item so many seconds after it came."""
+    """Yield each item `seconds` after it arrived."""
     loop = asyncio.get_running_loop()
     due: asyncio.Queue[tuple[float, T] | None] = asyncio.Queue()
 

@@ -21,21 +21,21 @@ OPTIONS = [
     # A prompt of a million tokens is a message of a few megabytes; gRPC's own limit is 4.
     ("grpc.max_receive_message_length", 64 * 2**20),
     ("grpc.max_send_message_length", 64 * 2**20),
-    # A peer that vanished without a word is noticed, so that its slots come free.
+    # Notice a peer that vanished without closing its connection, so that its slots become free.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    # A service that comes back is found again within a second.
+    # Find a service again within a second of its return.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
-    # A name may stand for several replicas: each stream, which is a session, goes to the next one that is there.
+    # A name may stand for several replicas: each stream, that is, each session, goes to the next available one.
     ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'),
-    # Replicas come and go: who is there is asked again when one is lost, and whenever a connection has grown old.
+    # Replicas come and go: resolve the name again when one is lost, and whenever a connection reaches its maximum age.
     ("grpc.dns_min_time_between_resolutions_ms", 1_000),
     ("grpc.max_connection_age_ms", 300_000),
-    # Two servers at one port would share its connections, each with a model of its own.
+    # Two servers on one port would share its connections, each with its own model.
     ("grpc.so_reuseport", 0),
 ]
 
@@ -46,7 +46,7 @@ async def errors_as_status(context: grpc.aio.ServicerContext[Any, Any]) -> Async
     refusal: OutriderError | None = None
     try:
         yield
-    except* OutriderError as group:  # of a task group, or a single one
+    except* OutriderError as group:  # from a task group, or a single one
         refusal = next(_flattened(group))
     if refusal:
         log.info("rpc refused", reason=str(refusal))
@@ -57,7 +57,7 @@ async def errors_as_status(context: grpc.aio.ServicerContext[Any, Any]) -> Async
 
 
 def _flattened(group: BaseExceptionGroup[OutriderError]) -> Iterator[OutriderError]:
-    """Return the single errors of a group of groups."""
+    """Yield the individual errors of a group that may contain groups."""
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):
             yield from _flattened(error)
@@ -66,10 +66,10 @@ def _flattened(group: BaseExceptionGroup[OutriderError]) -> Iterator[OutriderErr
 
 
 class RpcServer:
-    """A gRPC server with health and reflection, that drains before it stops."""
+    """A gRPC server with health and reflection that drains before it stops."""
 
     def __init__(self, service_name: str, grace_seconds: float, network_delay_ms: float = 0) -> None:
-        """Prepare a server for the service of this full name; a stop waits `grace_seconds` for open streams."""
+        """Prepare a server for the service with this full name; stopping waits `grace_seconds` for open streams."""
         delays = [NetworkDelay(network_delay_ms / 1000)] if network_delay_ms else []
         self.grpc = grpc.aio.server(interceptors=delays, options=OPTIONS)
         self._service_name = service_name
@@ -88,7 +88,7 @@ class RpcServer:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         try:
             port = self.grpc.add_insecure_port(address)
-        except RuntimeError:  # gRPC's log has the reason
+        except RuntimeError:  # gRPC logs the reason
             sys.exit(f"setting address: {address} cannot be bound")
         await self.grpc.start()
         for name in ("", self._service_name):

@@ -8,7 +8,7 @@ from typing import Literal
 from shared.errors import InvalidFieldError
 from shared.pb import specdec_pb2 as pb
 
-# Between two parts of a JSON text: enough to indent, and no more, for there are models that would never end it.
+# Between two parts of a JSON text: enough to indent, but bounded, since some models would otherwise never stop.
 JSON_WHITESPACE = r"[\x20\x0A\x0D\x09]{0,20}"
 GREEDY_BELOW = 1e-5  # of temperature, as in vLLM
 MAX_TOP_LOGPROBS = 20  # vLLM's limit, and OpenAI's for chats
@@ -28,7 +28,7 @@ RANGES: dict[str, tuple[float, float]] = {  # both ends included
 
 @dataclass(frozen=True)
 class Grammar:
-    """What the output conforms to: a text, and which field of the proto file it is."""
+    """What the output must conform to: the grammar's text, and the proto field that holds it."""
 
     kind: Literal["json_schema", "regex", "lark"]
     text: str
@@ -36,7 +36,7 @@ class Grammar:
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How tokens are sampled; each field means what it means in the proto file.
+    """How tokens are sampled; the proto file describes each field.
 
     Raises InvalidFieldError where a value is out of range.
     """

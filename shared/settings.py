@@ -15,15 +15,15 @@ class Settings(BaseSettings):
         frozen=True,
         cli_parse_args=True,
         cli_kebab_case=True,
-        use_attribute_docstrings=True,  # what `--help` says of each
+        use_attribute_docstrings=True,  # the text of `--help`
     )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """The least important events that are logged."""
+    """The lowest level of events to log."""
 
     @classmethod
     def load(cls) -> Self:
-        """Read the settings, or end the process with a line for each bad one that names its key."""
+        """Read the settings; if any are invalid, print one line for each with its key and end the process."""
         try:
             return cls()
         except ValidationError as error:

@@ -18,9 +18,9 @@ T = TypeVar("T")
 
 
 def cache(kind: str) -> Path:
-    """Return the folder of what is kept of this kind, under OUTRIDER_CACHE or ~/.cache/outrider; it need not exist.
+    """Return the folder for this kind of result, under OUTRIDER_CACHE or ~/.cache/outrider; it may not exist yet.
 
-    Raises ModelError if there is no such home.
+    Raises ModelError if there is no home directory.
     """
     place = os.environ.get("OUTRIDER_CACHE") or "~/.cache/outrider"
     try:
@@ -30,12 +30,12 @@ def cache(kind: str) -> Path:
 
 
 def kept(kind: str, key: str, shape: type[T], find: Callable[[], T | None]) -> T | None:
-    """Return what was found before for this key, or else find it, and keep it where that can be written.
+    """Return the result kept for this key; if there is none, find it, and keep it if the cache is writable.
 
-    What is kept is JSON of this shape; what is not of it, or of another key, counts as not there. None is not kept.
+    Results are kept as JSON of this shape. One of another shape or key is ignored. None is not kept.
     """
     path = cache(kind) / f"{hashlib.sha256(key.encode()).hexdigest()[:20]}.json"
-    form = TypeAdapter(tuple[str, shape])  # type: ignore[valid-type]  # a type that is given
+    form = TypeAdapter(tuple[str, shape])  # type: ignore[valid-type]  # the type is an argument
     try:
         of_key, before = form.validate_json(path.read_bytes(), strict=True)
     except (OSError, ValidationError):

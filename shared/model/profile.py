@@ -1,4 +1,4 @@
-"""What passes take on a simulated device."""
+"""How long passes take on a simulated device."""
 
 import tomllib
 from pathlib import Path
@@ -15,25 +15,25 @@ PROFILES = Path(__file__).parent / "devices" / "profiles"
 
 @checked(frozen=True)
 class Profile:
-    """What a forward pass of one model takes on one accelerator, and where the figures come from."""
+    """How long a forward pass of one model takes on one accelerator, and where the figures come from."""
 
     source: str
     assumed: str
-    """Which figures nobody has published."""
+    """Which figures are assumptions, as nobody has published them."""
     rows: list[int]
     milliseconds: list[float]
-    """Of a pass of one session with so many `rows`, which ascend; straight lines join them."""
+    """The time of a pass with one session, for each number of `rows` (ascending); interpolated linearly."""
     milliseconds_per_session: float
-    """For each session of a pass beyond the first."""
+    """The extra time for each session of a pass after the first."""
 
     def seconds(self, num_rows: int, num_sessions: int = 1) -> float:
-        """Return what a pass takes."""
+        """Return how long a pass takes."""
         more_sessions = self.milliseconds_per_session * (num_sessions - 1)
         return (pass_seconds(self.rows, self.milliseconds, num_rows) + more_sessions) / 1000
 
     @classmethod
     def load(cls, name: str) -> Self:
-        """Read the profile of this name, or of this path. Raises ModelError."""
+        """Read the profile with this name or at this path. Raises ModelError."""
         path = Path(name) if name.endswith(".toml") else PROFILES / f"{name}.toml"
         try:
             return TypeAdapter(cls).validate_python(tomllib.loads(path.read_text()))

@@ -10,15 +10,15 @@ from typing_extensions import override
 
 from shared.sampling_params import SamplingParams
 
-MAX_ROWS = 512  # of one forward pass
-NO_TOKEN = -1  # drawn where none can be: not a number anywhere, or nothing above -inf
+MAX_ROWS = 512  # per forward pass
+NO_TOKEN = -1  # stands for a draw that failed: the logits hold a NaN, or nothing above -inf
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Consecutive tokens of one session to run: `token_ids` stand at `start` and on, in `slot`.
+    """Consecutive tokens of one session to run: `token_ids` go to the positions from `start` on in `slot`.
 
-    The logits of the last `num_logits` of them are wanted.
+    The logits of the last `num_logits` tokens are wanted.
     """
 
     slot: int
@@ -26,21 +26,21 @@ class Segment:
     token_ids: Sequence[int]
     num_logits: int
     draw: SamplingParams | None = None
-    """How a device that can may draw the tokens that follow those rows."""
+    """How to draw the tokens that follow those rows, on a device that can draw."""
 
 
 class Rows:
     """Logits, and the tokens drawn from them where the device drew them itself."""
 
     def __init__(self, pieces: Sequence[torch.Tensor], drawn: Sequence[int] | None = None) -> None:
-        """Keep the logits where they are: pieces of [rows, V] each, one after the other."""
+        """Keep the logits where they are: consecutive pieces of [rows, V] each."""
         self._pieces = pieces
         self.drawn = drawn
-        """The token that follows each row, if the segment said how it is drawn and the device could; or NO_TOKEN."""
+        """The token drawn after each row (or NO_TOKEN), if the segment said how to draw and the device could."""
 
     @cached_property
     def logits(self) -> torch.Tensor:
-        """The logits of all rows, [rows, V], in this process's memory: brought here when first asked for."""
+        """The logits of all rows, [rows, V], in this process's memory: copied there on first use."""
         pieces = [piece.cpu() for piece in self._pieces]
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
@@ -48,18 +48,18 @@ class Rows:
 class Runner(ABC):
     """A model on a device, and the KV cache of its slots: prefill, verify and decoding are all `extend`.
 
-    A slot holds keys and values by position, from 0 on. How many of them count is the session's business, not the
-    runner's: rolling back is to run over them. Not thread-safe: whichever thread loaded a runner makes all calls.
+    A slot holds keys and values by position, from 0 on. The session, not the runner, knows how many of them are valid:
+    to roll back is to overwrite them. Not thread-safe: the thread that loaded a runner makes all calls.
     """
 
     device: str
-    """What it runs on, as it is reported."""
+    """The name of the device, for reports."""
     kernel: str
-    """What computes the products, likewise."""
+    """The name of the kernel, for reports."""
     quant: str
-    """What the weights are rounded to, likewise: none, int8 or int4."""
+    """What the weights are rounded to, for reports: none, int8 or int4."""
     inexact: str
-    """Why a row's bits may depend on the rows beside it; empty where they are not known to."""
+    """Why a row's bits may depend on the rows beside it; empty if no reason is known."""
     num_slots: int
     max_length: int
     """The longest sequence that a slot holds, in tokens."""
@@ -68,28 +68,28 @@ class Runner(ABC):
     def extend(self, segments: Sequence[Segment]) -> list[Rows]:
         """Run the segments in one forward pass, and return the wanted rows of each, [num_logits, V], in their order.
 
-        The tokens of a segment attend to what their slot holds before them. Their own keys and values take the places
-        of what the slot held at their positions; nothing else that anybody reads is changed.
+        The tokens of a segment attend to what their slot holds before them. Their own keys and values overwrite what
+        the slot held at their positions; nothing else that anyone reads changes.
 
-        segments: one or more, at most one a slot, of one token or more each and MAX_ROWS together. They lie within
-        `num_slots` and `max_length`, all positions before a `start` were run or copied, and token ids are the model's.
-        None of this is checked here.
+        segments: at least one, at most one per slot, each of at least one token and all together of at most MAX_ROWS.
+        They lie within `num_slots` and `max_length`, all positions before a `start` have been run or copied, and the
+        token ids are in the model's vocabulary. None of this is checked here.
 
-        Raises RuntimeError if the device fails. What the slots hold from each `start` on is then undefined.
+        Raises RuntimeError if the device fails. The slots' contents from each `start` on are then undefined.
         """
 
     @abstractmethod
     def copy(self, source: int, slot: int, num_tokens: int) -> bool:
-        """Copy the first keys and values of slot `source` to another one: what running the tokens there would give.
+        """Copy the first keys and values of slot `source` to `slot`, as if the tokens had been run there.
 
-        The positions of that slot before `num_tokens` are overwritten. `source` holds that many.
+        This overwrites the positions of `slot` before `num_tokens`; `source` must hold at least that many.
 
-        Returns whether this device copies; where it does not, nothing is changed.
+        Returns whether this device can copy; if not, nothing changes.
         """
 
 
 class RunnerWrapper(Runner):
-    """Adds something to the passes of another runner, and is like it in all else but its device's name."""
+    """Adds something to another runner's passes; everything else but the device's name stays the same."""
 
     def __init__(self, runner: Runner, device: str) -> None:
         """Wrap the runner."""

@@ -20,34 +20,34 @@ class EngineSettings(Settings):
     num_slots: int = Field(8, ge=1, le=1024)
     """How many sessions can be open at once."""
     max_length: int = Field(4096, ge=2)
-    """The longest sequence, in tokens; cut to the model's own."""
+    """The longest sequence, in tokens; capped at the model's own limit."""
     max_draft_tokens: int = Field(16, ge=1, le=31)
-    """The largest k."""
+    """The largest k: draft tokens per round."""
     prefill_rows: int = Field(64, ge=2, le=256)
-    """How many tokens of a prompt run beside the verifies of one forward pass."""
+    """How many prompt tokens one forward pass runs beside its verifies."""
     slot_wait_seconds: float = Field(30, ge=0)
     """How long a session waits for a slot."""
     max_waiting: int = Field(64, ge=0)
     """How many sessions can wait for a slot."""
     quant: Quant = "none"
-    """Round the weights, to what decodes fastest or to so many bits: for drafts, on a CPU; int4 is by ONNX Runtime."""
+    """Round the weights, for drafts on a CPU: `auto` picks what decodes fastest; `int4` runs on ONNX Runtime."""
     kernel: str = "auto"
-    """What multiplies on a CPU: `python -m target_service kernels --help`; `auto` is the fastest exact one there."""
+    """The kernel on a CPU; `auto` picks the fastest exact one. See `python -m target_service kernels --help`."""
     threads: int = Field(0, ge=0)
-    """CPU threads of a forward pass; 0 leaves it to torch."""
+    """CPU threads for a forward pass; 0 lets torch decide."""
     device: DeviceKind = "cpu"
-    """Where the model runs; `simulated` computes on the CPU and takes the time of another device."""
+    """Where the model runs; `simulated` computes on the CPU with another device's timing."""
     compile_backend: str = "neuron"
-    """What compiles the graphs of device `neuron`; another backend of torch.compile runs them on the CPU, on trial."""
+    """The compiler for device `neuron`; any other torch.compile backend runs its graphs on the CPU, for trials."""
     smallest_bucket: int = Field(512, ge=64)
-    """Keys of the smallest graphs of device `neuron`; the others have twice as many, and so on up to max_length."""
+    """Keys in the smallest graphs of device `neuron`; each larger size doubles, up to max_length."""
     cores: str = ""
-    """The NeuronCores of this process, as `2`, `0-3` or `0,2`; without, those of NEURON_RT_VISIBLE_CORES, or all."""
+    """This process's NeuronCores, as `2`, `0-3` or `0,2`; if empty, those in NEURON_RT_VISIBLE_CORES, or all."""
     compile_cache: str = ""
-    """The folder of compiled graphs; without, that of TORCH_NEURONX_NEFF_CACHE_DIR, or one in Outrider's cache."""
+    """The folder for compiled graphs; if empty, TORCH_NEURONX_NEFF_CACHE_DIR, or a folder in Outrider's cache."""
     profile: str = ""
-    """The simulated device and model: a name in shared/model/profiles, or the path of a .toml file."""
+    """The profile of a simulated device and model: a name in shared/model/profiles, or the path of a .toml file."""
     metrics_port: int = Field(0, ge=0, le=65535)
-    """Where Prometheus reads, beside the address; 0 is nowhere."""
+    """The port where Prometheus reads metrics, on the host of the address; 0 turns them off."""
     network_delay_ms: float = Field(0, ge=0)
-    """How much later than sent each message of a stream arrives, either way: a simulated network."""
+    """A simulated network: how long each message of a stream is delayed, in each direction."""

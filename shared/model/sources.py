@@ -1,4 +1,4 @@
-"""Which modules decide the bits of a target's tokens, and how a change of them is noticed."""
+"""Which modules decide the bits of a target's tokens, and how a change to them is noticed."""
 
 import ast
 import hashlib
@@ -8,13 +8,13 @@ NUMERICS = 1
 """The version of our arithmetic. Raise it by hand, and only if the same request may give other bits than before."""
 
 COMPUTING = ("devices/cpu", "sampling", "engine/verifier.py")
-"""The folders and modules beside this one that compute, whatever the device is called."""
+"""The folders and modules next to this one that compute, on any device."""
 
 _DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def sources_digest(*names: str) -> str:
-    """Return a digest of what these folders and modules do: their code without comments and docstrings."""
+    """Return a digest of the code in these folders and modules, without comments and docstrings."""
     digest = hashlib.sha256()
     here = Path(__file__).parent
     found = (path for name in names for path in (*here.glob(name), *here.glob(f"{name}/**/*.py")))

@@ -29,7 +29,7 @@ K = 4
 
 
 class Stream:
-    """A draft session that is spoken to by hand."""
+    """A draft session that the test drives message by message."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         """Start the stream."""
@@ -41,7 +41,7 @@ class Stream:
         return await self._ask(pb.DraftRequest(open=opening))
 
     async def advance(self, number: int, position: int, token_ids: Sequence[int]) -> list[list[int]]:
-        """Tell what was committed, and return the parts of the next proposal."""
+        """Report what was committed, and return the parts of the next proposal."""
         advance = pb.DraftAdvance(round=number, position=position, token_ids=token_ids, num_draft_tokens=K)
         return await self._ask(pb.DraftRequest(advance=advance))
 
@@ -55,9 +55,9 @@ class Stream:
 
 @pytest.mark.parametrize("ahead", ["on", "off"])
 async def test_right_guesses_are_there_at_once(start: StartService, toy: tuple[Path, Path], ahead: str) -> None:
-    """After its own guess of the bonus token was committed, a draft that works ahead has the next k tokens in one part.
+    """If its own guess of the bonus token is committed, a draft that works ahead sends the next k tokens in one part.
 
-    After another token it makes, one by one, those of a session that begins there.
+    If another token is committed, it makes the tokens one by one, the same as a session that begins there.
     """
     address = start("draft_service", model=toy[1], dtype="float32", ahead=ahead).address
     async with grpc.aio.insecure_channel(address) as channel:
@@ -78,7 +78,7 @@ async def test_right_guesses_are_there_at_once(start: StartService, toy: tuple[P
 
 @pytest.mark.parametrize("draft", ["good", "perfect"])
 async def test_on_equals_off(start: StartService, toy: tuple[Path, Path], draft: str) -> None:
-    """Work ahead changes no token, whether it is mostly right or often wrong, 8 sessions at once."""
+    """Working ahead changes no token, whether it is mostly right or often wrong, with 8 sessions at once."""
     target = start("target_service", model=toy[0], dtype="float32").address
     folder = {"good": toy[1], "perfect": toy[0]}[draft]
     async with decoder(target, start("draft_service", model=folder, dtype="float32", ahead="on").address) as decode:
@@ -88,7 +88,7 @@ async def test_on_equals_off(start: StartService, toy: tuple[Path, Path], draft:
 
 
 def test_work_ahead_waits_while_anybody_waits() -> None:
-    """A pass takes up work ahead only if there is nothing that somebody asked for, a prefill included."""
+    """A pass includes work ahead only if no requested work is waiting, prefills included."""
     scheduler = Scheduler(
         cast("CpuRunner", None), prefill_rows=64, meter=cast("EngineMeter", None), worker=cast("Executor", None)
     )
@@ -109,7 +109,7 @@ def test_work_ahead_waits_while_anybody_waits() -> None:
 async def test_work_ahead_overlaps_the_verify(
     start: StartService, toy: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Where draft and target have a (simulated) device each, rounds take the verify alone, not draft and verify."""
+    """If draft and target each have a (simulated) device, a round takes only the verify, not draft plus verify."""
     folder = tmp_path_factory.mktemp("profiles")
     target = start(
         "target_service", model=toy[0], device="simulated", profile=write_profile(folder / "target.toml", 100)

@@ -153,7 +153,7 @@ async def test_draft_refuses(
 
 
 async def test_no_free_slot(start: StartService, toy: tuple[Path, Path]) -> None:
-    """A session that waits too long for a slot gets RESOURCE_EXHAUSTED, and the time after which to try again."""
+    """A session that waits too long for a slot gets RESOURCE_EXHAUSTED, and how long to wait before another try."""
     address = start("target_service", model=toy[0], num_slots=1, slot_wait_seconds=1, dtype="bfloat16").address
     async with grpc.aio.insecure_channel(address) as channel:
         stub = pb_grpc.TargetServiceStub(channel)
@@ -170,7 +170,7 @@ async def test_no_free_slot(start: StartService, toy: tuple[Path, Path]) -> None
 
 @pytest.mark.parametrize("address", ["", "nowhere.invalid:1"])
 async def test_an_address_that_cannot_be_bound(start: StartService, address: str) -> None:
-    """Ends the start, above all one that another service has: gRPC by itself would let the two share it."""
+    """It ends the start, above all if another service has it: gRPC itself would let the two share it."""
     taken = start("draft_service", model="none").address
     command = [sys.executable, "-m", "draft_service", "--model=none", f"--address={address or taken}"]
     done = await asyncio.to_thread(subprocess.run, command, cwd=ROOT, capture_output=True, text=True, timeout=60)

@@ -23,7 +23,7 @@ def tokens(rounds: list[Round]) -> list[int]:
 
 
 async def test_draft_lost_and_back(start: StartService, toy: tuple[Path, Path], tmp_path: Path) -> None:
-    """A draft killed in mid-answer: the answer goes on plainly. Back on its port: speculation resumes. Same tokens."""
+    """A draft killed mid-answer: decoding goes on plainly. Back on its port: speculation resumes. Same tokens."""
     target = start("target_service", model=toy[0], dtype="bfloat16").address
     async with decoder(target, None) as plain:
         expected = tokens([done async for done in plain.decode(PROMPT, PARAMS, MAX_TOKENS, 0)])
@@ -49,7 +49,7 @@ async def test_draft_lost_and_back(start: StartService, toy: tuple[Path, Path], 
 
 
 async def test_stalled_draft(start: StartService, toy: tuple[Path, Path], tmp_path: Path) -> None:
-    """A draft that hangs costs one deadline, not one a round; when it moves again it is used again. Same tokens."""
+    """A draft that hangs costs one deadline, not one per round; once it responds, it is used again. Same tokens."""
     target = start("target_service", model=toy[0], dtype="bfloat16").address
     with service("draft_service", tmp_path / "draft.log", model=toy[1]) as draft:
         async with decoder(target, draft.address, deadline_seconds=0.5) as decode:
@@ -71,7 +71,7 @@ async def test_stalled_draft(start: StartService, toy: tuple[Path, Path], tmp_pa
 
 @pytest.mark.parametrize("k", [0, 4])
 async def test_slots_free_after_disconnect(start: StartService, toy: tuple[Path, Path], k: int) -> None:
-    """Clients that vanish in mid-answer leave both services' only slot to the next one within a second."""
+    """When a client vanishes mid-answer, the next one gets both services' only slot within a second."""
     target = start("target_service", model=toy[0], num_slots=1, slot_wait_seconds=1, dtype="bfloat16").address
     draft = start("draft_service", model=toy[1], num_slots=1, slot_wait_seconds=1, dtype="bfloat16").address
     async with decoder(target, draft) as decode:

@@ -19,13 +19,13 @@ from shared.model.loading import load_engine
 
 
 def never_exact() -> None:
-    """Plant: no row count agrees with any other, in any layer."""
+    """Planted fault: no row count agrees with any other, in any layer."""
     os.environ["OUTRIDER_CACHE"] = tempfile.mkdtemp()
     patch.object(proof, "agreeing_counts", lambda *_: []).start()
 
 
 def hidden() -> None:
-    """Plant: products of more than 16 rows have other bits, and no proof of the start looks."""
+    """Planted fault: products of more than 16 rows have different bits, and the proofs at the start are off."""
     os.environ["OUTRIDER_CACHE"] = tempfile.mkdtemp()
     multiply = KernelLinear.forward
 
@@ -38,7 +38,7 @@ def hidden() -> None:
 
 
 async def test_what_no_proof_sees_the_tests_see(toy: tuple[Path, Path], tmp_path: Path) -> None:
-    """The comparison that the losslessness tests make fails for a target whose bits depend on what runs beside it."""
+    """The losslessness tests' comparison fails for a target whose bits depend on what runs beside it."""
     settings = {"model": toy[0], "plant": hidden}
     with service("target_service", tmp_path / "target.log", **settings) as target:
         async with decoder(target.address, None) as decode:
@@ -49,7 +49,7 @@ async def test_what_no_proof_sees_the_tests_see(toy: tuple[Path, Path], tmp_path
 
 
 def test_it_does_not_start(toy: tuple[Path, Path], tmp_path: Path) -> None:
-    """The start ends with a sentence that says why, and what serves it all the same."""
+    """The start ends with a sentence that says why, and how to serve it anyway."""
     log = tmp_path / "target.log"
     with pytest.raises(pytest.fail.Exception), service("target_service", log, plant=never_exact, model=toy[0]):
         pass
@@ -88,7 +88,7 @@ def test_rounded_weights_are_refused(toy: tuple[Path, Path], tmp_path: Path, qua
 
 
 async def test_auto_means_no_rounding(start: StartService, toy: tuple[Path, Path]) -> None:
-    """What `auto` is for a draft is not for a target."""
+    """`auto` rounds a draft's weights but not a target's."""
     async with decoder(start("target_service", model=toy[0], quant="auto").address, None) as decode:
         assert decode.target.row_exact
         assert decode.target.identity.quant == "none"

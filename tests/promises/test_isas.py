@@ -1,4 +1,4 @@
-"""Processors that are not here, forced: layers of real sizes are exact on each instruction set that this one has."""
+"""Simulates lesser processors: layers of real sizes are exact with each instruction set that this processor has."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pytest
 from shared.model.devices.cpu.kernels.processor import flags
 
 ROOT = Path(__file__).parent.parent.parent
-ISAS = {  # what limits oneDNN, what limits torch, and the flag of Linux that the processor needs
+ISAS = {  # the limit for oneDNN, the limit for torch, and the Linux flag that the processor needs
     "avx2": ("AVX2", "avx2", "avx2"),
     "avx512_core": ("AVX512_CORE", "", "avx512bw"),
     "avx512_core_vnni": ("AVX512_CORE_VNNI", "", "avx512_vnni"),
@@ -27,7 +27,7 @@ ALL_ROWS = [*range(1, 129), 144, 160, 161, 191, 200, 255, 256, 257, 300, 384, 38
 
 
 def environment(isa: str) -> dict[str, str]:
-    """Return this process's environment, limited to an instruction set; skips the test if the processor has less."""
+    """Return this process's environment limited to an instruction set; skip the test if the processor lacks it."""
     onednn, aten, flag = ISAS[isa]
     if flag and flag not in flags():
         pytest.skip(f"this processor has no {flag}")
@@ -48,7 +48,7 @@ def check(isa: str, dtype: str, which: str, layers: str, rows: Sequence[int]) ->
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("isa", ISAS)
 def test_layers_are_exact(isa: str, dtype: str) -> None:
-    """The kernel that is preferred there runs any number of rows with the same bits."""
+    """The kernel that is preferred there gives the same bits for any number of rows."""
     told = check(isa, dtype, "first", LAYERS if dtype == "bfloat16" else "1536x2048", SAMPLE)
     assert [layer for layer in told if layer["inexact"]] == []
     assert told
@@ -57,9 +57,9 @@ def test_layers_are_exact(isa: str, dtype: str) -> None:
 @pytest.mark.real
 @pytest.mark.parametrize("isa", ISAS)
 def test_all_kernels_are_exact_or_refused(isa: str) -> None:
-    """Each kernel that is there, at every size: what its proof leaves is exact at 1 to 128 rows and beyond.
+    """Every available kernel at every size: blocks of the proved row counts are exact for 1 to 128 rows and beyond.
 
-    The output layers, which run few rows, at a sample.
+    Output layers, which run few rows, are tried at a sample of row counts.
     """
     told = check(isa, "bfloat16", "all", ALL_LAYERS, ALL_ROWS) + check(isa, "bfloat16", "all", HEADS, SAMPLE)
     assert [layer for layer in told if layer["inexact"] not in ("all", [])] == []

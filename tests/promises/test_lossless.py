@@ -31,7 +31,7 @@ class Case:
 
 
 def make_cases(count: int, longest: int = 90) -> list[Case]:
-    """Make requests with prompts on both sides of the cache's key grains, all ways to sample, and k from 1 to 8."""
+    """Make requests with prompts on both sides of the cache's key grains, all ways of sampling, and k from 1 to 8."""
     rng = random.Random(7)
     shapes = [(0.0, 1.0, 0), (1.0, 1.0, 0), (0.8, 0.95, 40), (1.3, 0.7, 0), (0.5, 1.0, 5)]
     cases = []
@@ -58,7 +58,7 @@ async def run(decode: Decoder, case: Case, k: int | None = None) -> Result:
 
 
 async def run_all(decode: Decoder, cases: Sequence[Case], at_once: int, k: int | None = None) -> list[Result]:
-    """Run the cases, so many at once."""
+    """Run the cases, `at_once` at a time."""
     turns = asyncio.Semaphore(at_once)
 
     async def one(case: Case) -> Result:
@@ -87,14 +87,14 @@ async def paired(start: StartService, toy: tuple[Path, Path], draft: str, dtype:
 
 @pytest.fixture(scope="module")
 def expected(toy: tuple[Path, Path]) -> list[list[int]]:
-    """Decode every case by the plain loop."""
+    """Decode every case with the plain loop."""
     reference = Reference(toy[0])
     return [reference.decode(case.prompt, case.params, MAX_TOKENS) for case in CASES]
 
 
 @pytest_asyncio.fixture(scope="module")
 async def alone(start: StartService, toy: tuple[Path, Path]) -> list[list[int]]:
-    """Decode every case by the target alone in bfloat16, one session at a time."""
+    """Decode every case with the target alone in bfloat16, one session at a time."""
     async with decoder(start("target_service", model=toy[0], dtype="bfloat16").address, None) as decode:
         return [tokens for tokens, _, _ in await run_all(decode, CASES, at_once=1, k=0)]
 
@@ -126,7 +126,7 @@ async def test_float32_without_speculation(
 async def test_bfloat16_on_equals_off(
     start: StartService, toy: tuple[Path, Path], alone: list[list[int]], draft: str
 ) -> None:
-    """In bfloat16 every k and every load give the tokens that the target alone gives, one session at a time."""
+    """In bfloat16, every k and every load gives the tokens of the target alone, one session at a time."""
     async with paired(start, toy, draft, "bfloat16") as decode:
         assert decode.target.row_exact
         for at_once in (1, 8):
@@ -135,7 +135,7 @@ async def test_bfloat16_on_equals_off(
 
 
 async def test_cached_prefix_changes_nothing(start: StartService, toy: tuple[Path, Path]) -> None:
-    """In bfloat16 a prompt of which a slot holds a part already, of any length, goes on as one that is all new."""
+    """In bfloat16, a prompt whose beginning, of any length, is already in a slot goes on like an entirely new one."""
     params = SamplingParams(temperature=1.0, seed=5)
     rng = random.Random(3)
     text = [rng.randrange(5, 400) for _ in range(200)]
@@ -144,7 +144,7 @@ async def test_cached_prefix_changes_nothing(start: StartService, toy: tuple[Pat
         for cut in (1, 63, 64, 65, 127, 150, 199):
             await run_all(decode, [Case([5, *text[index:]], params, 0) for index in range(8)], at_once=8)
             await run(decode, Case(text[:cut], params, 0))
-            await asyncio.sleep(0.2)  # the slot comes free a moment after the last token
+            await asyncio.sleep(0.2)  # the slot becomes free a moment after the last token
             rounds = [done async for done in decode.decode(text, params, MAX_TOKENS, 4)]
             assert [token_id for done in rounds for token_id in done.token_ids] == fresh[0]
             assert rounds[0].num_cached >= cut - 1
@@ -155,7 +155,7 @@ async def test_cached_prefix_changes_nothing(start: StartService, toy: tuple[Pat
 async def test_adaptive_k_changes_nothing(
     start: StartService, toy: tuple[Path, Path], expected: list[list[int]], draft: str
 ) -> None:
-    """Where each session chooses its k and its lookups round by round, 8 at once, the tokens are the plain loop's."""
+    """If 8 sessions at once choose k and lookups round by round, the tokens are still those of the plain loop."""
     turns = asyncio.Semaphore(8)
     async with paired(start, toy, draft, "float32") as decode:
 

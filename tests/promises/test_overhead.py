@@ -1,4 +1,4 @@
-"""Where a round's time goes and how drafts fared: in the response and for Prometheus, over real processes."""
+"""Where a round's time goes and how drafts did: in the response and for Prometheus, over real processes."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ Samples = dict[tuple[str, str], float]  # name, and the label that tells samples
 
 
 def test_a_round_is_its_parts() -> None:
-    """Claim: what the services do not account for is wire; a service that works ahead fills the wait at most."""
+    """Claim: time that the services do not report is wire; working ahead never accounts for more than the wait."""
     step = pb.StepTiming(queue_us=1000, forward_us=5000, sample_us=500)
     time = RoundTime.of(0.020, [step, step], 0.010, [step]).emitted(0.001)
     assert vars(time) == pytest.approx(
@@ -28,7 +28,7 @@ def test_a_round_is_its_parts() -> None:
 
 
 def test_acceptance_by_position() -> None:
-    """Claim: a position counts as drafted where the draft reached it, as accepted where acceptance did."""
+    """Claim: a position counts as drafted if the draft reached it, and as accepted if acceptance did."""
     acceptance = Acceptance()
     for drafted, accepted in ((3, 3), (3, 1), (1, 0), (0, 0)):
         acceptance.count(drafted, accepted)
@@ -59,7 +59,7 @@ def scrape(url: str) -> Samples:
 
 
 def ask(url: str, k: int) -> dict[str, Any]:
-    """Return what a request says of its speculation."""
+    """Return what the response reports about its speculation."""
     with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
         reply = client.chat.completions.create(
             model="toy",
@@ -73,7 +73,7 @@ def ask(url: str, k: int) -> dict[str, Any]:
 
 
 def test_response_and_prometheus_agree(toy_url: str) -> None:
-    """Claim: over the services as processes the counters rise by what the response says, and every part takes time."""
+    """Claim: with real processes, the counters rise by what the response says, and every part takes time."""
     before = scrape(toy_url)
     metrics = ask(toy_url, k=3)
     after = scrape(toy_url)
@@ -93,7 +93,7 @@ def test_response_and_prometheus_agree(toy_url: str) -> None:
 
 
 def test_plain_rounds_have_no_draft_time(toy_url: str) -> None:
-    """Claim: without speculation nothing is counted as drafted, and a round has no time for it."""
+    """Claim: without speculation nothing counts as drafted, and rounds report no time for drafting."""
     before = scrape(toy_url)
     metrics = ask(toy_url, k=0)
     after = scrape(toy_url)

@@ -1,4 +1,4 @@
-"""What several prompts begin with is run once, whoever is running, and changes no token."""
+"""A beginning that several prompts share is run once, whichever sessions are running, and changes no token."""
 
 import asyncio
 import random
@@ -27,7 +27,7 @@ TEXT = random.Random(1).choices(range(5, 400), k=200)
 
 @dataclass
 class Counted(Runner):
-    """A runner that tells how many rows it ran."""
+    """A runner that counts the rows it runs."""
 
     runner: Runner
     device: str = "cpu"
@@ -40,7 +40,7 @@ class Counted(Runner):
         return self.runner.extend(segments)
 
     def copy(self, source: int, slot: int, num_tokens: int) -> bool:
-        """Copy, if there is anything to."""
+        """Copy, if there is anything to copy."""
         self.copies.append(num_tokens)
         return self.runner.copy(source, slot, num_tokens)
 
@@ -63,7 +63,7 @@ class Decoding:
         self.slots.close(session)
 
     async def decode(self, prompt: list[int], num_tokens: int = NUM_TOKENS) -> list[int]:
-        """Return the tokens that follow; every other time they are written anew, as a draft's are."""
+        """Return the tokens that follow; every other time they are rewritten, as in a draft session."""
         rng = random.Random(len(prompt))
         async with self.session(prompt) as session:
             for turn in range(num_tokens):
@@ -75,7 +75,7 @@ class Decoding:
 
 @asynccontextmanager
 async def decoding(runner: Runner, num_slots: int = NUM_SLOTS) -> AsyncIterator[Decoding]:
-    """Decode for the length of the block."""
+    """Decode for the duration of the block."""
     over = Decoding(runner, num_slots)
     running = asyncio.create_task(over.scheduler.run())
     try:
@@ -98,7 +98,7 @@ async def alone(runner: Runner, prompt: list[int], num_tokens: int = NUM_TOKENS)
 
 
 async def test_eight_at_once(runner: Runner) -> None:
-    """Eight that come together run their common beginning once, and each its own rest."""
+    """Eight sessions that arrive together run their common beginning once, and each runs its own rest."""
     prompts = [[*TEXT, *range(10 + 20 * number, 30 + 20 * number)] for number in range(8)]
     expected = [await alone(runner, prompt) for prompt in prompts]
     counted = Counted(runner)
@@ -110,7 +110,7 @@ async def test_eight_at_once(runner: Runner) -> None:
 
 
 async def test_the_same_prompt_again(runner: Runner) -> None:
-    """Several replies to one prompt: beside one that is decoding, the next one has only its last token to run."""
+    """Several replies to one prompt: while one is decoding, the next one only has to run the prompt's last token."""
     expected = await alone(runner, TEXT)
     counted = Counted(runner)
     async with decoding(counted) as busy, busy.session(TEXT) as first:
@@ -124,7 +124,7 @@ async def test_the_same_prompt_again(runner: Runner) -> None:
 
 
 async def test_chats_that_take_turns(runner: Runner) -> None:
-    """Two chats that have no more than a template in common each find what they said, whoever spoke last."""
+    """Two chats that share only a template each find their own earlier turns, whichever was last."""
     template, chats = TEXT[:5], (TEXT[5:60], TEXT[60:120])
     async with decoding(runner) as server:
         for turn in (1, 2, 3):
@@ -136,7 +136,7 @@ async def test_chats_that_take_turns(runner: Runner) -> None:
 
 
 async def test_any_history_changes_nothing(runner: Runner) -> None:
-    """Prompts of a few beginnings, three at once in slots that change hands, have the tokens they have alone."""
+    """Prompts with a few common beginnings, three at once in reused slots, get the same tokens as alone."""
     rng = random.Random(7)
     prompts = [[*TEXT[: rng.randrange(1, 200)], *rng.choices(range(5, 400), k=rng.randrange(1, 40))] for _ in range(30)]
     lengths = [rng.randrange(1, 9) for _ in prompts]
@@ -148,7 +148,7 @@ async def test_any_history_changes_nothing(runner: Runner) -> None:
 
 
 async def test_a_draft_of_4_bits(toy: tuple[Path, Path]) -> None:
-    """It copies as well, and then proposes what it would have proposed."""
+    """It also copies, and then proposes what it would have proposed without copying."""
     runner = load_int4_runner(toy[1], NUM_SLOTS, MAX_LENGTH)
     [expected] = runner.extend([Segment(0, 0, TEXT, 1)])
     runner.extend([Segment(1, 0, TEXT[::-1], 0)])
@@ -159,7 +159,7 @@ async def test_a_draft_of_4_bits(toy: tuple[Path, Path]) -> None:
 
 @pytest.mark.parametrize("agreeing", [0, 1, 2, 5, 63, 64, 99, 100])
 def test_common_prefix(agreeing: int) -> None:
-    """It is found at any place, whatever else agrees."""
+    """It is found at any length, even if tokens beyond it agree again."""
     a = list(range(100))
     b = [*a[:agreeing], *(-1 for _ in a[agreeing : agreeing + 1]), *a[agreeing + 1 :]]
     assert common_prefix(a, b) == common_prefix(b, a) == agreeing

@@ -1,8 +1,8 @@
 """The real pair, whatever the draft, k, the load, the cache and the processor: `make test-real`.
 
-A plain reference is the target alone, one session at a time. What it takes on two cores without AMX, at 5.5 tokens/s
-plain, 11 alone, 13 for eight at once, and 15 ms for a token of a prompt, of which all 24 have 4,400; about one in six
-replies ends before 96 tokens:
+A plain reference is the target alone, one session at a time. Time on two cores without AMX, at 5.5 tokens/s plain, 11
+alone, 13 for eight at once, and 15 ms per prompt token (all 24 prompts have 4,400 together); about one in six replies
+ends before 96 tokens:
 
     plain       48 replies, the prompts once                  12 + 1 minutes
     alone       96 runs, a prompt each                        12 + 4
@@ -40,9 +40,9 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(3600)]
 TEMPERATURES = (0.0, 0.8)
 MAX_TOKENS, MAX_TOKENS_FORCED = 96, 64
 NUM_FORCED = 6
-FEW = 5  # tokens that a cold prompt may find: all chats begin with the same three
+FEW = 5  # tokens that even a cold prompt may find in the cache: all chats begin with the same three
 PROMPTS = load_prompts()
-# By the flag that it takes, weakest first: ONEDNN_MAX_CPU_ISA and ATEN_CPU_CAPABILITY, whose `default` has no vectors.
+# By required Linux flag, weakest first: ONEDNN_MAX_CPU_ISA and ATEN_CPU_CAPABILITY, whose `default` has no vectors.
 ISAS = {
     "avx2": ("AVX2", "avx2"),
     "avx512f": ("AVX512_CORE", "avx512"),
@@ -55,7 +55,7 @@ OWN_FLAG = next((flag for flag in reversed(ISAS) if flag in MACHINE.flags.split(
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt with its parameters, as it is asked again and again."""
+    """A prompt with its parameters, which is asked repeatedly."""
 
     prompt: Prompt
     token_ids: list[int]
@@ -77,13 +77,13 @@ class Report:
     """What was compared with plain decoding."""
 
     isas: dict[str, str] = field(default_factory=dict)
-    """The kernel of each."""
+    """The kernel of each ISA."""
     num_runs: int = 0
     num_tokens: int = 0
     differences: list[str] = field(default_factory=list)
 
     def compare(self, isa: str, job: Job, token_ids: Sequence[int]) -> None:
-        """Count a run, and note where its tokens are not the expected ones."""
+        """Count a run, and note where its tokens differ from the expected ones."""
         self.num_runs += 1
         self.num_tokens += len(token_ids)
         if list(token_ids) == job.expected:
@@ -100,7 +100,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Pair:
-    """The services on the real pair, on one ISA."""
+    """The services with the real pair, on one ISA."""
 
     isa: str
     decode: Decoder
@@ -168,10 +168,10 @@ async def plain(decode: Decoder, request: Request) -> list[int]:
 
 
 async def run_job(decode: Decoder, job: Job, holding: AsyncExitStack) -> tuple[list[int], Run]:
-    """Return the tokens, and the run with what its cache was indeed.
+    """Return the tokens, and the run with the actual state of its cache.
 
-    Where another session is to have the beginning, it has had its first tokens: alone it has ended then, and with
-    others it holds its slot, with what `holding` does at its end, until the run has begun.
+    If the beginning is to be cached, another session first runs it and decodes a little. For a run alone, that session
+    then ends; otherwise it keeps its slot, which `holding` releases once the run has begun.
     """
     request, run = job.request, job.run
     if run.cache == "cached":
@@ -196,7 +196,7 @@ async def run_job(decode: Decoder, job: Job, holding: AsyncExitStack) -> tuple[l
 
 
 async def run_jobs(pair: Pair, report: Report, jobs: Sequence[Job], at_once: int) -> list[Run]:
-    """Run the jobs in their order, as many at once as have slots; return what they were indeed."""
+    """Run the jobs in order, as many at once as have slots; return the runs as they really were."""
     turns, entering = asyncio.Semaphore(at_once), asyncio.Lock()
 
     async def run_one(job: Job) -> Run:
@@ -204,7 +204,7 @@ async def run_jobs(pair: Pair, report: Report, jobs: Sequence[Job], at_once: int
             async with entering:
                 await turns.acquire()
                 held.callback(turns.release)
-                if job.run.cache == "cached" and at_once > 1:  # whoever has the beginning has a slot, too
+                if job.run.cache == "cached" and at_once > 1:  # the session with the beginning takes a slot, too
                     await turns.acquire()
                     holding.callback(turns.release)
             token_ids, happened = await run_job(pair.decode, job, holding)
@@ -217,7 +217,7 @@ async def run_jobs(pair: Pair, report: Report, jobs: Sequence[Job], at_once: int
 
 
 def check_differences(report: Report, before: int) -> None:
-    """Fail with all runs that differ, of those since there were so many."""
+    """Fail with all differing runs that were added since there were `before` of them."""
     if found := report.differences[before:]:
         pytest.fail("\n".join(["not equal to plain decoding:", *found]), pytrace=False)
 
@@ -226,14 +226,14 @@ def check_differences(report: Report, before: int) -> None:
 async def test_forced_isa(
     report: Report, folders: tuple[Path, Path], tokenizer: ChatTokenizer, tmp_path: Path, flag: str
 ) -> None:
-    """On a lesser ISA six short prompts greedily and six sampled, alone and at once, have its own plain tokens."""
+    """On a lesser ISA, six greedy and six sampled short prompts, alone and at once, get that ISA's own plain tokens."""
     onednn, aten = ISAS[flag]
     if flag not in MACHINE.flags.split():
         pytest.skip(f"{onednn}: this processor has no {flag}")
     if flag == OWN_FLAG:
         pytest.skip(f"{onednn}: this processor's own")
     short = [prompt for prompt in PROMPTS if prompt.length == "short"]
-    requests = [  # other prompts for each temperature, or the second would find what the first left
+    requests = [  # different prompts for each temperature, or the second would find what the first left in the cache
         request
         for turn, temperature in enumerate(TEMPERATURES)
         for request in make_requests(tokenizer, short[turn * NUM_FORCED :][:NUM_FORCED], temperature, MAX_TOKENS_FORCED)
@@ -254,7 +254,7 @@ async def test_forced_isa(
 async def own(
     report: Report, folders: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Pair]:
-    """Serve the pair as this processor does by itself."""
+    """Serve the pair on this processor's own ISA."""
     async with serving(report, folders, tmp_path_factory.mktemp("own"), "own", {}) as pair:
         yield pair
 
@@ -264,7 +264,7 @@ References = dict[float, list[tuple[Request, list[int]]]]  # by temperature, in 
 
 @pytest_asyncio.fixture(scope="module")
 async def references(own: Pair, tokenizer: ChatTokenizer) -> References:
-    """Decode each prompt plainly: greedily with nothing of it in the cache, then sampled."""
+    """Decode each prompt plainly: first greedily, with none of it in the cache, then sampled."""
     requests = {t: make_requests(tokenizer, PROMPTS, t, MAX_TOKENS) for t in TEMPERATURES}
     references: References = {t: [] for t in TEMPERATURES}
     for same_prompt in zip(*requests.values(), strict=True):
@@ -275,13 +275,13 @@ async def references(own: Pair, tokenizer: ChatTokenizer) -> References:
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 async def test_own_isa(own: Pair, report: Report, references: References, temperature: float) -> None:
-    """Four runs of each of 24 prompts have the plain tokens, and any two values of k, load, cache and length met."""
+    """Four runs of each of 24 prompts give the plain tokens, and any two values of k, load, cache and length meet."""
     seed = TEMPERATURES.index(temperature)
     runs_of_prompts = design([prompt.length for prompt in PROMPTS], seed)
     before, happened = len(report.differences), list[Run]()
     for load in LOADS:
         loaded = [[run for run in runs if run.load == load] for runs in runs_of_prompts]
-        # All prompts between two runs of one: by then its slot is another's.
+        # All prompts run between two runs of the same one: by then another session has taken its slot.
         jobs = [
             Job(request, runs[turn], expected)
             for turn in range(len(loaded[0]))
@@ -294,7 +294,7 @@ async def test_own_isa(own: Pair, report: Report, references: References, temper
 
 @pytest.mark.usefixtures("references")
 def test_all_cores(own: Pair) -> None:
-    """Each core of this machine, up to two, had a thread of the target that computed as long as the busiest."""
+    """The target computed on every core, up to two: each had a thread about as busy as the busiest."""
     seconds = own.target.thread_seconds()
     if not seconds:
         pytest.skip("no /proc here")

@@ -1,4 +1,4 @@
-"""The real pair, where it is on this machine: `make test-real`."""
+"""The real pair, if this machine has it: `make test-real`."""
 
 from pathlib import Path
 from time import perf_counter
@@ -23,7 +23,7 @@ def pair() -> tuple[Path, Path]:
 @pytest.mark.real
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 async def test_bfloat16_on_equals_off(start: StartService, pair: tuple[Path, Path], temperature: float) -> None:
-    """In bfloat16, drafts of whole and of rounded weights, k of 1, 4 and 8: the tokens are the target's alone."""
+    """In bfloat16, with drafts of full and rounded weights and k of 1, 4 and 8: the tokens of the target alone."""
     target = start("target_service", model=pair[0], num_slots=2).address
     drafts = [start("draft_service", model=pair[1], num_slots=2, quant=quant).address for quant in ("none", "auto")]
     tokenizer = ChatTokenizer.load(str(pair[0]))
@@ -75,7 +75,7 @@ Rename the function `total` to `sum_of_numbers`. Reply with the whole file and n
 
 @pytest.mark.real
 async def test_an_edit_with_its_original_as_prediction(start: StartService, pair: tuple[Path, Path]) -> None:
-    """With no draft model at all, an edit is decoded at least twice as fast as plainly; the tokens are the same."""
+    """Without any draft model, an edit is decoded at least twice as fast as plainly, with the same tokens."""
     target = start("target_service", model=pair[0], num_slots=2).address
     draft = start("draft_service", model="none").address
     tokenizer = ChatTokenizer.load(str(pair[0]))
@@ -85,7 +85,7 @@ async def test_an_edit_with_its_original_as_prediction(start: StartService, pair
     async with decoder(target, draft) as decode:
 
         async def measure(num_lookup_tokens: int) -> tuple[list[int], float]:
-            """Return the tokens, and how many there were a second after the first round."""
+            """Return the tokens, and how many there were per second after the first round."""
             token_ids, started, first = [], 0.0, 0
             rounds = decode.decode(prompt, params, 300, 0, num_lookup_tokens=num_lookup_tokens, predicted_ids=predicted)
             async for done in rounds:

@@ -47,15 +47,15 @@ class Pair:
         return [done async for done in self.decode.decode(prompt, params, max_tokens, k)]
 
     async def forget(self) -> None:
-        """Leave nothing in any slot that another prompt begins with."""
-        await asyncio.sleep(0.3)  # a slot comes free a moment after the last token
+        """Clear all slots of anything that another prompt begins with."""
+        await asyncio.sleep(0.3)  # a slot becomes free a moment after the last token
         await asyncio.gather(*(self.rounds([number, 1], GREEDY, 0, 1) for number in range(SLOTS)))
         await asyncio.sleep(0.3)
 
 
 @pytest_asyncio.fixture(scope="module")
 async def pair(toy: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair]:
-    """Serve the pair, for this file alone: it takes 2 GB."""
+    """Serve the pair, only for this file: it takes 2 GB."""
     folder = tmp_path_factory.mktemp("real-sizes")
     halves = make_pair(folder, toy[0])
     settings = {"threads": 2, "num_slots": SLOTS, "max_length": 512}
@@ -69,7 +69,7 @@ async def pair(toy: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory)
 
 @pytest_asyncio.fixture(scope="module")
 async def plain(pair: Pair) -> list[list[int]]:
-    """Decode every prompt by the target alone, one at a time."""
+    """Decode every prompt with the target alone, one at a time."""
     return [tokens(await pair.rounds(prompt, how, 0)) for prompt, how in zip(PROMPTS, HOW, strict=True)]
 
 
@@ -79,12 +79,12 @@ def tokens(rounds: Sequence[Round]) -> list[int]:
 
 
 def test_there_is_something_to_see(plain: list[list[int]]) -> None:
-    """No decoding goes in circles."""
+    """No decoding gets stuck in a loop, so the comparisons mean something."""
     assert all(len(set(token_ids)) > MAX_TOKENS / 2 for token_ids in plain)
 
 
 async def test_alone(pair: Pair, plain: list[list[int]]) -> None:
-    """Whatever k is, and adaptive: the tokens of the target alone. Some drafts are accepted, and some are not."""
+    """With any k, and with adaptive k: the tokens of the target alone. Some drafts are accepted, some are not."""
     await pair.forget()
     drafted = accepted = 0
     assert pair.decode.target.row_exact
@@ -98,7 +98,7 @@ async def test_alone(pair: Pair, plain: list[list[int]]) -> None:
 
 @pytest.mark.parametrize("shift", [1, 3])
 async def test_eight_at_once(pair: Pair, plain: list[list[int]], shift: int) -> None:
-    """Beside each other, each with a k of its own: the tokens that each has alone."""
+    """Side by side, each with its own k: the same tokens as alone."""
     await pair.forget()
     ks = [KS[(index + shift) % len(KS)] for index in range(len(PROMPTS))]
     results = await asyncio.gather(*map(pair.rounds, PROMPTS, HOW, ks))
@@ -107,7 +107,7 @@ async def test_eight_at_once(pair: Pair, plain: list[list[int]], shift: int) -> 
 
 @pytest.mark.parametrize("more", [{}, {"top_p": 0.6}, {"min_p": 0.1}], ids=["top_k", "top_p", "min_p"])
 async def test_samples_are_the_references(pair: Pair, more: dict[str, float]) -> None:
-    """Each token is what a plain implementation draws of the likeliest logits that the target tells."""
+    """Each token is what a plain implementation draws from the likeliest logits that the target reports."""
     params = SamplingParams(0.7, top_k=8, seed=6, logprobs=True, top_logprobs=20, **more)  # type: ignore[arg-type]
     prompt = PROMPTS[2]
     rounds = await pair.rounds(prompt, params, 3)
@@ -121,7 +121,7 @@ async def test_samples_are_the_references(pair: Pair, more: dict[str, float]) ->
 
 @pytest.mark.parametrize("how", [GREEDY, SAMPLED[1]], ids=["greedy", "sampled"])
 async def test_cached_beginnings_change_nothing(pair: Pair, how: SamplingParams) -> None:
-    """Not when the session itself was here, nor when another one was, nor when eight begin alike at the same time."""
+    """Neither from the session's own earlier turn, nor from another session, nor if eight begin alike at once."""
     how = replace(how, seed=9)
     text = PROMPTS[6]
     texts = [[*text[: 120 + 9 * number], *PROMPTS[4][number : number + 20]] for number in range(SLOTS)]
@@ -142,7 +142,7 @@ async def test_cached_beginnings_change_nothing(pair: Pair, how: SamplingParams)
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no threads to be seen")
 def test_two_threads_computed(pair: Pair, plain: list[list[int]]) -> None:
-    """The setting holds although all services are forked with one thread: two have done a like share of the work."""
+    """The setting works although all services are forked with one thread: two threads did similar shares of work."""
     assert plain
     stats = [(task / "stat").read_text() for task in Path(f"/proc/{pair.target.pid}/task").iterdir()]
     first, second, *_ = sorted((int(stat.rpartition(")")[2].split()[11]) for stat in stats), reverse=True)

@@ -1,4 +1,4 @@
-"""One name, one model: replicas of another one are refused, and a reply never goes on with other arithmetic."""
+"""One name, one model: replicas with another model are refused, and a reply never goes on with other arithmetic."""
 
 import asyncio
 import json
@@ -48,7 +48,7 @@ COMPLETION: dict[str, Any] = {"prompt": "A token", "max_tokens": 24, "seed": 3}
 
 @pytest.fixture(scope="module")
 def other_toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a target of the same shape and tokenizer, with other weights."""
+    """Return a target with the same shape and tokenizer but different weights."""
     folder = tmp_path_factory.mktemp("other")
     make_toy_pair(folder, seed=21)
     return folder / "target"
@@ -58,16 +58,16 @@ def other_toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def gateway_of(
     *addresses: str, one_identity: bool = False, identity: pb.ModelIdentity = ANY, **info_of: object
 ) -> AsyncIterator[Decoder]:
-    """Decode plainly with these replicas; what the gateway starts with is one that tells these fields of itself."""
+    """Decode plainly with these replicas; the gateway starts with one that reports these fields."""
     client = TargetClient(f"ipv4:{','.join(addresses)}", one_identity=one_identity)
     async with asyncio.timeout(30):
         while True:
-            info = await client.model_info(30)  # of the next one
+            info = await client.model_info(30)  # of the next replica
             as_told = all(getattr(info, name) == value for name, value in info_of.items())
             if as_told and all(getattr(info.identity, field.name) == value for field, value in identity.ListFields()):
                 break
             await asyncio.sleep(0.05)
-    await asyncio.sleep(0.5)  # the channel does not tell when it has reached all
+    await asyncio.sleep(0.5)  # the channel does not report when it is connected to all
     draft = DraftClient("127.0.0.1:1", info)
     yield Decoder(client, info, draft, deadline_seconds=1)
     await draft.close()
@@ -76,7 +76,7 @@ async def gateway_of(
 
 @asynccontextmanager
 async def replica(folder: Path, kernel: str, **told: Any) -> AsyncIterator[str]:
-    """Serve the model in this process, as one that says so of itself: the seam for processors that are not here."""
+    """Serve the model in this process, reporting these fields: the seam for processors that are not here."""
     engine = await load_engine(folder, trial_settings(folder, device="cpu", max_length=2048, max_draft_tokens=16))
     engine.info.identity.weights, engine.info.identity.kernel = weights_hash(folder), kernel
     for field, value in told.items():
@@ -100,7 +100,7 @@ async def tokens(rounds: AsyncGenerator[Round]) -> list[int]:
 async def test_another_model_behind_the_name(
     start: StartService, toy: tuple[Path, Path], other_toy: Path, tmp_path: Path, differs: str
 ) -> None:
-    """Every request is served by the model that the gateway started with; when that is gone, none is."""
+    """Every request is served by the model that the gateway started with; when that is gone, no request is served."""
     settings = {"weights": (other_toy, "float32"), "dtype": (toy[0], "bfloat16")}[differs]
     wrong = start("target_service", model=settings[0], dtype=settings[1]).address
     identity = pb.ModelIdentity(weights=weights_hash(toy[0]), dtype="float32")
@@ -139,7 +139,7 @@ async def test_another_model_behind_the_name(
 async def test_a_lesser_replica(
     start: StartService, toy: tuple[Path, Path], told: dict[str, Any], differs: str
 ) -> None:
-    """A replica whose limits are lower, or whose rows are not exact, decodes nothing for a gateway that has better."""
+    """A gateway with a better target sends nothing to a replica with lower limits or inexact rows."""
     right = start("target_service", model=toy[0], dtype="float32").address
     best: dict[str, Any] = {"max_draft_tokens": 16, "max_length": 2048, "row_exact": True}
     async with replica(toy[0], "other", **told) as lesser, gateway_of(right, lesser, **best) as decode:
@@ -153,7 +153,7 @@ async def test_a_lesser_replica(
 
 
 async def begin(decode: Decoder, kernel: str) -> tuple[AsyncGenerator[Round], list[int]]:
-    """Open sessions until one is at a replica of this kernel; return its rounds to come and its first tokens."""
+    """Open sessions until one is at a replica with this kernel; return its remaining rounds and its first tokens."""
     while True:
         rounds = decode.decode(PROMPT, PARAMS, MAX_TOKENS, 0)
         first = await anext(rounds)
@@ -163,7 +163,7 @@ async def begin(decode: Decoder, kernel: str) -> tuple[AsyncGenerator[Round], li
 
 
 async def test_a_reply_keeps_to_one_identity(toy: tuple[Path, Path], tmp_path: Path) -> None:
-    """A lost session goes on at a replica that gives the same tokens, past those that may not, and nowhere else."""
+    """A lost session skips replicas that might give other tokens, and goes on only at one that gives the same."""
     async with AsyncExitStack() as fleet:
         lost = [
             fleet.enter_context(service("target_service", tmp_path / f"{name}.log", model=toy[0], dtype="float32"))
@@ -175,7 +175,7 @@ async def test_a_reply_keeps_to_one_identity(toy: tuple[Path, Path], tmp_path: P
             expected = await tokens(decode.decode(PROMPT, PARAMS, MAX_TOKENS, 0))
             kernel = decode.target.identity.kernel
         decode = await fleet.enter_async_context(gateway_of(*addresses))
-        sessions = [await begin(decode, kernel) for _ in range(4)]  # on both of the same
+        sessions = [await begin(decode, kernel) for _ in range(4)]  # on both replicas with that kernel
         lost[0].kill()
         assert [first + await tokens(rounds) for rounds, first in sessions] == [expected] * 4
         rounds, first = await begin(decode, kernel)
@@ -190,7 +190,7 @@ async def test_a_reply_keeps_to_one_identity(toy: tuple[Path, Path], tmp_path: P
 
 
 async def test_one_identity(start: StartService, toy: tuple[Path, Path]) -> None:
-    """Where a gateway asks for it, new sessions open on replicas of the very same identity alone."""
+    """If a gateway asks for it, new sessions open only on replicas with exactly the same identity."""
     right = start("target_service", model=toy[0], dtype="float32").address
     other_kernel = pb.ModelIdentity(kernel="other")
     async with (
@@ -206,7 +206,7 @@ async def test_one_identity(start: StartService, toy: tuple[Path, Path]) -> None
 
 @pytest.mark.parametrize("row_exact", [True, False])
 async def test_a_gateway_warns_once(toy: tuple[Path, Path], *, row_exact: bool) -> None:
-    """A gateway whose target is not exact says so in its log, once, when it starts."""
+    """A gateway whose target is not exact logs that once, at its start."""
     flags = {"tokenizer": toy[0], "draft": "", "port": free_port()}
     async with replica(toy[0], "other", row_exact=row_exact) as target:
         command = ["-m", "gateway", *(f"--{name}={value}" for name, value in (flags | {"target": target}).items())]
@@ -225,19 +225,19 @@ async def test_a_gateway_warns_once(toy: tuple[Path, Path], *, row_exact: bool) 
 
 
 class Older(pb_grpc.TargetServiceServicer):
-    """A target of a release that does not answer `open`, and does not say who it is."""
+    """A target of an older release, which does not answer `open` and does not report its identity."""
 
     async def GetModelInfo(self, request: Any, context: Any) -> pb.TargetServiceGetModelInfoResponse:
         """Describe the model, without its identity."""
         return pb.TargetServiceGetModelInfoResponse(model_info=pb.ModelInfo(name="old", row_exact=True))
 
     async def Verify(self, request_iterator: Any, context: Any) -> NoReturn:  # type: ignore[override]  # sync or async
-        """Nobody asks."""
+        """Do nothing: never called."""
         raise NotImplementedError
 
 
 async def test_a_target_of_an_older_release(toy: tuple[Path, Path]) -> None:
-    """A gateway does not start with it, where each request would wait for ever."""
+    """A gateway refuses to start with it, since every request would wait for ever."""
     server = grpc.aio.server()
     pb_grpc.add_TargetServiceServicer_to_server(Older(), server)
     port = server.add_insecure_port("127.0.0.1:0")
@@ -254,7 +254,7 @@ def single(start: StartService, toy: tuple[Path, Path]) -> Service:
 
 
 async def test_opened_comes_before_any_verify(single: Service) -> None:
-    """The answer to `open` needs no `verify`; it has the identity, what the cache had, and nothing else."""
+    """The answer to `open` needs no `verify`; it holds the identity, what the cache had, and nothing else."""
     async with grpc.aio.insecure_channel(single.address) as channel:
         stub = pb_grpc.TargetServiceStub(channel)
         info = (await stub.GetModelInfo(pb.TargetServiceGetModelInfoRequest())).model_info
@@ -275,7 +275,7 @@ async def test_opened_comes_before_any_verify(single: Service) -> None:
 
 
 async def test_refusals_need_no_verify(single: Service) -> None:
-    """A client that waits for the answer to `open` always learns the status, of a wrong grammar or a full target."""
+    """A client that waits for the answer to `open` always gets the status, for a wrong grammar or a full target."""
     wrong = target_open(sampling=pb.SamplingParams(top_p=1, regex="("))
     async with grpc.aio.insecure_channel(single.address) as channel:
         stub = pb_grpc.TargetServiceStub(channel)

@@ -1,4 +1,4 @@
-"""Adaptive k over real processes: a target and a draft that take the time of an accelerator."""
+"""Adaptive k over real processes: a target and a draft with an accelerator's timing."""
 
 import asyncio
 import time
@@ -13,11 +13,11 @@ from gateway.rounds.decoder import Decoder
 from shared.sampling_params import SamplingParams
 
 STOP = 3
-TARGET_MS, DRAFT_MS = 150.0, 30.0  # long, so that the toy pair's own passes are short beside them on a busy machine
+TARGET_MS, DRAFT_MS = 150.0, 30.0  # long compared with the toy pair's own passes, even on a busy machine
 
 
 async def speed(decode: Decoder, num_sessions: int, k: int | None, tokens: int) -> float:
-    """Return the tokens a second of so many sessions at once."""
+    """Return the tokens per second of this many sessions at once."""
 
     async def one(number: int) -> int:
         params = SamplingParams(temperature=1.0, seed=number)
@@ -47,8 +47,8 @@ def target(start: StartService, toy: tuple[Path, Path], profiles: tuple[Path, Pa
 async def test_an_adversarial_draft_costs_little(target: str, num_sessions: int) -> None:
     """With a draft that is never right, adaptive k keeps the plain speed at any load.
 
-    To 10 %, and the better of two runs in turns, since the machine that tests run on does other things too;
-    `test_adaptive_k` holds it to 5 %.
+    To within 10 %, taking the better of two alternating runs, since the test machine does other work too;
+    `test_adaptive_k` requires 5 %.
     """
     async with decoder(target, None) as alone:
         adversary = Adversary(alone.target, STOP)

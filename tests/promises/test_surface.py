@@ -13,7 +13,7 @@ from gateway.requests.chat import ChatRequest
 from gateway.requests.completion import CompletionRequest
 from gateway.requests.responses import ResponsesRequest
 
-toy_url = toy_gateway.toy_url  # assigned, for pytest looks for fixtures among a module's names
+toy_url = toy_gateway.toy_url  # assigned, since pytest looks for fixtures among a module's names
 
 CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
 NAMES = {CHAT: "chat", COMPLETIONS: "completions", RESPONSES: "responses"}
@@ -48,7 +48,7 @@ SHAPED: dict[str, Any] = {
     "max_completion_tokens": 7,
     "n": 3,
 }
-"""Changes the choices. A field's value, or several fields where it needs them."""
+"""Fields that change the choices: a value for each, or several fields if it needs them."""
 QUIET: dict[str, Any] = {
     "model": {},
     "user": "somebody",
@@ -58,7 +58,7 @@ QUIET: dict[str, Any] = {
     "best_of": 1,
     "speculative": {"k": 7, "metrics": True},
 }
-"""Does not change the choices."""
+"""Fields that do not change the choices."""
 TOOLS: list[dict[str, Any]] = [
     {
         "type": "function",
@@ -114,20 +114,20 @@ PLAIN: dict[str, dict[str, Any]] = {}
 
 
 def without_measurements(body: dict[str, Any]) -> dict[str, Any]:
-    """Return what the same request gives again."""
+    """Return the parts that are the same each time the request is repeated."""
     keys = {"choices", "output", "status", "model", "system_fingerprint", "object", "seed"}
     usage = {key: value for key, value in body["usage"].items() if key not in CACHED}
     return {key: value for key, value in body.items() if key in keys} | {"usage": usage}
 
 
 def body_of(path: str, field: str, value: Any) -> dict[str, Any]:
-    """Return the request that shows a field."""
+    """Return a request that uses a field."""
     return BASE[path] | (value if isinstance(value, dict) and (field in value or not value) else {field: value})
 
 
 @pytest.mark.parametrize(("path", "field", "value"), CASES, ids=[f"{NAMES[path]} {field}" for path, field, _ in CASES])
 async def test_on_equals_off(toy_url: str, path: str, field: str, value: Any) -> None:
-    """Speculation on, off and of another k give one answer; what is to change it does."""
+    """Speculation on, off and with another k gives the same answer; fields that should change it do."""
     body = body_of(path, field, value)
     answers = [
         without_measurements(await post(toy_url, path, **({"speculative": speculative} | body)))
@@ -144,7 +144,7 @@ async def test_on_equals_off(toy_url: str, path: str, field: str, value: Any) ->
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
 async def test_streamed_on_equals_off(toy_url: str, path: str) -> None:
-    """A stream's pieces make up the whole answer, with speculation on and off."""
+    """A stream's pieces join to the whole answer, with speculation on and off."""
     whole = (await post(toy_url, path, **BASE[path]))["choices"][0]
     for enabled in (True, False):
         fields = {"stream": True, "stream_options": {"include_usage": True}, "speculative": {"enabled": enabled}}
@@ -158,7 +158,7 @@ async def test_streamed_on_equals_off(toy_url: str, path: str) -> None:
 
 
 def approximately(value: Any) -> Any:
-    """Return the answer with its log-probabilities to 1e-4, and without the ids of calls."""
+    """Return the answer without the ids of calls, and with log-probabilities that compare equal to within 1e-4."""
     match value:
         case dict():
             named = isinstance(value.get("id"), str)  # the id of a call, which is a new one each time

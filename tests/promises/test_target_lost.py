@@ -1,4 +1,4 @@
-"""Losing a replica of the target costs a delay, never a request while there is another one."""
+"""Losing a replica of the target costs a delay, but no request as long as there is another replica."""
 
 import asyncio
 import signal
@@ -32,12 +32,12 @@ LOST = "target lost: the session goes on at another replica"
 
 
 def parameters(number: int) -> SamplingParams:
-    """Return how the session of this number is sampled."""
+    """Return the sampling parameters for the session with this number."""
     return SamplingParams(seed=number, logprobs=True, **SAMPLING[number % len(SAMPLING)])  # type: ignore[arg-type]
 
 
 async def run(decode: Decoder, number: int, k: int = 4, progress: Callable[[], None] = lambda: None) -> list[int]:
-    """Decode a session; return its tokens, each of which must have its log-probability."""
+    """Decode a session; return its tokens, and check that each has its log-probability."""
     token_ids: list[int] = []
     async for done in decode.decode(PROMPTS[number], parameters(number), MAX_TOKENS, k):
         assert len(done.logprobs) == len(done.token_ids)
@@ -52,7 +52,7 @@ async def run(decode: Decoder, number: int, k: int = 4, progress: Callable[[], N
 async def test_target_lost_under_eight_streams(
     start: StartService, toy: tuple[Path, Path], tmp_path: Path, signal_number: signal.Signals, num_moved: int
 ) -> None:
-    """16 sessions on two full replicas end with the tokens that one gives; those of the lost one wait for a slot."""
+    """16 sessions on two full replicas get the tokens that one replica gives; those of the lost one wait for slots."""
     stays, draft = (
         start(f"{name}_service", model=folder, dtype="float32") for name, folder in zip(HALVES, toy, strict=True)
     )
@@ -60,7 +60,7 @@ async def test_target_lost_under_eight_streams(
         expected = [await run(alone, number, k=0) for number in range(2 * SLOTS)]
     with service("target_service", tmp_path / "target.log", model=toy[0], dtype="float32") as leaves:
         async with decoder(f"ipv4:{stays.address},{leaves.address}", draft.address, deadline_seconds=0.2) as decode:
-            await asyncio.sleep(0.5)  # the channel does not tell when it has reached both
+            await asyncio.sleep(0.5)  # the channel does not report when it is connected to both
             progress = after(6 * SLOTS, lambda: leaves.send(signal_number))
             with capture_logs() as logs:
                 got = await asyncio.gather(*(run(decode, number, progress=progress) for number in range(2 * SLOTS)))
@@ -71,20 +71,20 @@ async def test_target_lost_under_eight_streams(
 
 
 class Dying(pb_grpc.TargetServiceServicer):
-    """Commits one token, 7, in a session, and is gone."""
+    """Commits one token, 7, in one session, then dies."""
 
     def __init__(self) -> None:
         """Begin."""
         self.openings: list[pb.VerifyOpen] = []
 
     async def GetModelInfo(self, request: pb.TargetServiceGetModelInfoRequest, context: object) -> NoReturn:
-        """Nobody asks."""
+        """Do nothing: never called."""
         raise NotImplementedError
 
     async def Verify(  # type: ignore[override]  # the generated base leaves sync or async open
         self, request_iterator: AsyncIterator[pb.VerifyRequest], context: VerifyContext
     ) -> None:
-        """Answer the first `verify` of all."""
+        """Answer only the very first `verify`."""
         self.openings.append((await anext(request_iterator)).open)
         if len(self.openings) == 1:
             await context.write(pb.VerifyResponse(opened=pb.Opened()))
@@ -95,7 +95,7 @@ class Dying(pb_grpc.TargetServiceServicer):
 
 
 async def test_the_last_target_lost() -> None:
-    """With no other replica a session ends with one error, after it asked for its place with what it had."""
+    """Without another replica, a session ends with one error, after asking for a new slot with its tokens so far."""
     server, dying = grpc.aio.server(), Dying()
     pb_grpc.add_TargetServiceServicer_to_server(dying, server)
     client = TargetClient(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")

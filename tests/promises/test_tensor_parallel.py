@@ -1,4 +1,4 @@
-"""A target that is spread over two processes, by torchrun."""
+"""A target that torchrun spreads over two processes."""
 
 import asyncio
 import os
@@ -34,7 +34,7 @@ async def run(decode: Decoder, case: Case, k: int, progress: Callable[[], None] 
 
 
 async def run_all(decode: Decoder, at_once: int, progress: Callable[[], None] = lambda: None) -> list[list[int]]:
-    """Decode all cases, so many at once, with speculation."""
+    """Decode all cases, `at_once` at a time, with speculation."""
     turns = asyncio.Semaphore(at_once)
 
     async def one(case: Case) -> list[int]:
@@ -45,7 +45,7 @@ async def run_all(decode: Decoder, at_once: int, progress: Callable[[], None] = 
 
 
 async def ask_all(decode: Decoder, tokenizer: ChatTokenizer) -> list[str]:
-    """Return two texts of each case, the second of which finds its prompt run, asked of a gateway by HTTP at once."""
+    """Ask a gateway over HTTP for all cases at once; return two texts of each, the second with its prompt cached."""
     async with serve(decode, tokenizer) as url:
         answers = await asyncio.gather(
             *(
@@ -81,10 +81,10 @@ def followers(target: Service) -> list[int]:
 async def test_two_ranks_are_one_target(
     start: StartService, toy: tuple[Path, Path], tmp_path: Path, expected: list[list[int]]
 ) -> None:
-    """20 requests have the tokens of a target of one process, through the gateway too; also when a rank is killed.
+    """20 requests get the tokens of a one-process target, also through the gateway, and also when a rank is killed.
 
-    Then the replica is gone at once, as a whole, and its sessions go on at another one of two ranks: one of one process
-    adds up in another order.
+    Then the whole replica is gone at once, and its sessions go on at another one with two ranks: a target of one
+    process would add up in a different order.
     """
     draft = start("draft_service", model=toy[1], dtype="float32").address
     other = start("target_service", model=toy[0], dtype="float32")
@@ -101,7 +101,7 @@ async def test_two_ranks_are_one_target(
             assert await run_all(decode, at_once=8) == expected
             assert await ask_all(decode, tokenizer) == texts
         async with decoder(f"ipv4:{stays.address},{spread.address}", draft) as decode:
-            await asyncio.sleep(0.5)  # the channel does not tell when it has reached both
+            await asyncio.sleep(0.5)  # the channel does not report when it is connected to both
             (follower,) = followers(spread)
             killed = 0.0
 
@@ -119,7 +119,7 @@ async def test_two_ranks_are_one_target(
 
 
 async def test_bfloat16_and_drain(start: StartService, toy: tuple[Path, Path], tmp_path: Path) -> None:
-    """On two ranks, too, a row has the same bits alone and beside others; told to stop, they finish what runs."""
+    """On two ranks, too, a row has the same bits alone and beside others; when told to stop, they finish first."""
     draft = start("draft_service", model=toy[1], dtype="bfloat16").address
     settings = {"model": toy[0], "num_slots": len(CASES)}
     with service("target_service", tmp_path / "target.log", ranks=2, **settings) as spread:
@@ -136,7 +136,7 @@ async def test_bfloat16_and_drain(start: StartService, toy: tuple[Path, Path], t
 
 @pytest.mark.contract
 async def test_graphs(start: StartService, toy: tuple[Path, Path], tmp_path: Path, expected: list[list[int]]) -> None:
-    """Device neuron's graphs, compiled for the CPU and two ranks, give the tokens of a target of one process."""
+    """Device neuron's graphs, compiled for the CPU and two ranks, give the tokens of a one-process target."""
     draft = start("draft_service", model=toy[1], dtype="float32").address
     settings = {"model": toy[0], "dtype": "float32", "num_slots": 8, "max_length": 192}
     settings |= {"device": "neuron", "compile_backend": "aot_eager", "smallest_bucket": 192}
@@ -146,7 +146,7 @@ async def test_graphs(start: StartService, toy: tuple[Path, Path], tmp_path: Pat
 
 
 def test_what_cannot_be_parted(toy: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Is refused: heads that do not divide, with both numbers, and a model that transformers has no plan for."""
+    """Heads that do not divide are refused, naming both numbers, and so is a model without a plan in transformers."""
     config = AutoConfig.from_pretrained(toy[0])
     check_parts(config)
     for name, value in {"TORCHELASTIC_RUN_ID": "a", "WORLD_SIZE": "4"}.items():

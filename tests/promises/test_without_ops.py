@@ -30,7 +30,7 @@ def test_the_demo_runs(quant: str) -> None:
 
 
 def without_ops() -> None:
-    """Plant: the operators are gone in this process."""
+    """Planted fault: the operators are missing in this process."""
     runpy.run_path(str(ROOT / "tests" / "support" / "without_ops" / "sitecustomize.py"))
 
 
@@ -51,7 +51,7 @@ async def test_it_is_lossless(toy: tuple[Path, Path], tmp_path: Path) -> None:
 
 
 def test_what_is_asked_for_and_missing_is_named() -> None:
-    """A kernel, or a way to round, that this build does not have ends the start with one sentence."""
+    """A kernel or a rounding that this build does not have ends the start with one sentence."""
     for module, setting, said in (
         ("target_service", "--kernel=onednn-bfloat16", "'mkldnn' object has no attribute"),
         ("target_service", "--kernel=fast", "kernel fast: for bfloat16 there are"),

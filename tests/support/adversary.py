@@ -1,4 +1,4 @@
-"""A draft service that means harm: the named seam for drafts that no model would make."""
+"""A malicious draft service: the named seam for drafts that no model would make."""
 
 import itertools
 from collections.abc import AsyncIterator
@@ -12,10 +12,10 @@ from shared.pb import specdec_pb2_grpc as pb_grpc
 
 
 class Adversary(pb_grpc.DraftServiceServicer):
-    """Proposes repeats, stop tokens, nothing, and what it was not asked for."""
+    """Proposes repeats, stop tokens, nothing at all, and tokens that nobody asked for."""
 
     def __init__(self, target: pb.ModelInfo, stop_token_id: int) -> None:
-        """Claim to fit the target."""
+        """Claim to fit this target."""
         self.info = pb.ModelInfo()
         self.info.CopyFrom(target)
         self._stop = stop_token_id
@@ -28,7 +28,7 @@ class Adversary(pb_grpc.DraftServiceServicer):
     async def Draft(  # type: ignore[override]  # writes to the context
         self, request_iterator: AsyncIterator[pb.DraftRequest], context: Any
     ) -> Any:
-        """Take turns in doing harm."""
+        """Rotate through the kinds of harm."""
         for turn in itertools.count():
             request = await anext(request_iterator, None)
             if request is None:

@@ -1,4 +1,4 @@
-"""Sessions, a draft and a target in a time of their own: rounds by the thousand without waiting for them."""
+"""Sessions, a draft and a target in simulated time: thousands of rounds without waiting for them."""
 
 import heapq
 import itertools
@@ -13,19 +13,19 @@ from gateway.speculation.speculation import Speculation
 from shared.model.engine.batch_wait import BatchWait
 from shared.pb import specdec_pb2 as pb
 
-Cost = Callable[[int], float]  # seconds of a pass by its rows
+Cost = Callable[[int], float]  # seconds of a pass, given its rows
 
 
 @dataclass
 class Clock:
-    """Calls what is due."""
+    """Simulated time: makes each call when it is due."""
 
     now: float = 0.0
     _due: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def after(self, seconds: float, call: Callable[[], None]) -> None:
-        """Call something later."""
+        """Make a call later."""
         heapq.heappush(self._due, (self.now + seconds, next(self._numbers), call))
 
     def run(self, seconds: float) -> None:
@@ -49,7 +49,7 @@ class Service:
     passes: list[int] = field(default_factory=list)
 
     def submit(self, session: int, num_rows: int, done: Callable[[pb.StepTiming], bool]) -> None:
-        """Run so many rows in the next pass; `done` says whether the session has another pass to run."""
+        """Run this many rows in the next pass; `done` says whether the session has another pass to run."""
         self._batch_wait.come(session, self.clock.now)
         self._ready[session] = (num_rows, self.clock.now, done)
         self._consider()
@@ -147,7 +147,7 @@ class Session:
 
 
 class Fleet:
-    """So many sessions over one draft and one target."""
+    """Sessions that share one draft and one target."""
 
     def __init__(
         self,
@@ -161,7 +161,7 @@ class Fleet:
         wire_seconds: float = 0.0005,
         tells_costs: bool = True,
     ) -> None:
-        """Begin all sessions, adaptive or with this k; the target tells its costs, or not."""
+        """Begin all sessions, adaptive or with this k; the target reports its costs if `tells_costs`."""
         self.clock = Clock()
         self.target = Service(self.clock, target)
         self.draft = Service(self.clock, draft)
@@ -176,7 +176,7 @@ class Fleet:
             self.clock.after(number * 1e-4, session.begin)
 
     def tokens_per_second(self, seconds: float) -> float:
-        """Let time pass and return how fast the sessions were, together."""
+        """Let time pass and return the speed of all sessions together."""
         before = sum(session.committed for session in self.sessions)
         self.clock.run(seconds)
         return (sum(session.committed for session in self.sessions) - before) / seconds

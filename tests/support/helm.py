@@ -1,4 +1,4 @@
-"""Renders the chart with the helm that a package on PyPI brings, so that no test needs one on the machine."""
+"""Renders the chart with the helm from a package on PyPI, so that tests need none on the machine."""
 
 import io
 import subprocess
@@ -25,7 +25,7 @@ def helm(*arguments: str) -> str:
 
 
 def render(values: str, kubernetes: str) -> list[dict[str, Any]]:
-    """Return the manifests of a release for these values and this version of Kubernetes."""
+    """Return a release's manifests for these values and this version of Kubernetes."""
     flags = ["--namespace=ai", f"--values={CHART.parent / values}", f"--kube-version={kubernetes}"]
     return [manifest for manifest in yaml.safe_load_all(helm("template", "outrider", str(CHART), *flags)) if manifest]
 

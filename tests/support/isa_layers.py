@@ -1,6 +1,6 @@
-"""Run by test_isas.py in a process of its own: are rows exact in layers of real sizes, whatever their number.
+"""Run by test_isas.py in a separate process: checks that rows are exact in layers of real sizes, whatever their number.
 
-Prints a line a kernel and layer, as JSON. What the start's proof finds is one thing (`counts`); here the layer is used
+Prints one line of JSON per kernel and layer. `counts` is what the proof at a start finds; beyond it, the layer is used
 as a model uses it, with other weights and rows, at each number of rows, and every row is compared.
 """
 
@@ -22,11 +22,11 @@ from shared.model.devices.cpu.exactness.agreement import (
 from shared.model.devices.cpu.kernels.kernels import Kernel, kernels
 from shared.model.devices.cpu.kernels.row_counts import RowCounts
 
-HEAD = 100_000  # outputs: more have output layers alone
+HEAD = 100_000  # outputs: only output layers have more
 
 
 def check(kernel: Kernel, inputs: int, outputs: int, numbers_of_rows: list[int]) -> dict[str, object]:
-    """Prove a layer as a start does, then run it at each number of rows."""
+    """Prove a layer as at a start, then run it at each number of rows."""
     linear = nn.Linear(inputs, outputs, bias=outputs < HEAD, device="meta")
     generator = torch.Generator().manual_seed(outputs)
     block = torch.randn(min(outputs, 1 << 14), inputs, generator=generator)
@@ -43,7 +43,7 @@ def check(kernel: Kernel, inputs: int, outputs: int, numbers_of_rows: list[int])
     if REFERENCE_ROWS not in agreeing:
         return report | {"inexact": "all"}
     layer.counts = RowCounts(agreeing)
-    other = some_outputs(outputs, inputs)[:-1] + 1  # not those that the proof looked at
+    other = some_outputs(outputs, inputs)[:-1] + 1  # not the ones that the proof used
     rows = cancelling_rows(linear.weight[other], None if bias is None else linear.bias[other], max(numbers_of_rows))
     x = rows.to(kernel.activations)
     whole = layer(x)

@@ -1,4 +1,4 @@
-"""A ragged mix of sessions, with rollbacks, for the runners of fixed shapes."""
+"""A ragged mix of sessions, with rollbacks, for runners of fixed shapes."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ BACKEND = os.environ.get("TRIAL_BACKEND", "aot_eager")  # on a Trn2: neuron
 
 
 def trial_settings(folder: Path, **changed: object) -> EngineSettings:
-    """Return settings of a small set of graphs, two buckets of each kind."""
+    """Return settings for a small set of graphs, with two buckets of each kind."""
     values: dict[str, Any] = SIZES | {
         "model": str(folder),
         "dtype": "float32",
@@ -35,7 +35,7 @@ def trial_settings(folder: Path, **changed: object) -> EngineSettings:
 
 
 def ragged_passes(num_passes: int) -> Iterator[list[Segment]]:
-    """Yield passes of prefills and verifies of any lengths, across buckets, with rollbacks, in any slots."""
+    """Yield passes of prefills and verifies of random lengths in random slots, across buckets, with rollbacks."""
     rng = random.Random(0)
     lengths = [0, 0, 0]
     for _ in range(num_passes):
@@ -64,7 +64,7 @@ def check_ragged_passes(runner: Runner, on_cpu: Runner, num_passes: int = 60) ->
 
 
 async def decode_all(runner: Runner, drafts: Sequence[Sequence[int]] | None) -> list[list[int]]:
-    """Decode the cases, three at once; where drafts are given, they are proposed, right for a while and then wrong."""
+    """Decode the cases, three at once; if drafts are given, propose them, right for a while and then wrong."""
     slots = Slots(3, SIZES["max_length"], 30, 64)
     scheduler = Scheduler(runner, SIZES["prefill_rows"], EngineMeter(slots), ThreadPoolExecutor(1))
     running = asyncio.create_task(scheduler.run())
@@ -89,7 +89,7 @@ async def decode_all(runner: Runner, drafts: Sequence[Sequence[int]] | None) -> 
 
 
 def cases() -> list[tuple[list[int], SamplingParams]]:
-    """Return prompts of many lengths, with parameters for draws on the device, on the host, and with a history."""
+    """Return prompts of many lengths, with parameters for draws on the device, draws on the host, and a history."""
     rng = random.Random(5)
     kinds: list[dict[str, Any]] = [
         {"temperature": 0.0},

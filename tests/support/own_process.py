@@ -1,4 +1,4 @@
-"""A service as an ordinary process, with an environment of its own: on all cores, unlike those of the other tests."""
+"""A service as an ordinary process with its own environment: on all cores, unlike the services of other tests."""
 
 import json
 import os
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def read_events(log: Path, name: str) -> list[dict[str, object]]:
-    """Return a service's log's events of this name."""
+    """Return the events with this name in a service's log."""
     lines = [line for line in log.read_text().splitlines() if line.startswith("{")]
     return [event for event in map(json.loads, lines) if event["event"] == name]
 
@@ -30,11 +30,11 @@ class OwnProcess:
     log: Path
 
     def thread_seconds(self) -> list[float]:
-        """Return how long each of its threads has computed, the busiest first; nothing where there is no /proc."""
+        """Return how long each of its threads has computed, the busiest first; empty if there is no /proc."""
         ticks = []
         for stat in Path(f"/proc/{self.pid}/task").glob("*/stat"):
             fields = stat.read_text().rpartition(")")[2].split()
-            ticks.append(int(fields[11]) + int(fields[12]))  # of the user and of the system
+            ticks.append(int(fields[11]) + int(fields[12]))  # user and system time
         return sorted((count / os.sysconf("SC_CLK_TCK") for count in ticks), reverse=True)
 
 
@@ -42,10 +42,10 @@ class OwnProcess:
 def own_process(
     module: str, log: Path, env: Mapping[str, str] | None = None, seconds: float = 600, **settings: object
 ) -> Iterator[OwnProcess]:
-    """Run `python -m module` with these settings, from when it serves to the end of the block.
+    """Run `python -m module` with these settings; the block begins when it serves, and it stops at the block's end.
 
-    env: what its environment has beside ours; the number of threads is torch's choice unless it names OMP_NUM_THREADS.
-    seconds: how long it may take to serve, or the test fails.
+    env: variables added to our environment; torch chooses the number of threads unless it sets OMP_NUM_THREADS.
+    seconds: how long it may take to start serving, or the test fails.
     """
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in ({"address": "127.0.0.1:0"} | settings).items()]
     inherited = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}

@@ -1,4 +1,4 @@
-"""Which runs a prompt gets, so that any two values of two factors meet in some run."""
+"""Chooses runs for each prompt, so that any two values of two factors meet in some run."""
 
 import random
 from collections import Counter
@@ -27,17 +27,17 @@ class Run:
     load: int
     """How many sessions are decoded at once."""
     k: int | None
-    """Draft tokens a round; None is as many as pay, looked up or the draft model's."""
+    """Draft tokens per round; None means as many as pay, from lookups or the draft model."""
     cache: Cache
-    """Whether another session has had the beginning of the prompt."""
+    """Whether another session has already run the beginning of the prompt."""
 
     def pairs(self) -> set[Pair]:
-        """Return the values that meet in it."""
+        """Return the pairs of values that meet in this run."""
         return set(combinations(enumerate(astuple(self)), 2))
 
 
 def design(lengths: Sequence[Length], seed: int) -> list[list[Run]]:
-    """Return four different runs for each prompt, two of each load, so that each pair occurs about as often."""
+    """Return four different runs for each prompt, two of each load, so that all pairs occur about equally often."""
     rng = random.Random(seed)
     uses: Counter[Pair] = Counter()
     chosen: list[list[Run]] = []

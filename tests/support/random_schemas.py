@@ -1,4 +1,4 @@
-"""JSON schemas at random, of what llguidance supports, none of which asks for endless output."""
+"""Random JSON schemas, of the kinds that llguidance supports, none of which asks for endless output."""
 
 from random import Random
 from typing import Any
@@ -10,7 +10,7 @@ PATTERNS = ["^[a-z]{2,5}$", "^(yes|no)$", r"^\d{3}-\d{2}$", "^[A-Z][a-z]{0,3}$"]
 
 
 def random_schema(rng: Random, depth: int = 3) -> Schema:
-    """Return a schema with objects and arrays in one another, this deep."""
+    """Return a schema of nested objects and arrays, at most `depth` deep."""
     leaves, nodes = [_string, _number, _constant], [_any_of, _object, _array, _reference]
     makers = [_object, _object, _array] if depth == 3 else [*leaves, *(nodes if depth else [])]
     return rng.choice(makers)(rng, depth)

@@ -1,4 +1,4 @@
-"""The prompts of the real pair's matrix."""
+"""The prompts for the real pair's matrix."""
 
 import json
 import random
@@ -15,7 +15,7 @@ FILE = Path(__file__).with_name("real_prompts.jsonl")
 
 @dataclass(frozen=True)
 class Prompt:
-    """A request: a chat with a system line of its own, so that no two begin alike, or a text to be completed."""
+    """A request: a chat with its own system line, so that no two begin alike, or a text to complete."""
 
     id: str
     kind: str
@@ -23,7 +23,7 @@ class Prompt:
     text: str
     system: str | None = None
     lines: int = 0
-    """How long a ledger it is about."""
+    """How many lines the ledger in the prompt has."""
 
     def encode(self, tokenizer: ChatTokenizer) -> list[int]:
         """Return its token ids, by the chat template unless it has no system line."""
@@ -46,7 +46,7 @@ ENDS = ["and was paid {} crowns", "but {} of them were wet", "{} minutes late", 
 
 
 def ledger(seed: str, num_lines: int) -> list[str]:
-    """Return lines of a harbour's ledger, no two alike."""
+    """Return lines of a harbour's ledger, all of them different."""
     rng = random.Random(seed)
     lines = []
     for day in range(1, num_lines + 1):

@@ -1,4 +1,4 @@
-"""A random pair with the sizes of a real one: few layers, but each as wide as those of Qwen2.5 1.5B."""
+"""A random pair of real sizes: few layers, but each as wide as those of Qwen2.5 1.5B."""
 
 from pathlib import Path
 
@@ -8,13 +8,13 @@ from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 VOCABULARY = 151_936
 SPREAD = 3.0  # standard deviation of the logits
-WRITTEN = 3.0  # by each layer, in the embedding's stead: else the likeliest token would be the last one again
-EFFECT = 0.25  # of the layer that the draft does not have: the acceptance rate is tuned here
+WRITTEN = 3.0  # by each layer, to outweigh the embedding: otherwise the likeliest token would be the last one again
+EFFECT = 0.25  # of the layer that only the target has; tunes the acceptance rate
 SHARPNESS = 2.0  # of attention, as in the toy pair
 
 
 def make_pair(folder: Path, tokenizer: Path) -> tuple[Path, Path]:
-    """Write a target of two layers, and a draft that is its first one, with the tokenizer of another folder."""
+    """Write a target of two layers, and a draft that is the first of them, with the tokenizer of another folder."""
     weights = _weights()
     halves = folder / "target", folder / "draft"
     for half, num_layers in zip(halves, (2, 1), strict=True):
@@ -44,7 +44,7 @@ def _config(num_layers: int) -> Qwen2Config:
 def _weights() -> dict[str, torch.Tensor]:
     with torch.device("meta"):
         shapes = Qwen2ForCausalLM(_config(2)).state_dict()
-    del shapes["lm_head.weight"]  # the embedding again
+    del shapes["lm_head.weight"]  # tied to the embedding
     generator = torch.Generator().manual_seed(0)
     weights = {name: _draw(name, like.shape, generator) for name, like in sorted(shapes.items())}
     weights["model.embed_tokens.weight"] *= SPREAD
@@ -57,7 +57,7 @@ def _weights() -> dict[str, torch.Tensor]:
 
 
 def _draw(name: str, shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
-    """Draw a matrix whose products have the size of what they multiply; a norm is 1, and a bias 0."""
+    """Draw a matrix whose products keep the scale of their inputs; norms are 1, and biases 0."""
     if len(shape) == 1:
         return torch.full(shape, float("norm" in name), dtype=torch.bfloat16)
     weight = torch.empty(shape, dtype=torch.bfloat16)

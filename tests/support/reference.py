@@ -1,4 +1,4 @@
-"""Decoding as a plain loop, sharing no code with the services: what their output is compared with."""
+"""Decoding as a plain loop that shares no code with the services: the reference for their output."""
 
 import hashlib
 import math
@@ -18,7 +18,7 @@ MASK = np.uint64(0xFFFFFFFF)
 
 
 def noise(size: int, seed: int, position: int) -> Logits:
-    """Gumbel noise of all tokens at a position, [size], in unsigned arithmetic of twice the width."""
+    """Gumbel noise for all tokens at a position, [size], in unsigned arithmetic of twice the width."""
     key = hashlib.blake2b(struct.pack("<qq", seed, position), digest_size=8, person=b"outrider").digest()
     words = np.arange(size, dtype=np.uint64)
     for word in struct.unpack("<II", key):
@@ -33,7 +33,7 @@ def noise(size: int, seed: int, position: int) -> Logits:
 
 @np.errstate(over="ignore")
 def changed(logits: Logits, params: SamplingParams, prompt: Sequence[int], output: Sequence[int]) -> Logits:
-    """Bias, then the fewest tokens, then the penalties, each written down for one token at a time."""
+    """Apply the bias, then min_tokens, then the penalties, each written out for one token at a time."""
     scores = logits.copy()
     for token_id, bias in params.logit_bias.items():
         scores[token_id] += np.float32(bias)
@@ -50,7 +50,7 @@ def changed(logits: Logits, params: SamplingParams, prompt: Sequence[int], outpu
 
 @np.errstate(over="ignore", under="ignore")
 def sample(logits: Logits, params: SamplingParams, position: int) -> int:
-    """Temperature, then min-p, then top-k, then top-p, then the greatest of logit plus noise; equals stay together."""
+    """Apply temperature, min-p, top-k and top-p, then take the greatest of logit plus noise; ties stay together."""
     if params.temperature < 1e-5:
         return int(logits.argmax())
     logits = np.minimum(logits, np.finfo(np.float32).max)
@@ -69,7 +69,7 @@ def sample(logits: Logits, params: SamplingParams, position: int) -> int:
 
 
 class Reference:
-    """A model of transformers, run whole for each token."""
+    """A transformers model, run over the whole sequence for each token."""
 
     def __init__(self, folder: Path) -> None:
         """Open the folder in float32."""
@@ -83,7 +83,7 @@ class Reference:
     def decode_with_logprobs(
         self, prompt: Sequence[int], params: SamplingParams, max_tokens: int
     ) -> tuple[list[int], list[Logits]]:
-        """Return the tokens after the prompt, and the model's own log-probabilities of all tokens at their places."""
+        """Return the tokens after the prompt, and at each of them the model's own log-probabilities of all tokens."""
         ids, past, logprobs = list(prompt), None, []
         for _ in range(max_tokens):
             fed = ids if past is None else ids[-1:]

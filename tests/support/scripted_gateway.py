@@ -33,7 +33,7 @@ CHAT: list[dict[str, Any]] = [{"role": "user", "content": "hi"}]
 
 @dataclass
 class ScriptedDecoder:
-    """Stands where the Decoder stands, and plays a script of rounds and errors in every session."""
+    """Takes the Decoder's place, and plays a script of rounds and errors in every session."""
 
     script: Iterable[Round | Exception] = ()
     pause_seconds: float = 0
@@ -84,7 +84,7 @@ class Gateway:
     tokenizer: ChatTokenizer
 
     def play(self, text: str, size: int = 3, finish: FinishReason | None = "stop") -> None:
-        """Script this text, so many tokens a round of which one was not drafted, and a stop token after it."""
+        """Script this text, `size` tokens per round of which one was not drafted, followed by a stop token."""
         token_ids = [*self.tokenizer.encode(text), *([2] if finish == "stop" else [])]
         parts = [token_ids[start : start + size] for start in range(0, len(token_ids), size)]
         rounds = [Round(part, size, len(part) - 1, None, ROUND_TIME) for part in parts]
@@ -115,7 +115,7 @@ async def serve(tokenizer: ChatTokenizer, decoder: ScriptedDecoder) -> AsyncIter
     """Run uvicorn on a free port."""
     settings = SimpleNamespace(model_name=MODEL, default_k=4, default_lookup_tokens=6)
     app = create_app(cast("Decoder", decoder), tokenizer, cast("GatewaySettings", settings))
-    listener = socket.create_server(("127.0.0.1", 0))  # connections wait in it until uvicorn is there
+    listener = socket.create_server(("127.0.0.1", 0))  # connections wait in it until uvicorn is ready
     uvicorn_server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2))
     serving = asyncio.create_task(uvicorn_server.serve(sockets=[listener]))
     yield Gateway(f"http://127.0.0.1:{listener.getsockname()[1]}", decoder, tokenizer)
@@ -132,7 +132,7 @@ async def scripted_server(tiny: ChatTokenizer) -> AsyncIterator[Gateway]:
 
 @pytest_asyncio.fixture
 async def scripted(scripted_server: Gateway) -> AsyncIterator[Gateway]:
-    """Return the gateway, its decoder as new, and check that no test leaves a session open."""
+    """Return the gateway with its decoder reset, and check that no test leaves a session open."""
     vars(scripted_server.decoder).update(vars(ScriptedDecoder()))
     scripted_server.play(TEXT)
     yield scripted_server
@@ -153,7 +153,7 @@ def events(response: httpx.Response) -> list[Any]:
 
 
 def error_of(response: httpx.Response) -> dict[str, Any]:
-    """Return the error of a response, which must be of OpenAI's form."""
+    """Return the error in a response, which must have OpenAI's form."""
     error = response.json()["error"]
     assert error.keys() == {"message", "type", "param", "code"}
     return cast("dict[str, Any]", error)

@@ -1,4 +1,4 @@
-"""The toy pair, and the services as processes of their own on sockets of their own."""
+"""The toy pair, and the services as separate processes, each on its own socket."""
 
 import asyncio
 import os
@@ -25,8 +25,8 @@ from shared.model.checkpoints.pairs import resolve_pair
 ROOT = Path(__file__).parent.parent.parent
 
 
-# What takes a service seconds to import is imported once, by a process that the services are forked from. It must have
-# one thread, so that there is nothing else to fork.
+# Imports that take a service seconds are done once, in a process that the services are forked from. It must have only
+# one thread, since a fork copies no other.
 os.environ["OMP_NUM_THREADS"] = "1"
 FORKS = get_context("forkserver")
 FORKS.set_forkserver_preload(["shared.model.commands.run_command", "shared.rpc", "prometheus_client"])
@@ -45,7 +45,7 @@ class Service:
         os.kill(self.pid, signal_number)
 
     def kill(self) -> None:
-        """End the process without a word."""
+        """Kill the process, without letting it drain."""
         self.process.kill()
         self.process.join()
 
@@ -61,12 +61,12 @@ class Service:
         return self.process.exitcode
 
     def events(self, name: str) -> list[dict[str, object]]:
-        """Return its log's events of this name."""
+        """Return the events with this name in its log."""
         return read_events(self.log, name)
 
 
 def run_module(log: Path, plant: object, module: str, *arguments: str) -> None:
-    """Be `python -m module`, with its standard error in this file, once the plant has changed what it wants."""
+    """Become `python -m module`, with its standard error in this file, after the plant has made its change."""
     os.chdir(ROOT)
     with log.open("wb") as sink:
         os.dup2(sink.fileno(), 2)
@@ -80,9 +80,10 @@ def run_module(log: Path, plant: object, module: str, *arguments: str) -> None:
 def service(
     module: str, log: Path, *, ranks: object = 1, plant: object = None, **settings: object
 ) -> Iterator[Service]:
-    """Run `python -m module` with these settings, from when it serves to the end of the block; several by torchrun.
+    """Run `python -m module` with these settings for the duration of the block, which begins when it serves.
 
-    A plant is called in the process first: a function of a module, that puts something wrong there.
+    More than one of `ranks` run under torchrun. A plant is called in the process first: a module's function that plants
+    a fault there.
     """
     settings = {"address": "127.0.0.1:0"} | settings
     command = [module, *(f"--{name.replace('_', '-')}={value}" for name, value in settings.items())]
@@ -117,13 +118,13 @@ StartService = Callable[..., Service]
 
 @pytest.fixture(scope="session")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartService]:
-    """Start services that run to the end of the session; the same settings give the same one."""
+    """Start services that run to the end of the test session; the same settings share one service."""
     logs = tmp_path_factory.mktemp("logs")
     started: dict[tuple[object, ...], Service] = {}
     with ExitStack() as stack:
 
         def start_one(module: str, **settings: object) -> Service:
-            settings = {"dtype": "bfloat16"} | settings  # the default: who names it and who does not share a service
+            settings = {"dtype": "bfloat16"} | settings  # the default: naming it must not start another service
             key = (module, *sorted(settings.items(), key=str))
             if key not in started:
                 log = logs / f"{module}-{len(started)}.log"
@@ -152,7 +153,7 @@ async def decoder(target: str, draft: str | None, deadline_seconds: float = 30) 
 
 
 def after(count: int, call: Callable[[], object]) -> Callable[[], None]:
-    """Return what makes the call once it has been called so often."""
+    """Return a function that makes the call when it has been called `count` times."""
     left = count
 
     def one() -> None:

@@ -1,4 +1,4 @@
-"""The design of the real pair's matrix, and its prompts, whether or not the pair is here."""
+"""The design of the real pair's matrix, and its prompts; runs whether or not the pair is on this machine."""
 
 from collections import Counter
 
@@ -12,7 +12,7 @@ PROMPT_LENGTHS = [prompt.length for prompt in PROMPTS]
 
 @pytest.mark.parametrize("seed", range(20))
 def test_any_two_values_meet(seed: int) -> None:
-    """Each prompt has four different runs, two of each load, and together they have every pair of values."""
+    """Each prompt has four different runs, two of each load, and together the runs cover every pair of values."""
     runs_of_prompts = design(PROMPT_LENGTHS, seed)
     for length, runs in zip(PROMPT_LENGTHS, runs_of_prompts, strict=True):
         assert len(set(runs)) == 4
@@ -27,12 +27,12 @@ def test_any_two_values_meet(seed: int) -> None:
 
 
 def test_seeded() -> None:
-    """The same seed gives the same runs, and another one others."""
+    """The same seed gives the same runs, and another seed gives others."""
     assert design(PROMPT_LENGTHS, 0) == design(PROMPT_LENGTHS, 0) != design(PROMPT_LENGTHS, 1)
 
 
 def test_a_pair_that_is_missing_is_found() -> None:
-    """Without the runs in which two values meet, their pair is uncovered, and others of the same values are not."""
+    """Without the runs in which two values meet, their pair is uncovered, but other pairs with these values are not."""
     every = [run for runs in design(PROMPT_LENGTHS, 0) for run in runs]
     missing = uncovered(run for run in every if (run.load, run.k) != (8, 7))
     assert ((1, 8), (2, 7)) in missing
@@ -40,7 +40,7 @@ def test_a_pair_that_is_missing_is_found() -> None:
 
 
 def test_prompts() -> None:
-    """There are 24 of all kinds and lengths, and no two begin alike."""
+    """There are 24 prompts, of all kinds and lengths, and no two begin alike."""
     assert len(PROMPTS) == len({prompt.id for prompt in PROMPTS}) == 24
     assert len({prompt.kind for prompt in PROMPTS}) >= 12
     assert {*PROMPT_LENGTHS} == {*LENGTHS}

@@ -29,7 +29,7 @@ async def serve(decode: Decoder, tokenizer: ChatTokenizer) -> AsyncIterator[str]
         tokenizer,
         cast("GatewaySettings", SimpleNamespace(model_name=MODEL, default_k=4, default_lookup_tokens=6)),
     )
-    listener = socket.create_server(("127.0.0.1", 0))  # connections wait in it until uvicorn is there
+    listener = socket.create_server(("127.0.0.1", 0))  # connections wait in it until uvicorn is ready
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     yield f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -39,7 +39,7 @@ async def serve(decode: Decoder, tokenizer: ChatTokenizer) -> AsyncIterator[str]
 
 @pytest_asyncio.fixture(scope="module")
 async def toy_url(start: StartService, toy: tuple[Path, Path]) -> AsyncIterator[str]:
-    """Serve the toy pair in float32, with a draft that is right about half of the time."""
+    """Serve the toy pair in float32, with a draft that is right about half the time."""
     target = start("target_service", model=toy[0], dtype="float32").address
     draft = start("draft_service", model=toy[1], dtype="float32").address
     async with decoder(target, draft) as decode, serve(decode, ChatTokenizer.load(str(toy[0]))) as url:

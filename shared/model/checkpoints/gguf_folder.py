@@ -1,6 +1,6 @@
 """A GGUF file as a Hugging Face folder: bfloat16 safetensors, config, generation config and tokenizer.
 
-transformers can open a GGUF itself, but takes a minute for it, anew at every start; a folder opens in seconds.
+transformers can open a GGUF itself, but takes a minute at every start; a folder opens in seconds.
 """
 
 from collections.abc import Iterator
@@ -16,15 +16,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from shared.errors import ModelError
 
 END_KEYS = (Keys.Tokenizer.EOS_ID, Keys.Tokenizer.EOT_ID, Keys.Tokenizer.EOM_ID)  # end of sequence, turn, message
-# Files often name the end of a turn alone. What else ends a text is told by its name, as llama.cpp does it.
+# Files often declare only the end of a turn. Other tokens that end a text are recognized by name, as in llama.cpp.
 END_NAMES = {"<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>"}
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
     """Write `gguf`, its weights dequantized, as the Hugging Face folder `folder`.
 
-    Memory: about twice the bfloat16 weights. Raises ModelError for a file that transformers cannot read, or that does
-    not hold all of its model's weights.
+    Memory: about twice the bfloat16 weights. Raises ModelError for a file that transformers cannot read, or that lacks
+    some of its model's weights.
     """
     try:
         with _read_once():
@@ -37,7 +37,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
             )
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
             end_token_ids = _end_token_ids(gguf, tokenizer.get_vocab())
-    # What the readers of a damaged or foreign file raise.
+    # The errors that a damaged or foreign file makes the readers raise.
     except (ValueError, KeyError, IndexError, NotImplementedError, OSError, RuntimeError) as error:
         raise ModelError(f"{gguf}: not a GGUF that can be converted: {error}") from error
     if missing := sorted(loading["missing_keys"]):

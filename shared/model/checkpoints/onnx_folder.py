@@ -1,4 +1,4 @@
-"""A model as an ONNX graph with weights of 4 bits: for a draft, whose guesses may be rough if they are quick."""
+"""A model as an ONNX graph with 4-bit weights: for drafts only, whose guesses may be rough if they are quick."""
 
 import subprocess
 import sys
@@ -11,22 +11,22 @@ import structlog
 from shared.errors import ModelError
 
 GRAPH = "model.onnx"
-# A zero beside the scale of each 32 weights: closer to the model than symmetric levels, and as fast. The logits of the
-# last row alone: a draft is asked for no others, and in a prefill they would be a quarter of the work.
+# Each 32 weights have a zero point beside their scale: closer to the model than symmetric levels, and just as fast.
+# Logits for the last row only: a draft needs no others, and in a prefill they would be a quarter of the work.
 OPTIONS = ["is_symmetric=false", "prune_lm_head=true"]
 
 log = structlog.get_logger()
 
 
 def can_convert() -> bool:
-    """Return whether what converts and runs such graphs is installed, the extra `int4`."""
+    """Return whether the extra `int4`, which converts and runs such graphs, is installed."""
     return find_spec("onnxruntime_genai") is not None
 
 
 def convert_onnx(model: Path, folder: Path) -> None:
-    """Write the Hugging Face folder `model` as an ONNX graph, by onnxruntime-genai's builder in a process of its own.
+    """Write the Hugging Face folder `model` as an ONNX graph, with onnxruntime-genai's builder in a separate process.
 
-    Memory: about the weights in float32. Raises ModelError.
+    Memory: about that of the weights in float32. Raises ModelError.
     """
     log.info("rounding the weights to 4 bits, once", model=str(model))
     with TemporaryDirectory() as cache:

@@ -1,10 +1,10 @@
 """Finds models by name, and brings them into the cache: `python -m shared.model.checkpoints.pairs qwen-coder`.
 
-A name is a local folder, a `.gguf` file, a model or pair known here, or the id of a repository on the hub. What has to
-be made is made once, under OUTRIDER_CACHE (~/.cache/outrider), by one process while the others wait for it.
+A name is a local folder, a `.gguf` file, a model or pair known here, or the id of a repository on the hub. Models that
+must be converted or generated are made once, under OUTRIDER_CACHE (~/.cache/outrider); other processes wait for it.
 """
 
-# ruff: noqa: PLC0415 - what is found in the cache needs none of the heavy imports
+# ruff: noqa: PLC0415 - a model that is in the cache needs none of the heavy imports
 
 import argparse
 import hashlib
@@ -23,8 +23,8 @@ TARGET, DRAFT = 0, 1
 TOY = "toy"
 PAIRS = {"qwen-coder": ("qwen2.5-coder-1.5b", "qwen2.5-coder-0.5b")}  # target, draft
 FORMATS = {"toy": 1, "gguf": 1, "onnx": 1}
-"""Of what `toy_pair`, `gguf_folder` and `onnx_folder` make. Raise a number when its module makes something else: then
-all is made anew, from the .gguf files that are kept beside it."""
+"""The versions of what `toy_pair`, `gguf_folder` and `onnx_folder` make. Raise one when its module's output changes:
+then everything is made again, from the .gguf files kept next to it."""
 HUB_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.safetensors"]
 
 
@@ -61,7 +61,7 @@ def resolve_model(name: str) -> Path:
 
 
 def _place(name: str, kind: str, source: str = "") -> Path:
-    """Return where to make a model of this source: another place in another format."""
+    """Return where to make a model from this source: each format has its own place."""
     of_source = f"-{hashlib.sha256(source.encode()).hexdigest()[:8]}" if source else ""
     return cache("models") / f"{name}{of_source}-v{FORMATS[kind]}"
 
@@ -112,7 +112,7 @@ def _of_hub(name: str) -> Path:
         folder = Path(snapshot_download(name, allow_patterns=HUB_FILES))
     except HFValidationError as error:
         raise ModelError(f"{problem} malformed") from error
-    except (OSError, ValueError, RuntimeError) as error:  # of which httpx's and the hub's own errors are kinds
+    except (OSError, ValueError, RuntimeError) as error:  # httpx's and the hub's own errors derive from these
         reason = " ".join(str(error).split())
         raise ModelError(f"{problem} not to be had: {reason}") from error
     if not (folder / "config.json").is_file():
@@ -121,7 +121,7 @@ def _of_hub(name: str) -> Path:
 
 
 def int4_folder(model: Path) -> Path:
-    """Return the folder of this model's graph with weights of 4 bits, made if need be. Raises ModelError."""
+    """Return the folder of this model's graph with 4-bit weights, made if need be. Raises ModelError."""
     stats = {file.name: file.stat() for file in sorted(model.iterdir())}
     version = " ".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats.items())
 
@@ -141,7 +141,7 @@ def _made_once(folder: Path, make: Callable[[Path], None]) -> Path:
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         if not folder.is_dir():
             unfinished = folder.with_name(f".{folder.name}.unfinished")
-            shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was ended
+            shutil.rmtree(unfinished, ignore_errors=True)  # left by a process that was killed
             unfinished.mkdir()
             make(unfinished)
             unfinished.rename(folder)

@@ -1,4 +1,4 @@
-"""May this model be served, and how long may its sequences be: by its configuration alone, before a weight is read."""
+"""Decides from a configuration, before reading weights, whether to serve a model and how long its sequences may be."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ NUMBERS_OF_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "m
 
 
 def served_config(folder: Path) -> PretrainedConfig:
-    """Return the folder's configuration. Raises ModelError, in a sentence, for a model that cannot be served."""
+    """Return the folder's configuration. Raises a one-sentence ModelError for a model that cannot be served."""
     with refusing(folder.name, "its configuration cannot be read"):
         config = AutoConfig.from_pretrained(folder)
     with refusing(config.model_type, "its configuration is not understood"):
@@ -36,11 +36,11 @@ def served_config(folder: Path) -> PretrainedConfig:
 
 
 def own_length(config: PretrainedConfig, max_length: int) -> int:
-    """Return the longest sequence: cut to the model's own, and to where its rotary factors are the same in any pass."""
+    """Return max_length, capped at the model's limit and at where its rotary factors would depend on the pass."""
     text = config.get_text_config()
     length: int = min(max_length, getattr(text, "max_position_embeddings", max_length))
     for rotary in _rotary_parameters(text):
-        # `dynamic` factors are the same up to max_position_embeddings.
+        # `dynamic` factors do not change up to max_position_embeddings.
         if rotary["rope_type"] == "longrope" and rotary["original_max_position_embeddings"] < length:
             length = rotary["original_max_position_embeddings"]
             why = "beyond, its rotary factors (longrope) would change with the longest sequence of a pass"
@@ -50,17 +50,17 @@ def own_length(config: PretrainedConfig, max_length: int) -> int:
 
 @contextmanager
 def refusing(name: str, problem: str) -> Iterator[None]:
-    """Turn whatever is raised in the block into a ModelError of one sentence."""
+    """Turn any exception in the block into a one-sentence ModelError."""
     try:
         yield
     except ModelError:
         raise
-    except Exception as error:  # whatever a model's own code raises
+    except Exception as error:  # a model's own code may raise anything
         raise ModelError(f"{name}: {problem} ({type(error).__name__}: {' '.join(str(error).split())})") from error
 
 
 def _rotary_parameters(config: PretrainedConfig) -> list[dict[str, Any]]:
-    """Return the rotary parameters of the model, or of each of its types of layers."""
+    """Return the rotary parameters of the model, or those of each of its layer types."""
     parameters = getattr(config, "rope_parameters", None) or {}
     if "rope_type" in parameters:
         return [parameters]

@@ -1,8 +1,8 @@
 """A toy draft/target pair, made from a seed in about a second: for tests, demos and machines without a network.
 
-The models have learnt nothing. They are random, but shaped so that speculation has something to do: the target is the
-draft's own layers plus further layers of small effect, so that it agrees with the draft often and not always
-(`test_pairs.py` measures how often). The tokenizer is a real byte-level BPE with a ChatML template.
+The models are untrained. They are random, but built so that speculation has something to do: the target is the draft's
+own layers plus more layers of small effect, so that it agrees with the draft often but not always (`test_pairs.py`
+measures how often). The tokenizer is a real byte-level BPE with a ChatML template.
 """
 
 from pathlib import Path
@@ -14,12 +14,12 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config,
 
 SEED = 20
 TOKENIZER_SIZE = 500
-DRAFT_ROWS, TARGET_ROWS = 512, 576  # padded tails, and not the same: what real pairs have
+DRAFT_ROWS, TARGET_ROWS = 512, 576  # padded, and to different sizes, as in real pairs
 DRAFT_LAYERS, TARGET_LAYERS = 2, 4
-EFFECT = 0.3  # of the target's further layers: the acceptance rate is tuned here
+EFFECT = 0.3  # of the target's extra layers; tunes the acceptance rate
 SHARPNESS = 2.0  # of attention: high enough that greedy decoding wanders instead of repeating itself
 SPREAD = 3.0  # standard deviation of the logits
-BLOCKED = -256.0  # how far below the others a token stands that is never sampled: further than noise at temperature 2
+BLOCKED = -256.0  # pushes a token so far down that it is never sampled: beyond the reach of noise at temperature 2
 END_BIAS = 2.0  # makes most answers 20 to 300 tokens long at temperature 1
 
 END_OF_TEXT, START_OF_TURN, END_OF_TURN = SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -52,7 +52,7 @@ def make_toy_pair(folder: Path, seed: int = SEED) -> None:
     target, draft = _model(TARGET_LAYERS, TARGET_ROWS), _model(DRAFT_LAYERS, DRAFT_ROWS)
     with torch.no_grad():
         _fill(target, tokenizer, torch.Generator().manual_seed(seed))
-    # Each of the draft's tensors is the target's of the same name, less the rows that are padding.
+    # Each of the draft's tensors is the target's tensor of the same name, without the target's extra padding rows.
     weights = target.state_dict()
     draft.load_state_dict({name: weights[name][: len(own)] for name, own in draft.state_dict().items()})
     for name, model in (("target", target), ("draft", draft)):
@@ -95,7 +95,7 @@ def _model(num_layers: int, vocab_size: int) -> Qwen2ForCausalLM:
 
 
 def _fill(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, generator: torch.Generator) -> None:
-    """Draw the weights. Dimension 0 of the residual stream is 1 everywhere, which gives the output layer a bias."""
+    """Draw the weights. Dimension 0 of the residual stream is always 1, which gives the output layer a bias."""
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Embedding):
             fan_in = module.in_features if isinstance(module, nn.Linear) else 1
@@ -110,5 +110,5 @@ def _fill(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, generator
     rows = model.lm_head.weight  # [V, hidden]
     rows *= SPREAD
     rows[:, 0] = BLOCKED
-    rows[sorted(set(tokenizer(TEXT)["input_ids"])), 0] = 0  # the rest is padding, specials and bytes of no text
+    rows[sorted(set(tokenizer(TEXT)["input_ids"])), 0] = 0  # blocked: padding, specials and bytes of no text
     rows[tokenizer.eos_token_id, 0] = END_BIAS

@@ -8,20 +8,20 @@ from typing import Any
 from shared.model.kept import kept
 
 NO_ARITHMETIC = {"_commit_hash", "_name_or_path", "dtype", "torch_dtype", "transformers_version", "use_cache"}
-"""What config.json says that no logit depends on; the type is chosen by a setting."""
+"""Keys of config.json that no logit depends on; a setting chooses the dtype."""
 
 
 def weights_hash(folder: Path) -> str:
-    """Return the SHA-256, in hex, of a model's weights and of what its config.json says of its arithmetic.
+    """Return the SHA-256, in hex, of a model's weights and of the parts of its config.json that affect arithmetic.
 
-    Weights are hashed once for as long as their sizes and times stay, where the cache can be written. Raises OSError.
+    If the cache is writable, weights are hashed again only when their sizes or times change. Raises OSError.
     """
     config = _arithmetic(json.loads((folder / "config.json").read_text()))
     return _digest(_files_hash(folder), json.dumps(config, sort_keys=True))
 
 
 def _files_hash(folder: Path) -> str:
-    """Return the hash of the files that hold weights, by name and content."""
+    """Return a hash of the names and contents of the files that hold weights."""
     files = sorted(file for file in folder.iterdir() if file.suffix in {".safetensors", ".bin"})
     stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
@@ -36,7 +36,7 @@ def _files_hash(folder: Path) -> str:
 
 
 def _arithmetic(config: Any) -> Any:
-    """Return the configuration, and those of its parts, without what changes no logit."""
+    """Return the configuration, nested ones included, without the keys that change no logit."""
     if not isinstance(config, dict):
         return config
     return {key: _arithmetic(value) for key, value in config.items() if key not in NO_ARITHMETIC}

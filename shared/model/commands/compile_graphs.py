@@ -1,4 +1,4 @@
-"""`compile`: brings every graph into the cache ahead of time."""
+"""`compile`: compiles every graph into the cache ahead of time."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ MB = 10**6
 
 
 def compile_graphs(folder: Path, settings: EngineSettings) -> None:
-    """Compile each graph, run it once, and print what it took. Raises ModelError."""
+    """Compile each graph, run it once, and print how long that took. Raises ModelError."""
     runner = open_runner(folder, settings)
     if not isinstance(runner, StaticRunner):
         raise ModelError(f"device {runner.device}: it has no graphs to compile")

@@ -1,4 +1,4 @@
-"""`doctor`: what this machine has for device neuron, what fits, and what to install."""
+"""`doctor`: reports what this machine has for device neuron, what fits, and what to install."""
 
 import os
 import shutil
@@ -35,10 +35,10 @@ PYTHONS = ((3, 12), (3, 14))
 
 
 class DoctorSettings(EngineSettings):
-    """What the doctor looks at; without a model, the machine alone."""
+    """What the doctor examines; without a model, only the machine."""
 
     model: str = ""
-    """A model to work out the memory of."""
+    """A model whose memory use to estimate."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ class Finding:
     what: str
     found: str
     advice: str = ""
-    """What to do about it; empty if nothing has to be done."""
+    """What to do about it; empty if nothing."""
 
 
 def machine_findings() -> Iterator[Finding]:
-    """Look at the machine."""
+    """Examine the machine."""
     kind = instance_type()
     refused = "device neuron wants Trn2 or Trn3" if kind.startswith(UNSUPPORTED) or not kind.startswith("trn") else ""
     yield Finding("instance type", kind or "unknown", refused)
@@ -69,7 +69,7 @@ def machine_findings() -> Iterator[Finding]:
 
 
 def package_findings() -> Iterator[Finding]:
-    """Look at Python and the packages of the SDK."""
+    """Examine Python and the SDK's packages."""
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     within = PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]
     yield Finding("Python", python, "" if within else "AWS's packages are for Python 3.12 to 3.14")
@@ -83,7 +83,7 @@ def package_findings() -> Iterator[Finding]:
 
 
 def cache_finding(settings: EngineSettings) -> Finding:
-    """Look at where compiled graphs are kept."""
+    """Examine the cache of compiled graphs."""
     folder = cache_folder(settings.compile_cache)
     nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
     writable = os.access(nearest, os.W_OK)
@@ -92,7 +92,7 @@ def cache_finding(settings: EngineSettings) -> Finding:
 
 
 def fit_finding(settings: EngineSettings, half: int) -> Finding:
-    """Work out what the model and its slots take. Raises ModelError."""
+    """Estimate the memory that the model and its slots need. Raises ModelError."""
     config = served_config(resolve_half(settings.model, half))
     sizes = GraphSizes.of(settings, own_length(config, settings.max_length))
     needs = Footprint.of(config, DTYPES[settings.dtype], sizes)
@@ -105,13 +105,13 @@ def fit_finding(settings: EngineSettings, half: int) -> Finding:
 
 
 def doctor_findings(settings: EngineSettings, half: int) -> list[Finding]:
-    """Look at all of it. Raises ModelError."""
+    """Examine everything. Raises ModelError."""
     findings = [*machine_findings(), *package_findings(), cache_finding(settings)]
     return [*findings, fit_finding(settings, half)] if settings.model else findings
 
 
 def doctor(settings: EngineSettings, half: int) -> int:
-    """Print the report; return how many findings want something done. Raises ModelError."""
+    """Print the report; return how many findings need action. Raises ModelError."""
     findings = doctor_findings(settings, half)
     table = Table("what", "found", "what to do")
     for finding in findings:

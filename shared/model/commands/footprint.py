@@ -1,4 +1,4 @@
-"""How much of a device's memory a model and its slots take."""
+"""How much device memory a model and its slots take."""
 
 from dataclasses import dataclass
 
@@ -10,12 +10,12 @@ from shared.model.devices.static.static_cache import cache_shape
 from shared.model.distributed.parallel_layers import num_weights
 
 GB = 10**9
-TRN2_CORE_GB = 24  # of a logical core that is two physical ones: a Trainium2 has 96 GB and four of these
+TRN2_CORE_GB = 24  # of a logical core made of two physical ones: a Trainium2 has 96 GB and four of them
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """What stays on this rank's device, and the largest result of a pass, in bytes, without what a compiler adds."""
+    """What stays on this rank's device, and the largest result of a pass, in bytes; what a compiler adds is not in."""
 
     weights: int
     cache: int
@@ -23,12 +23,12 @@ class Footprint:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum of all, in bytes."""
         return self.weights + self.cache + self.logits
 
     @classmethod
     def of(cls, config: PretrainedConfig, dtype: torch.dtype, sizes: GraphSizes) -> "Footprint":
-        """Work it out from shapes alone."""
+        """Compute it from shapes alone."""
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
         text = config.get_text_config()

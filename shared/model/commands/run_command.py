@@ -1,4 +1,4 @@
-"""What a service can do besides serving: `python -m target_service compile`, `doctor` and `kernels`."""
+"""A service's other commands: `python -m target_service compile`, `doctor` and `kernels`."""
 
 import sys
 
@@ -15,7 +15,7 @@ from shared.model.settings import EngineSettings
 
 
 def run_command(settings: type[EngineSettings], half: int) -> None:
-    """Run the command that the first argument names, with the settings of the others."""
+    """Run the command named by the first argument, with settings from the other arguments."""
     command = sys.argv.pop(1)
     log.configure(command, "WARNING")
     try:

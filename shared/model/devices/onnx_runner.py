@@ -1,4 +1,4 @@
-"""Runs a draft model with weights of 4 bits over the slots, by ONNX Runtime."""
+"""Runs a draft model with 4-bit weights over the slots, with ONNX Runtime."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +15,11 @@ PAST, PRESENT = "past_key_values", "present"
 
 
 class OnnxRunner(Runner):
-    """A graph that is one call for a whole pass, and the KV cache of its sessions.
+    """A graph that runs a whole segment in one call, and the KV cache of its sessions.
 
-    Sessions run one after the other: products with these weights are bound by arithmetic, so that four rows take twice
-    as long as one. A row's bits depend on the rows beside it: never for a target. The graph gives the last row of a
-    segment and no other, so that at most one can be wanted.
+    Sessions run one by one: products with these weights are limited by arithmetic, so four rows take twice as long as
+    one. Never for a target: a row's bits depend on the rows beside it. The graph returns only the last row of a
+    segment, so at most one row can be wanted.
     """
 
     device = "cpu"
@@ -28,13 +28,13 @@ class OnnxRunner(Runner):
 
     def __init__(self, graph: Path, config: PretrainedConfig, num_slots: int, max_length: int) -> None:
         """Open the graph, and make the cache."""
-        import onnxruntime  # noqa: PLC0415 - of the extra int4
+        import onnxruntime  # noqa: PLC0415 - from the extra int4
 
         self.num_slots, self.max_length = num_slots, max_length
         self._vocab_size = config.vocab_size
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        # Threads that went on waiting by spinning would take the cores from the target's pass.
+        # Threads that keep spinning while they wait would take cores from the target's pass.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -59,14 +59,14 @@ class OnnxRunner(Runner):
         logits = torch.empty(1, 1, self._vocab_size)
         end = segment.start + len(segment.token_ids)
         binding.bind_cpu_input("input_ids", np.array([segment.token_ids], np.int64))
-        # How many ones there are is all that the graph reads of it: rollback is a length here, too.
+        # The graph only uses the number of ones: here, too, a rollback is just a shorter length.
         binding.bind_cpu_input("attention_mask", np.ones((1, end), np.int64))
         binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.data_ptr())
         self._session.run_with_iobinding(binding)
         return logits[0]
 
     def _bound(self, slot: int) -> Any:
-        """Return what a run over this slot reads and writes: keys and values are written where the past ones are."""
+        """Return what a run over this slot reads and writes: new keys and values go to the tensors of the past ones."""
         binding = self._session.io_binding()
         for name, tensor in self._cache.items():
             past = tensor[slot : slot + 1]

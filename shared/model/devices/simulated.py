@@ -1,4 +1,4 @@
-"""A device that computes on the CPU and takes the time of another one."""
+"""A device that computes on the CPU with another device's timing."""
 
 import time
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ log = structlog.get_logger()
 
 
 class _Paced(RunnerWrapper):
-    """Runs passes, each of which takes what the profile says, or the runner's own time if that is longer."""
+    """Makes each pass take as long as the profile says, or as long as the runner takes if that is longer."""
 
     def __init__(self, runner: Runner, device: str, profile: Profile) -> None:
         super().__init__(runner, device)
@@ -34,7 +34,7 @@ class _Paced(RunnerWrapper):
 
 
 def on_device(runner: Runner, kind: DeviceKind, profile: str) -> Runner:
-    """Return the runner as it is on a device of this kind. Raises ModelError."""
+    """Return the runner, wrapped to take the profile's time if the device is simulated. Raises ModelError."""
     if kind != "simulated":
         return runner
     paces = Profile.load(profile)

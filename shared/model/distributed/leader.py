@@ -1,4 +1,4 @@
-"""Runs a model that is spread over ranks: rank 0 decides what runs, and all of them run it together."""
+"""Runs a model that is spread over ranks: rank 0 decides what runs, and all ranks run it together."""
 
 import os
 import signal
@@ -19,17 +19,17 @@ from shared.model.runner import Rows, Runner, RunnerWrapper, Segment
 log = structlog.get_logger()
 
 Copy = tuple[int, int, int]  # slots, from and to, and number of tokens
-Message = Copy | list[tuple[int, int, list[int], int]]  # or slot, start, tokens and number of logits of each segment
+Message = Copy | list[tuple[int, int, list[int], int]]  # or each segment's slot, start, tokens and number of logits
 
 
 class _Leader(RunnerWrapper):
-    """Rank 0's runner: has the others run what it runs.
+    """Rank 0's runner: makes the other ranks run what it runs.
 
-    Whatever fails ends the replica, since nobody knows then how far the others are.
+    Any failure ends the replica, since the state of the other ranks is then unknown.
     """
 
     def __init__(self, runner: Runner, others: Sequence[Connection]) -> None:
-        """Run by this rank's runner and those at the other ends."""
+        """Run on this rank's runner and on those of the ranks at the other ends."""
         super().__init__(runner, f"{runner.device}, {num_ranks()} ranks")
         self._others = others
 
@@ -57,14 +57,14 @@ class _Leader(RunnerWrapper):
 
 
 def lead(runner: Runner) -> Runner:
-    """Return the runner of all ranks, given rank 0's own. Raises ModelError in a service that spreads none."""
+    """Return the runner of all ranks, given rank 0's own. Raises ModelError in a service that cannot spread a model."""
     if rank():
         raise ModelError("only the target's model is spread over ranks")
     return _Leader(runner, join()) if num_ranks() > 1 else runner
 
 
 def follow(runner: Runner) -> NoReturn:
-    """Run by this rank's runner what rank 0 runs, for as long as there is one, and end. Raises ModelError."""
+    """Run on this rank's runner what rank 0 runs, until rank 0 is gone, then end. Raises ModelError."""
     for number in (signal.SIGTERM, signal.SIGINT):  # torchrun sends them to all ranks: rank 0 drains first
         signal.signal(number, signal.SIG_IGN)
     (leader,) = join()
@@ -79,7 +79,7 @@ def follow(runner: Runner) -> NoReturn:
 
 
 def _receive(leader: Connection, inbox: SimpleQueue[Message]) -> None:
-    """Fetch what rank 0 sends. When it is gone end at once, even in mid-pass; how it ended is its own exit code."""
+    """Fetch what rank 0 sends. When it is gone, end at once, even mid-pass; its own exit code says how it ended."""
     try:
         while True:
             inbox.put(leader.recv())

@@ -1,7 +1,7 @@
-"""Layers of which each rank has a part, and what brings the parts together again.
+"""Layers that are split between ranks, and how their results are combined.
 
-Tensor parallelism as in Megatron-LM (arXiv 1909.08053). transformers knows how each layer of a model is parted, and
-loads the parts; what then computes is our own, so that a part can be packed or compiled as a whole layer is.
+Tensor parallelism as in Megatron-LM (arXiv 1909.08053). transformers knows how to split each layer of a model, and
+loads the parts; the layers that compute are our own, so that a part can be packed or compiled like a whole layer.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from shared.model.distributed.ranks import num_ranks, rank
 
 
 class SummedLinear(nn.Module):
-    """A linear layer of which each rank has a part of the inputs."""
+    """A linear layer split by inputs; the ranks' results are summed."""
 
     def __init__(self, linear: nn.Linear) -> None:
         """Take this rank's part, and the whole bias."""
@@ -35,7 +35,7 @@ class SummedLinear(nn.Module):
 
 
 class GatheredLinear(nn.Module):
-    """A linear layer of which each rank has a part of the outputs, and gives all of them."""
+    """A linear layer split by outputs; every rank gathers all of them."""
 
     def __init__(self, linear: nn.Linear) -> None:
         """Take this rank's part."""
@@ -48,7 +48,7 @@ class GatheredLinear(nn.Module):
 
 
 class SummedEmbedding(nn.Module):
-    """Token embeddings of which each rank has those of a part of the vocabulary."""
+    """Token embeddings split by vocabulary; the ranks' results are summed."""
 
     def __init__(self, embedding: nn.Embedding) -> None:
         """Take this rank's part."""
@@ -66,7 +66,7 @@ class SummedEmbedding(nn.Module):
 
 
 def check_parts(config: PretrainedConfig) -> None:
-    """Raise ModelError if the model cannot be parted evenly."""
+    """Raise ModelError if the model cannot be split evenly."""
     text = config.get_text_config()
     if not text.base_model_tp_plan:
         raise ModelError(f"{config.model_type}: transformers does not know how to part it")
@@ -86,11 +86,11 @@ def num_weights(model: PreTrainedModel) -> int:
 
 
 def take_parts(model: PreTrainedModel) -> None:
-    """Replace the layers that transformers has parted. Raises ModelError for a way to part them that is not known."""
+    """Replace the layers that transformers has split. Raises ModelError for an unknown way of splitting."""
     for name, module in list(model.named_modules()):
         style = _style(model, name)
         if style:
-            del module.forward  # transformers' own, around the class's
+            del module.forward  # transformers' wrapper around the class's forward
             _localize(module)
         if style in JOINED:
             parent, _, child = name.rpartition(".")
@@ -122,11 +122,11 @@ def _gathered(part: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
 
 def _summed(part: torch.Tensor) -> torch.Tensor:
-    """Add the parts in the order of ranks: in a reduction a row's bits may depend on where in the tensor it stands."""
+    """Add the parts in rank order: in a reduction, a row's bits may depend on its place in the tensor."""
     return reduce(torch.add, _gathered(part))
 
 
-JOINED: dict[str | None, Callable[..., nn.Module]] = {  # by transformers' names of how layers are parted
+JOINED: dict[str | None, Callable[..., nn.Module]] = {  # by transformers' names for the ways to split a layer
     "rowwise": SummedLinear,
     "colwise_gather_output": GatheredLinear,
     "embedding_rowwise": SummedEmbedding,

@@ -24,15 +24,15 @@ def num_ranks() -> int:
 
 
 def rank() -> int:
-    """Return which of them this one is."""
+    """Return this process's rank."""
     return int(os.environ["RANK"]) if is_torchelastic_launched() else 0
 
 
 @cache
 def join() -> Sequence[Connection]:
-    """Meet the other ranks, and return rank 0's connections to them, or another one's to rank 0.
+    """Connect to the other ranks: return rank 0's connections to all others, or another rank's one to rank 0.
 
-    From then on rank 0 ends at once, with exit code 1, when another one or torchrun is gone. Raises ModelError.
+    From then on, rank 0 ends at once, with exit code 1, when another rank or torchrun is gone. Raises ModelError.
     """
     here = os.environ["LOCAL_WORLD_SIZE"]
     if int(here) != num_ranks():
@@ -50,7 +50,7 @@ def join() -> Sequence[Connection]:
 
 
 def _end_with(connections: Sequence[Connection]) -> None:
-    """End when one of the connections does; nothing else ever comes from the other side."""
+    """End when one of the connections closes; the other side never sends anything."""
     torchrun = os.getppid()
     while not wait(connections, timeout=1) and os.getppid() == torchrun:
         pass
@@ -58,6 +58,6 @@ def _end_with(connections: Sequence[Connection]) -> None:
 
 
 def end(reason: str) -> NoReturn:
-    """End this process at once: one of its threads may be waiting for what will never come."""
+    """End this process at once: one of its threads may be waiting for something that will never come."""
     log.error(reason, rank=rank())
     os._exit(1)

@@ -27,9 +27,9 @@ log = structlog.get_logger()
 class Engine:
     """A model, its slots and its scheduler.
 
-    All that computes does so in one thread, from loading on. OpenMP keeps a team for each thread that ever computed,
-    and while there are more of them than cores it lets them sleep between any two products: a pass took 1.2 times as
-    long (docs/decisions.md).
+    Everything is computed in one thread, loading included. OpenMP keeps a team of threads for each thread that ever
+    computed, and when all these outnumber the cores they sleep between any two products: a pass took 1.2 times as long
+    (docs/decisions.md).
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Engine:
         self._scheduler = Scheduler(runner, settings.prefill_rows, self.meter, worker)
         self._worker = worker
         self.inexact = ""
-        """Why a row's bits may depend on the rows beside it; empty where they were seen not to."""
+        """Why a row's bits may depend on the rows beside it; empty if the start's checks found that they do not."""
         self.run = self._scheduler.run
         self.verify = self._scheduler.verify
         self.decode = self._scheduler.decode
@@ -50,18 +50,19 @@ class Engine:
         self.settle = self._scheduler.settle
 
     async def measure(self) -> None:
-        """Let `info` tell what passes cost. Before `run`; a machine that is busy otherwise makes them look slow."""
+        """Add the measured cost of passes to `info`. Call it before `run`; other load on the machine distorts it."""
         session_rows = min(self.info.max_draft_tokens + 1, self.info.max_length)
         measuring = partial(measure_passes, self._runner, self.info.num_slots, session_rows)
         self.info.pass_costs.extend(await asyncio.get_running_loop().run_in_executor(self._worker, measuring))
 
     @asynccontextmanager
     async def session(self, prompt_ids: Sequence[int], params: SamplingParams) -> AsyncIterator[Session]:
-        """Hold a slot for the length of the block, and start to prefill the prompt.
+        """Hold a slot for the duration of the block, and start to prefill the prompt.
 
-        Where its log-probabilities are wanted, the session has its first token alone, and verifies draw the others.
+        If log-probabilities of the prompt are wanted, the session starts with its first token alone, and verifies draw
+        the others.
 
-        Raises InvalidFieldError for a prompt that cannot be or a wrong grammar, NoFreeSlotError.
+        Raises InvalidFieldError for an invalid prompt or grammar, and NoFreeSlotError.
         """
         if not prompt_ids:
             raise InvalidFieldError("prompt_token_ids", "empty")

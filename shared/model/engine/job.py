@@ -13,27 +13,27 @@ from shared.pb import specdec_pb2 as pb
 
 @dataclass(eq=False)
 class Job:
-    """Tokens of a session to run. What has somebody to deliver outcomes to decodes; the rest is prefill."""
+    """Tokens of a session to run: decoding if `deliver` takes the outcomes, prefill otherwise."""
 
     session: Session
     draft_ids: Sequence[int] = ()
     left: int = 0
-    """How many outcomes it still has to deliver."""
+    """How many outcomes are still to be delivered."""
     deliver: Callable[[Outcome | Exception | None], object] | None = None
     ahead: bool = False
-    """Whether nobody has asked for it yet: it runs when nothing else does."""
+    """Whether it is work ahead, which nobody has asked for yet: it runs only when nothing else does."""
     arrived: float = field(default_factory=perf_counter)
     forward_seconds: float = 0.0
     num_passes: int = 0
 
     @property
     def rows(self) -> list[int]:
-        """The tokens that are still to run: a prefill leaves the last one to the first verify."""
+        """The tokens still to run; a prefill leaves the last one to the first verify."""
         rows = self.session.extension(self.draft_ids)
         return rows if self.deliver else rows[:-1]
 
     def segment(self, max_rows: int) -> Segment:
-        """Return the next of its rows to run. A verify's own k+1 rows are never parted."""
+        """Return the next of its rows to run. The k+1 rows of a verify are never split."""
         rows = self.rows
         num_logits = len(self.draft_ids) + 1 if self.deliver else 0
         if len(rows) > max_rows:
@@ -41,7 +41,7 @@ class Job:
         return Segment(self.session.slot, self.session.cached, rows, num_logits, self.session.sampler.for_device)
 
     def outcome(self, verdict: Verdict, sample_seconds: float, num_rows: int, num_sessions: int) -> Outcome:
-        """Commit what a pass of so many rows and sessions decided, and tell of it."""
+        """Commit what a pass with this many rows and sessions decided, and return the outcome."""
         position = len(self.session.token_ids)
         self.session.commit(verdict.token_ids)
         self.left = 0 if self.session.ended else self.left - 1

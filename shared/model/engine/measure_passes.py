@@ -1,18 +1,18 @@
-"""What forward passes cost where a model runs, measured before anybody waits for one."""
+"""Measures the cost of forward passes on the model's device, before any session waits for one."""
 
 from timeit import repeat
 
 from shared.model.runner import Runner, Segment
 from shared.pb import specdec_pb2 as pb
 
-_ROWS = (1, 2, 4, 6, 8, 12, 16, 32)  # beyond, rows cost what those before them do
-_REPEATS = 2  # the least time counts: nothing makes a pass faster than it is
+_ROWS = (1, 2, 4, 6, 8, 12, 16, 32)  # beyond these, the cost per row stays the same
+_REPEATS = 2  # the shortest time counts: disturbances only make a pass slower
 
 
 def measure_passes(runner: Runner, num_slots: int, session_rows: int) -> list[pb.PassCost]:
-    """Run passes of one row and more, in as few sessions as can have them, and return what they took.
+    """Run passes with one row and more, spread over as few sessions as possible, and return how long they took.
 
-    A session has at most `session_rows`. The contents of the slots are lost.
+    A session has at most `session_rows`. Overwrites the slots.
     """
     return [_measure(runner, num_rows, session_rows) for num_rows in _ROWS if num_rows <= session_rows * num_slots]
 

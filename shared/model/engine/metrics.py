@@ -1,4 +1,4 @@
-"""What Prometheus reads of a service that serves a model."""
+"""The Prometheus metrics of a service that serves a model."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -8,7 +8,7 @@ BUCKETS = [base * 10.0**exponent for exponent in range(-4, 2) for base in (1, 2,
 
 
 class EngineMeter:
-    """Tells how full an engine is and how busy: what its service is scaled by."""
+    """Reports how full and how busy an engine is: what its service is scaled by."""
 
     def __init__(self, slots: Slots) -> None:
         """Begin at zero, in a registry of its own."""
@@ -29,5 +29,5 @@ class EngineMeter:
         self._busy.inc(seconds)
 
     def count_wait(self, seconds: float) -> None:
-        """Count what a verify, or a draft token, waited."""
+        """Count how long a verify or a draft token waited."""
         self._queue.observe(seconds)

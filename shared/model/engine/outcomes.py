@@ -1,4 +1,4 @@
-"""What comes of the passes that a session asked for."""
+"""The results of the passes that a session asked for."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,28 +15,28 @@ class Outcome:
     """What one pass committed for a session, and where its time went."""
 
     position: int
-    """Where the first of the tokens stands."""
+    """The position of the first of the tokens."""
     verdict: Verdict
     last: bool
-    """Whether it is the last one of what was asked for."""
+    """Whether this is the job's last outcome."""
     timing: pb.StepTiming
 
 
 class Outcomes:
-    """The outcomes of a job, as they come, up to the last one or to a withdrawal.
+    """The outcomes of a job, as they arrive, up to the last one or a withdrawal.
 
-    Leaving the block before that withdraws the job; what a pass that is running commits is then lost.
+    Leaving the block earlier withdraws the job and loses what the running pass commits.
     """
 
     def __init__(self, withdraw: Callable[[], None]) -> None:
-        """Wait for outcomes in the event loop that runs."""
+        """Wait for outcomes in the running event loop."""
         self._withdraw = withdraw
         self._loop = asyncio.get_running_loop()
         self._arrived: asyncio.Queue[Outcome | Exception | None] = asyncio.Queue()
         self._over = False
 
     def deliver(self, outcome: Outcome | Exception | None) -> None:
-        """Hand over an outcome, what went wrong, or that it was withdrawn; from any thread."""
+        """Hand over an outcome, an error, or None for a withdrawal; from any thread."""
         self._loop.call_soon_threadsafe(self._arrived.put_nowait, outcome)
 
     def __enter__(self) -> Self:
@@ -55,7 +55,7 @@ class Outcomes:
         return self
 
     async def __anext__(self) -> Outcome:
-        """Return the next one. Raises what went wrong."""
+        """Return the next one. Raises the error that was delivered."""
         if self._over or not (outcome := await self._arrived.get()):
             raise StopAsyncIteration
         if isinstance(outcome, Exception):

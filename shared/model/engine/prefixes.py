@@ -1,4 +1,4 @@
-"""Which prompts are in the cache, so that what several begin with is run once."""
+"""Tracks which prompts are in the cache, so that a common beginning is run once."""
 
 from functools import partial
 
@@ -7,24 +7,24 @@ from shared.model.runner import Runner
 
 
 class Prefixes:
-    """What a session that begins may copy from the slots of others, that are running or were the last ones there.
+    """What a new session can copy from other slots, whether their last session is still running or has ended.
 
-    Looked up when a session's first rows are about to run, and not when it is opened: of sessions that come together,
-    the first one runs what all their prompts begin with, and the others find it. As vLLM and SGLang (RadixAttention,
-    arXiv 2312.07104) share it, but for the copy: a slot is one piece of memory.
+    Looked up when a session's first rows are about to run, not when it is opened: among sessions that arrive together,
+    the first runs the beginning that their prompts share, and the others find it. vLLM and SGLang (RadixAttention,
+    arXiv 2312.07104) share prefixes too, but without the copy, which we need since a slot is one piece of memory.
     """
 
     def __init__(self, runner: Runner) -> None:
         """Begin with nothing in any slot of this runner."""
         self._runner = runner
-        self._holders: dict[int, Session] = {}  # by slot, whose keys and values are there
+        self._holders: dict[int, Session] = {}  # by slot: whose keys and values it holds
 
     def come(self, session: Session) -> None:
-        """Take note of a session before anything of it runs."""
+        """Note a session before any of its tokens run."""
         self._holders[session.slot] = session
 
     def take_over(self, session: Session) -> None:
-        """Give a session that begins what another slot has of its prompt, if that is more than it has itself."""
+        """Copy what another slot has of a new session's prompt, if that is more than its own slot has."""
         if session.begun:
             return
         holder = max(self._holders.values(), key=partial(_shared, session), default=session)
@@ -34,9 +34,9 @@ class Prefixes:
 
 
 def _shared(session: Session, holder: Session) -> int:
-    """Return how many tokens of the session's prompt, but the last, are in the holder's slot as part of its prompt.
+    """Return how many tokens of the session's prompt, except the last, the holder's slot has as part of its prompt.
 
-    What follows a prompt may be rewritten by another thread at any time.
+    Only its prompt, since another thread may rewrite what follows at any time.
     """
     limit = min(holder.cached, holder.num_prompt, session.num_prompt - 1)
     return common_prefix(session.token_ids[:limit], holder.token_ids[:limit])

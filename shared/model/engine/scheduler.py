@@ -21,7 +21,7 @@ from shared.model.runner import MAX_ROWS, Rows, Runner, Segment
 
 log = structlog.get_logger()
 
-DECODE_ROWS = 32  # a job of at most so many rows is not prefill and goes first
+DECODE_ROWS = 32  # a job with no more rows than this does not count as prefill and goes first
 
 Plan = list[tuple[Job, Segment]]  # which jobs a pass runs, and which of their rows
 
@@ -31,34 +31,34 @@ class Scheduler:
 
     Each pass takes every verify that is ready and, beside them, a chunk of at most `prefill_rows` of the oldest
     prefill, so that a long prompt does not stall the sessions that are decoding (Sarathi-Serve, arXiv 2403.02310).
-    Where only verifies are ready, a pass may wait for others that are about to come (`BatchWait`).
-    A session belongs to the worker from when a job of it is submitted to its last outcome, or to its withdrawal. The
-    worker goes from pass to pass without the event loop, which would cost a draft token a millisecond.
+    If only verifies are ready, a pass may wait for others that are about to arrive (`BatchWait`).
+    A session belongs to the worker from the submission of a job until the job's last outcome or withdrawal. The worker
+    goes from pass to pass without the event loop, which would add a millisecond to each draft token.
     """
 
     def __init__(self, runner: Runner, prefill_rows: int, meter: EngineMeter, worker: Executor) -> None:
-        """Prepare; nothing runs before `run`. The worker is the one thread that loaded the runner; `run` ends it."""
+        """Prepare; nothing runs before `run`. The worker is the thread that loaded the runner; `run` shuts it down."""
         self._runner = runner
         self._prefill_rows = prefill_rows
         self._meter = meter
         self._inbox: SimpleQueue[Job | Withdrawal | None] = SimpleQueue()
-        self._jobs: dict[Session, Job] = {}  # oldest first; the worker's own
+        self._jobs: dict[Session, Job] = {}  # oldest first; used by the worker only
         self._batch_wait = BatchWait()  # likewise
         self._prefixes = Prefixes(runner)  # likewise
         self._worker = worker
 
     def prefill(self, session: Session) -> None:
-        """Start to run all but the session's last token, without waiting."""
+        """Start running all tokens of the session but the last, without waiting for the result."""
         if session.cached < len(session.token_ids) - 1:
             self._inbox.put(Job(session))
 
     def decode(
         self, session: Session, num_passes: int, draft_ids: Sequence[int] = (), *, ahead: bool = False
     ) -> Outcomes:
-        """Start so many passes, or up to a stop token or a withdrawal, and return their outcomes.
+        """Start `num_passes` passes, fewer after a stop token or a withdrawal, and return their outcomes.
 
-        The first pass runs what is not cached yet and verifies the draft tokens. Takes over from a prefill of the same
-        session. What is decoded ahead waits while anything else is to run.
+        The first pass runs what is not cached yet and verifies the draft tokens. Replaces a prefill of the same
+        session. Work ahead runs only when there is nothing else to run.
         """
         outcomes = Outcomes(partial(self.withdraw, session))
         self._inbox.put(Job(session, draft_ids, num_passes, outcomes.deliver, ahead))
@@ -70,7 +70,7 @@ class Scheduler:
             return await anext(outcomes)
 
     def withdraw(self, session: Session, then: Callable[[], None] | None = None) -> None:
-        """End the session's job after the pass that is running, and then, in the event loop, call `then`.
+        """End the session's job after the running pass, then call `then` in the event loop.
 
         Not awaited, so that no cancellation can come between a session's last pass and the release of its slot.
         """
@@ -93,7 +93,7 @@ class Scheduler:
 
     def _work(self) -> None:
         while self._receive():
-            if not (plan := self._plan()):  # a prefill was all there was, and another session had run it
+            if not (plan := self._plan()):  # the only job was a prefill, and another session had run all of it
                 continue
             try:
                 results = self._run(plan)
@@ -105,7 +105,7 @@ class Scheduler:
                 self._apply(plan, results)
 
     def _receive(self) -> bool:
-        """Take in messages until the next pass is due. Returns whether there is to be one: not once `run` ends."""
+        """Take in messages until the next pass is due. Return whether to run it: no longer once `run` ends."""
         while True:
             try:
                 message = self._inbox.get(timeout=self._patience())
@@ -120,7 +120,7 @@ class Scheduler:
                     return False
 
     def _start(self, job: Job) -> None:
-        """Take on a job, as the newest one, in place of the session's last one."""
+        """Take on a job as the newest one, replacing the session's previous job."""
         self._jobs.pop(job.session, None)
         self._jobs[job.session] = job
         self._prefixes.come(job.session)
@@ -128,7 +128,7 @@ class Scheduler:
             self._batch_wait.come(job.session, perf_counter())
 
     def _stop(self, withdrawal: Withdrawal) -> None:
-        """End the session's job, if it has one, and call who waits for that."""
+        """End the session's job, if it has one, and notify whoever waits for that."""
         job = self._jobs.pop(withdrawal.session, None)
         if job and job.deliver:
             job.deliver(None)
@@ -139,7 +139,7 @@ class Scheduler:
             withdrawal.then()
 
     def _patience(self) -> float | None:
-        """Return how long to wait for a message before the next pass, in seconds; None is for ever."""
+        """Return how long to wait for a message before the next pass, in seconds; None means for ever."""
         if not self._jobs:
             return None
         ready = [job for job in self._jobs.values() if not job.ahead]
@@ -147,7 +147,7 @@ class Scheduler:
         return self._batch_wait.seconds(len(ready), perf_counter()) if decoding else 0.0
 
     def _plan(self) -> Plan:
-        """Choose the jobs of the next pass, and what each runs in it."""
+        """Choose the jobs of the next pass, and the rows of each."""
         plan: Plan = []
         room, prefill_room = MAX_ROWS - self._prefill_rows, self._prefill_rows
         for job in [job for job in self._jobs.values() if not job.ahead] or list(self._jobs.values()):
@@ -177,7 +177,7 @@ class Scheduler:
         return results
 
     def _apply(self, plan: Plan, results: Sequence[Rows]) -> None:
-        """Commit what the verifies of a pass decide, and count what its prefill ran as cached."""
+        """Commit what the verifies of a pass decide, and mark what its prefill ran as cached."""
         started = perf_counter()
         num_rows = sum(len(segment.token_ids) for _, segment in plan)
         for (job, segment), rows in zip(plan, results, strict=True):
@@ -188,7 +188,7 @@ class Scheduler:
                 continue
             try:
                 verdict = verify(rows, job.draft_ids, job.session.sampler, len(job.session.token_ids))
-            except OutriderError as error:  # a grammar that grew too complex ends its own session and no other
+            except OutriderError as error:  # a grammar that grew too complex ends only its own session
                 self._fail(job, error)
             else:
                 self._deliver(job, job.outcome(verdict, perf_counter() - started, num_rows, len(plan)))
@@ -210,5 +210,5 @@ class Scheduler:
             job.deliver(error)
 
     def _count_busy(self, plan: Plan, seconds: float) -> None:
-        if not plan[0][0].ahead:  # a draft that works ahead would always be busy
+        if not plan[0][0].ahead:  # otherwise a draft that works ahead would always look busy
             self._meter.count_busy(seconds)

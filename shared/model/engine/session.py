@@ -11,7 +11,8 @@ class Session:
     """A sequence and how much of it is in the KV cache.
 
     Invariant: 0 <= cached < len(token_ids) <= max_length. The last token is never cached: running it gives the logits
-    of the next one. Rolling back is `cached` not growing: what lies beyond it in the slot is masked and overwritten.
+    of the next one. To roll back, `cached` just does not grow: whatever the slot holds beyond it is masked and later
+    overwritten.
     """
 
     slot: int
@@ -21,7 +22,7 @@ class Session:
     token_ids: list[int]
     cached: int = 0
     reused: int = field(init=False)
-    """How many tokens other sessions had run already."""
+    """How many of its tokens other sessions had already run."""
     num_prompt: int = field(init=False)
     """How many tokens it was opened with."""
 
@@ -32,12 +33,12 @@ class Session:
 
     @property
     def begun(self) -> bool:
-        """Whether a token of it was run, or its end is another than it was opened with."""
+        """Whether any of its tokens was run, or it no longer ends as it was opened."""
         return self.cached != self.reused or len(self.token_ids) != self.num_prompt
 
     @property
     def ended(self) -> bool:
-        """Whether the last token is a stop token, or the end of a grammar."""
+        """Whether the last token is a stop token, or completes the grammar."""
         return self.token_ids[-1] in self.sampler.params.stop_token_ids or self.sampler.ended
 
     @property
@@ -46,16 +47,16 @@ class Session:
         return self.max_length - len(self.token_ids)
 
     def extension(self, draft_ids: Sequence[int]) -> list[int]:
-        """Return the tokens to run before a round with these draft tokens can be sampled: all not cached yet."""
+        """Return the tokens to run before a round with these draft tokens can be sampled: all that are not cached."""
         return [*self.token_ids[self.cached :], *draft_ids]
 
     def cache(self, num_tokens: int) -> None:
-        """Count so many more tokens as cached: they have been run."""
+        """Mark the next `num_tokens` as cached: they have been run."""
         self.cached += num_tokens
         self._check()
 
     def reuse(self, num_tokens: int) -> None:
-        """Count so many tokens as cached in place of those at the start: another session had run them."""
+        """Mark the first `num_tokens` as cached, whatever was before: another session had run them."""
         self.cached = self.reused = num_tokens
         self._check()
 
@@ -66,7 +67,7 @@ class Session:
         self._check()
 
     def rewrite(self, position: int, token_ids: Sequence[int]) -> None:
-        """Put these tokens, at least one, at the position, to end the sequence; keep what agrees and is cached."""
+        """Replace all tokens from the position on by these, at least one; whatever agrees stays cached."""
         replaced, self.token_ids[position:] = self.token_ids[position:], token_ids
         agreeing = common_prefix(replaced, token_ids)
         self.sampler.pop(replaced[agreeing:])
@@ -82,7 +83,7 @@ class Session:
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     """Return how many leading tokens agree."""
     agreeing, shorter = 0, min(len(a), len(b))
-    while agreeing < shorter:  # slices compare many times as fast as their tokens one by one
+    while agreeing < shorter:  # comparing slices is many times as fast as comparing token by token
         half = (agreeing + shorter + 1) // 2
         if a[agreeing:half] == b[agreeing:half]:
             agreeing = half

@@ -15,13 +15,13 @@ class _Slot:
     token_ids: list[int] = field(default_factory=list)  # whose keys and values are in the slot
 
     def saving(self, prompt_ids: list[int]) -> int:
-        """Return how many more tokens the prompt finds here than are lost: those of another chat, who may go on."""
+        """Return the prompt's tokens found here less those it would overwrite, which another chat may need again."""
         common = common_prefix(self.token_ids, prompt_ids)
         return max(0, common - (len(self.token_ids) - common))
 
 
 class Slots:
-    """Gives each session a slot of its own, the one that saves it most, or else the one that was not used for longest.
+    """Gives each session its own slot: the one that saves most, or else the least recently used one.
 
     A session that ends leaves its tokens in its slot, so the next turn of a chat starts where the last one ended.
     """
@@ -49,7 +49,7 @@ class Slots:
     async def open(self, prompt_ids: list[int], sampler: Sampler) -> Session:
         """Start a session, waiting for a slot in order of arrival.
 
-        Raises NoFreeSlotError if too many wait already, or if none becomes free in time.
+        Raises NoFreeSlotError if too many sessions already wait, or if no slot becomes free in time.
         """
         if not self._free or self._waiting:
             await self._wait_for_slot()
@@ -88,5 +88,5 @@ class Slots:
             raise NoFreeSlotError(message, retry_after_ms) from None
         finally:
             self._waiting.remove(turn)
-            if not granted:  # a turn given to a session that was cancelled meanwhile goes to the next one
+            if not granted:  # pass on a turn granted to a session that was cancelled meanwhile
                 self._wake_next()

@@ -25,10 +25,9 @@ def verify(rows: Rows, draft_ids: Sequence[int], sampler: Sampler, position: int
     """Draw the target's own sample at each row for as long as the draft tokens before the row equal the samples.
 
     A draft token is accepted if and only if it equals the sample, so the outcome is exactly what decoding token by
-    token gives. With no draft tokens this is decoding token by token. The sampler's history never holds a token that
-    is not committed.
+    token gives. With no draft tokens, this is plain decoding. The sampler's history holds committed tokens only.
 
-    Tokens that the device drew are taken as they are. Raises NoTokenError at a row from which none can be drawn.
+    Tokens that the device drew are used as they are. Raises NoTokenError at a row from which no token can be drawn.
 
     rows: k+1 of them, row i following the i-th draft token. position: where the first of the tokens will stand.
     """
@@ -47,7 +46,7 @@ def verify(rows: Rows, draft_ids: Sequence[int], sampler: Sampler, position: int
 
 
 def _logprobs(logits: torch.Tensor, token_id: int, num_top: int) -> pb.TokenLogprobs:
-    """Return what the model itself holds of a token. logits: [V]."""
+    """Return the model's own log-probabilities of a token and of the likeliest tokens. logits: [V]."""
     logprobs = logits.float().log_softmax(-1)
     top = torch.topk(logprobs, min(num_top, logprobs.numel()))
     return pb.TokenLogprobs(

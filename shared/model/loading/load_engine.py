@@ -80,7 +80,7 @@ def _load(folder: Path, settings: EngineSettings, worker: Executor) -> Engine:
 
 
 def _end_token_ids(folder: Path, config: PretrainedConfig) -> list[int]:
-    """Return the tokens that end a text, by the folder's generation config or else by the model's own."""
+    """Return the tokens that end a text, from the folder's generation config or else from the model's config."""
     generates = (folder / GENERATION_CONFIG_NAME).is_file()
     ends = (GenerationConfig.from_pretrained(folder) if generates else config).eos_token_id
     return ends if isinstance(ends, list) else [ends]

@@ -41,9 +41,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 def load_runner(
     folder: Path, dtype: str, num_slots: int, max_length: int, quant: Quant = "none", *, kernel: str = "auto"
 ) -> CpuRunner:
-    """Open a Hugging Face folder and return its runner; max_length is cut to the model's own.
+    """Open a Hugging Face folder and return its runner; max_length is capped at the model's own limit.
 
-    Raises ModelError for a model that cannot be rewound or that our attention does not compute.
+    Raises ModelError for a model that cannot be rolled back or whose attention ours cannot replace.
     """
     model, spread = _open(folder, dtype)
     order = kernel_order(model, DTYPES[dtype], kernel)  # before anything computes
@@ -63,7 +63,7 @@ def load_runner(
 def _packed(
     model: PreTrainedModel, quant: Quant, order: Sequence[Kernel], num_slots: int, max_length: int
 ) -> CpuRunner:
-    """Return the runner of the model with linear layers of ours."""
+    """Return the runner of the model, with its linear layers replaced by ours."""
     if quant == "none":
         proof = prove(model, order, max_length)
         repack(model, proof)
@@ -79,9 +79,9 @@ def _packed(
 
 
 def load_int4_runner(folder: Path, num_slots: int, max_length: int) -> OnnxRunner:
-    """Round the weights of a Hugging Face folder to 4 bits, once, and return the runner; max_length is cut likewise.
+    """Round a Hugging Face folder's weights to 4 bits, once, and return the runner; max_length is capped as above.
 
-    Raises ModelError for a model that cannot be rewound or that cannot be had so.
+    Raises ModelError for a model that cannot be rolled back or converted.
     """
     config = served_config(folder)
     if config.model_type not in FAMILY or not can_convert():
@@ -94,9 +94,9 @@ def load_int4_runner(folder: Path, num_slots: int, max_length: int) -> OnnxRunne
 
 
 def load_static_runner(folder: Path, settings: EngineSettings, device: torch.device, name: str) -> StaticRunner:
-    """Open a Hugging Face folder on a device of fixed shapes, which is called so, and compile its graphs.
+    """Open a Hugging Face folder on a device of fixed shapes, and compile its graphs; `name` is the device's.
 
-    Raises ModelError for a model that cannot be rewound or that our attention does not compute.
+    Raises ModelError for a model that cannot be rolled back or whose attention ours cannot replace.
     """
     model, spread = _open(folder, settings.dtype)
     probe, expected = _probe(model, spread=spread)
@@ -108,7 +108,7 @@ def load_static_runner(folder: Path, settings: EngineSettings, device: torch.dev
 
 
 def _open(folder: Path, dtype: str) -> tuple[PreTrainedModel, bool]:
-    """Return the model, and whether it is this rank's part of one; nothing computes."""
+    """Return the model, and whether it is only this rank's part of one; nothing computes yet."""
     config, spread = served_config(folder), None
     if num_ranks() > 1:
         check_parts(config)
@@ -122,7 +122,7 @@ def _open(folder: Path, dtype: str) -> tuple[PreTrainedModel, bool]:
 
 
 def _probe(model: PreTrainedModel, *, spread: bool) -> tuple[list[int], torch.Tensor]:
-    """Return 24 tokens and the logits that the model itself computes of them, [24, V]; a spread one takes its parts."""
+    """Return 24 tokens and the model's own logits for them, [24, V]; then give a model that is spread our layers."""
     probe = random.Random(0).choices(range(model.config.get_text_config().vocab_size), k=24)  # noqa: S311 - no secret
     with torch.inference_mode(), refusing(model.config.model_type, "transformers does not run it"):
         expected = model(torch.tensor([probe], device=model.device)).logits[0].cpu()

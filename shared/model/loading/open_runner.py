@@ -1,8 +1,8 @@
-"""Where the passes of a model run.
+"""Chooses where the passes of a model run.
 
-`cpu` is this machine. `simulated` computes here too, and takes the time that a given accelerator would, without taking
-CPU: so scheduling, overlap and load can be measured honestly on a small machine. Whatever it reports says "simulated".
-`neuron` is a fixed set of graphs, compiled by TorchNeuron, or on trial on the CPU by another backend of torch.compile.
+`cpu` is this machine. `simulated` also computes here, then waits for as long as a given accelerator would take, using
+no CPU: scheduling, overlap and load can be measured honestly on a small machine. All its reports say "simulated".
+`neuron` is a fixed set of graphs, compiled by TorchNeuron, or for trials on the CPU by another torch.compile backend.
 """
 
 from pathlib import Path
@@ -41,7 +41,7 @@ def open_runner(folder: Path, settings: EngineSettings) -> Runner:
 
 
 def resolve(quant: Quant, device: DeviceKind, folder: Path) -> Quant:
-    """Return what `auto` is for this model: on a CPU int4 where that can be had, else int8, else neither.
+    """Return what `auto` means for this model: on a CPU int4 if available, else int8, else none.
 
     Raises ModelError.
     """

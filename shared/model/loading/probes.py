@@ -8,18 +8,18 @@ from shared.errors import ModelError
 from shared.model.checkpoints.supported import refusing
 from shared.model.runner import Rows, Runner, Segment
 
-_PREFILLED, _COMPARED = 72, 12  # rows of a prefill, and those of them that are tried in other passes
+_PREFILLED, _COMPARED = 72, 12  # rows of a prefill, and how many of them other passes repeat
 
 
 _VERIFIES = ((0, 1, 0), (1, 5, 0), (6, 2, 7), (0, 9, 3), (9, 1, 1), (0, 12, 40))  # offset, rows, rows beside them
 
 
 def inexact_pass(runner: Runner, vocab_size: int) -> tuple[str, torch.Tensor]:
-    """Return where a row's logits differ between a prefill, a verify, alone and beside others; empty if nowhere.
+    """Return where a row's logits differ between prefill and verify, alone and beside others; empty if nowhere.
 
-    And the last rows of the first prefill, [rows, V], as a witness of the bits of this arithmetic. Rows are tried at
-    near positions and at the farthest ones, beside a session at the other end, since a model may look at the largest
-    position of a pass. The contents of the first and the last slot are lost.
+    Also return the last rows of the first prefill, [rows, V], as a sample of this arithmetic's bits. Rows are tried at
+    the nearest and the farthest positions, beside a session at the other end, since a model may use the largest
+    position of a pass. Overwrites the first and the last slot.
     """
     num_slots, max_length = runner.num_slots, runner.max_length
     tokens = random.Random(1).choices(range(vocab_size), k=_PREFILLED)  # noqa: S311 - no secret
@@ -62,9 +62,9 @@ def refuse_miscomputed(
     *,
     mixture: bool = False,
 ) -> None:
-    """Run the probe with a wrong draft that is rolled back, and compare its last rows with those expected, [n, V].
+    """Run the probe with a wrong draft that is rolled back, and compare its last rows with the expected ones, [n, V].
 
-    Of a mixture of experts one row may be off: rounding may have sent it to another expert. Raises ModelError.
+    In a mixture of experts one row may differ: rounding may have sent it to another expert. Raises ModelError.
     """
     num_rows = min(8, len(expected))
     expected = expected[-num_rows:]

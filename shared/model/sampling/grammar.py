@@ -1,4 +1,4 @@
-"""Output that conforms to a grammar, by llguidance."""
+"""Makes output conform to a grammar, with llguidance."""
 
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
@@ -18,15 +18,15 @@ _WRITERS: dict[str, Callable[[str], str]] = {
         text, defaults={"whitespace_pattern": JSON_WHITESPACE}
     ),
     "regex": LLMatcher.grammar_from_regex,
-    "lark": lambda text: llguidance.grammar_from("grammar", text),  # takes GBNF too
+    "lark": lambda text: llguidance.grammar_from("grammar", text),  # accepts GBNF too
 }
 
 
 class GrammarMask(LogitsProcessor):
-    """Forbids what the grammar does not allow next. Its state is that of the committed tokens and no others'."""
+    """Forbids what the grammar does not allow next. Its state covers the committed tokens only."""
 
     def __init__(self, kind: str, matcher: LLMatcher) -> None:
-        """Begin with the grammar's own state; errors name its kind."""
+        """Begin in the grammar's initial state; errors name its kind."""
         self._kind = kind
         self._matcher = matcher.deep_copy()
 
@@ -36,16 +36,16 @@ class GrammarMask(LogitsProcessor):
         return self._matcher.is_stopped()
 
     def push(self, token_ids: Sequence[int]) -> None:
-        """Advance. Raises InvalidFieldError if the tokens do not conform."""
+        """Advance past these tokens. Raises InvalidFieldError if they do not conform."""
         if not self._matcher.consume_tokens(list(token_ids)):
             raise InvalidFieldError(self._kind, self._matcher.get_error())
 
     def pop(self, token_ids: Sequence[int]) -> None:
-        """Go back."""
+        """Go back to before these tokens."""
         self._matcher.rollback(len(token_ids))
 
     def process(self, scores: torch.Tensor) -> None:
-        """Forbid, but for the case that something else has forbidden all that is allowed here.
+        """Forbid what the grammar does not allow, unless something else has forbidden everything that it allows.
 
         Raises InvalidFieldError for a grammar that grew too complex.
         """
@@ -63,7 +63,7 @@ class Grammars:
     """Compiles grammars for one model's tokenizer. Takes CPU time: call it in a thread."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, vocab_size: int, end_ids: Sequence[int]) -> None:
-        """Compile for this many logits a row; any of `end_ids` may follow a text that is whole."""
+        """Compile for rows of `vocab_size` logits; any of `end_ids` may follow a complete text."""
         self._tokenizer, self._vocab_size, self._end_ids = tokenizer, vocab_size, end_ids
         self.compile = lru_cache(maxsize=128)(self._compile)
 
@@ -73,7 +73,7 @@ class Grammars:
         return LLTokenizer(tokenizer, n_vocab=self._vocab_size, eos_token=list(self._end_ids))
 
     def _compile(self, grammar: Grammar) -> LLMatcher:
-        """Return a matcher in its first state. Raises InvalidFieldError for a grammar that is wrong."""
+        """Return a matcher in its initial state. Raises InvalidFieldError for an invalid grammar."""
         try:
             matcher = LLMatcher(self._vocabulary, _WRITERS[grammar.kind](grammar.text), log_level=0)
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""What a request asks to be changed in the logits of a row, given the tokens before it."""
+"""Changes that a request makes to a row's logits, given the tokens before it."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -9,7 +9,7 @@ from shared.sampling_params import SamplingParams
 
 
 class LogitsProcessor:
-    """Changes the logits of one row at a time. Its history is what was pushed and not popped."""
+    """Changes the logits of one row at a time. Its history is the tokens pushed and not popped."""
 
     @property
     def ended(self) -> bool:
@@ -24,7 +24,7 @@ class LogitsProcessor:
         """Append tokens of the output to the history."""
 
     def pop(self, token_ids: Sequence[int]) -> None:
-        """Take these tokens, the last ones, from the history."""
+        """Remove these tokens from the end of the history."""
 
 
 class Bias(LogitsProcessor):
@@ -36,7 +36,7 @@ class Bias(LogitsProcessor):
         self._values = torch.tensor(list(params.logit_bias.values()), dtype=torch.float32)  # [N]
 
     def process(self, scores: torch.Tensor) -> None:
-        """Add."""
+        """Add the biases."""
         known = _within(self._token_ids, scores)
         scores[self._token_ids[known]] += self._values[known]
 
@@ -64,9 +64,9 @@ class MinTokens(LogitsProcessor):
 
 
 class Penalties(LogitsProcessor):
-    """Makes less likely, or more, what stands in the output already, and in the prompt.
+    """Makes tokens that are already in the output, or in the prompt, less (or more) likely.
 
-    As in vLLM: the repetition penalty, of prompt and output, comes before the two of the output.
+    As in vLLM: the repetition penalty, for prompt and output, comes before the two penalties for the output alone.
     """
 
     def __init__(self, params: SamplingParams, prompt_ids: Collection[int]) -> None:
@@ -81,10 +81,10 @@ class Penalties(LogitsProcessor):
 
     def pop(self, token_ids: Sequence[int]) -> None:
         """Count them no more."""
-        self._output -= Counter(token_ids)  # which drops what is counted to 0
+        self._output -= Counter(token_ids)  # drops tokens whose count reaches 0
 
     def process(self, scores: torch.Tensor) -> None:
-        """Punish what was seen."""
+        """Apply the penalties."""
         params = self._params
         if params.repetition_penalty != 1:
             seen = torch.tensor([*self._prompt, *(self._output.keys() - self._prompt)])  # [N], each once
@@ -97,7 +97,7 @@ class Penalties(LogitsProcessor):
 
 
 def logits_processors(params: SamplingParams, prompt_ids: Collection[int]) -> list[LogitsProcessor]:
-    """Return those that the request needs besides its grammar's, in the order in which they apply."""
+    """Return the processors that the request needs in addition to its grammar's, in the order in which they apply."""
     processors: list[LogitsProcessor] = []
     if params.logit_bias:
         processors.append(Bias(params))
@@ -109,5 +109,5 @@ def logits_processors(params: SamplingParams, prompt_ids: Collection[int]) -> li
 
 
 def _within(token_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-    """Return which of the tokens the model has: two models of one tokenizer may differ in padding rows. Both [N]."""
+    """Return which tokens the model has: two models with one tokenizer may differ in padding rows. Both [N]."""
     return (token_ids >= 0) & (token_ids < len(scores))

@@ -1,7 +1,7 @@
-"""The noise that samples are drawn with: a function of (seed, position, token id) and of nothing else.
+"""The noise that samples are drawn with: a function of (seed, position, token id) only.
 
-With one noise for everyone, a sample is a function of the logits alone, so it does not matter who draws it, when, or
-how many tokens at a time (Gumbel-max coupling: Daliri, Musco, Suresh, arXiv 2408.07978).
+Since everyone uses the same noise, a sample is a function of the logits alone: it does not matter who draws it, when,
+or how many tokens at a time (Gumbel-max coupling: Daliri, Musco, Suresh, arXiv 2408.07978).
 """
 
 import hashlib
@@ -41,10 +41,10 @@ def gumbel(token_ids: torch.Tensor, seed: int, position: int) -> torch.Tensor:
 
 def keyed_gumbel(token_ids: torch.Tensor, low: torch.Tensor | int, high: torch.Tensor | int) -> torch.Tensor:
     """Return the noise of these tokens in rows with these keys; all int32, broadcast. Returns float32."""
-    # Distances of shifts are tensors, and `>>` is not used, since torch-mlir lowers no other shifts.
+    # Shift distances are tensors, and `>>` is avoided, since torch-mlir lowers no other form of shift.
     distances = [torch.full((), bits, dtype=torch.int32, device=token_ids.device) for bits in (16, 15)]
     words = _mix(_mix(token_ids ^ low, *distances) ^ high, *distances)  # int32
-    # 31 bits, so that small values, which are what wins, keep all of float32's precision.
+    # 31 bits, so that small values, which are the ones that win, keep float32's full precision.
     uniform = ((words & 0x7FFFFFFF).float() + 0.5) * 2.0**-31
     return -torch.log(-torch.log1p(-uniform.clamp(max=1 - 2.0**-24)))
 
@@ -52,13 +52,13 @@ def keyed_gumbel(token_ids: torch.Tensor, low: torch.Tensor | int, high: torch.T
 def candidates_by_noise(vocab_size: int, least: float, seed: int, position: int) -> torch.Tensor:
     """Return the tokens of a vocabulary whose noise is at least `least`, and perhaps a few more. Returns [N] int64.
 
-    The noise falls as its word rises, so the words decide, and few tokens are left to take logarithms of.
+    The noise decreases as its word increases, so comparing words is enough: only few tokens need logarithms later.
     """
     words = _token_ids(vocab_size).copy()  # [V]
     shifted = np.empty_like(words)
     for key in row_key(seed, position):
         words ^= np.uint32(key & 0xFFFFFFFF)
-        for distance, factor in zip((16, 15), _FACTORS, strict=True):  # `_mix` in place, which takes half its time
+        for distance, factor in zip((16, 15), _FACTORS, strict=True):  # `_mix` in place, in half the time
             words ^= np.right_shift(words, distance, out=shifted)
             words *= np.uint32(factor)
         words ^= np.right_shift(words, 15, out=shifted)

@@ -11,21 +11,21 @@ from shared.model.sampling.logits_processors import LogitsProcessor, logits_proc
 from shared.model.sampling.noise import candidates_by_noise, gumbel
 from shared.sampling_params import SamplingParams
 
-_LIKELY = 4.0  # how far below the greatest logit a token may stand to be tried first
-_NEAR = 12.0  # likewise, to be looked for a nucleus first
-_FEW = 1024  # tokens, that may all be tried at once
-_INFINITY, _MINUS_INFINITY = 0x7F80, 0xFF80  # the bits of bfloat16; what lies above is not a number
+_LIKELY = 4.0  # tokens this close to the greatest logit are tried first
+_NEAR = 12.0  # the nucleus is first looked for among tokens this close to it
+_FEW = 1024  # this many tokens may all be tried at once
+_INFINITY, _MINUS_INFINITY = 0x7F80, 0xFF80  # as bits of bfloat16; bits above them are NaN
 
 
 class Sampler:
-    """Draws the tokens of one sequence, one after the other: each has those before it as its history."""
+    """Draws the tokens of one sequence, one by one: each draw's history is the tokens before it."""
 
     def __init__(
         self, params: SamplingParams, token_ids: Sequence[int] = (), grammar: LogitsProcessor | None = None
     ) -> None:
         """Begin after these tokens. Raises InvalidFieldError if those of the output do not conform to the grammar.
 
-        Where the log-probabilities of the prompt are wanted, its positions are drawn too, and the draw is what it has.
+        If log-probabilities of the prompt are wanted, its positions are drawn too: each draw gives the prompt's token.
         """
         self.params = params
         self._given = token_ids if params.prompt_logprobs else ()
@@ -40,13 +40,13 @@ class Sampler:
 
     @property
     def for_device(self) -> SamplingParams | None:
-        """How a device may draw, if a row's logits, temperature, min-p and noise are all that decides."""
+        """The parameters for a device to draw with, if only logits, temperature, min-p and noise decide; else None."""
         params = self.params
         alone = not self._processors and not self._given and params.top_k == 0 and params.top_p == 1
         return params if alone else None
 
     def draw(self, logits: torch.Tensor, position: int) -> int:
-        """Return the token that stands at this position, given its logits, and add it to the history.
+        """Return the token for this position, given its logits, and add it to the history.
 
         logits: [V], any float type. One row at a time, so that a draw cannot depend on the rows beside it. Raises
         NoTokenError if no token can be drawn.
@@ -63,22 +63,22 @@ class Sampler:
         return token_id
 
     def push(self, token_ids: Sequence[int]) -> None:
-        """Append tokens that were not drawn here to the history."""
+        """Append tokens that this sampler did not draw to the history."""
         for processor in self._processors:
             processor.push(token_ids)
 
     def pop(self, token_ids: Sequence[int]) -> None:
-        """Take these tokens from the end of the history."""
+        """Remove these tokens from the end of the history."""
         for processor in self._processors:
             processor.pop(token_ids)
 
 
 def draw(logits: torch.Tensor, params: SamplingParams, position: int) -> int:
-    """Return the token that stands at this position, given its logits without regard to any history.
+    """Return the token for this position, given its logits, regardless of any history.
 
     Greedy takes the likeliest token. Otherwise the greatest logit is subtracted, so that no temperature overflows; then
-    temperature, min-p, top-k and top-p apply in this order (as in vLLM), and the token of the greatest logit plus noise
-    is drawn, which is a sample of their softmax. Raises NoTokenError if no token can be. logits: [V].
+    temperature, min-p, top-k and top-p apply in this order (as in vLLM), and the token with the greatest logit plus
+    noise is drawn, which is a sample of their softmax. Raises NoTokenError if no token can be drawn. logits: [V].
     """
     if params.greedy:
         return _likeliest(logits, position)
@@ -96,7 +96,7 @@ def draw(logits: torch.Tensor, params: SamplingParams, position: int) -> int:
 
 
 def _candidates(scores: torch.Tensor, seed: int, position: int) -> torch.Tensor:
-    """Return the tokens that can win, once or twice: the likely ones, and those with noise enough. scores: [V].
+    """Return the tokens that can win, each once or twice: the likely ones, and those with enough noise. scores: [V].
 
     Returns [C] int64.
     """
@@ -106,12 +106,12 @@ def _candidates(scores: torch.Tensor, seed: int, position: int) -> torch.Tensor:
 
 
 def _above(scores: torch.Tensor, border: float) -> torch.Tensor:
-    """Return the tokens above the border, [N] int64: by numpy, in a seventh of torch's time. scores: [V]."""
+    """Return the tokens above the border, [N] int64: with numpy, in a seventh of torch's time. scores: [V]."""
     return torch.from_numpy((scores.numpy() > border).nonzero()[0])
 
 
 def _differences(logits: torch.Tensor, position: int) -> torch.Tensor:
-    """Return the logits less the greatest of them, [V] float32, all at most 0; infinite ones are the greatest float."""
+    """Return the logits minus the greatest, [V] float32, all at most 0; infinity counts as the greatest float."""
     scores = logits.to(torch.float32, copy=True)
     greatest = float(scores.amax())
     _check(greatest, position)
@@ -121,7 +121,7 @@ def _differences(logits: torch.Tensor, position: int) -> torch.Tensor:
 
 
 def _check(greatest: float, position: int) -> None:
-    """Raise NoTokenError if a row whose greatest logit is this has nothing to draw; one NaN makes it NaN."""
+    """Raise NoTokenError if a row with this greatest logit has nothing to draw; any NaN in the row makes it NaN."""
     if not greatest > -math.inf:
         problem = "a logit is not a number" if math.isnan(greatest) else "each token is forbidden"
         raise NoTokenError(f"no token can be drawn at position {position}: {problem}")
@@ -130,7 +130,7 @@ def _check(greatest: float, position: int) -> None:
 def _likeliest(logits: torch.Tensor, position: int) -> int:
     """Return the first of the greatest logits. logits: [V], any float type.
 
-    numpy has no bfloat16, but floats that are not negative are in the order of their bits, which it compares many times
+    numpy has no bfloat16, but the order of non-negative floats is that of their bits, which numpy compares many times
     as fast as torch compares bfloat16.
     """
     if logits.dtype is torch.bfloat16:
@@ -145,9 +145,9 @@ def _likeliest(logits: torch.Tensor, position: int) -> int:
 
 
 def _nucleus_border(scores: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Return the score of the last token of the smallest set of likeliest tokens that reaches top_p. scores: [V]."""
+    """Return the lowest score in the smallest set of likeliest tokens that reaches top_p. scores: [V]."""
     total = scores.logsumexp(-1)
-    near = scores[scores > -_NEAR]  # all of them need hardly ever be sorted
+    near = scores[scores > -_NEAR]  # it is hardly ever necessary to sort all of them
     for some in (near, scores):
         likeliest = some.sort(descending=True).values
         reached = (likeliest - total).exp().cumsum(-1) >= top_p

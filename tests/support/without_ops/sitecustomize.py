@@ -1,6 +1,6 @@
-"""Put on PYTHONPATH by test_without_ops.py: Python runs this at its start, and torch lacks what it lacks elsewhere.
+"""Removes torch operators that other platforms lack. test_without_ops.py puts it on PYTHONPATH; Python runs it first.
 
-macOS has no oneDNN, and Arm no FBGEMM: there these operators do not exist, and asking for one is an AttributeError.
+macOS has no oneDNN, and Arm no FBGEMM: there these operators do not exist, and accessing one is an AttributeError.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Attention over the slots, by itself and as transformers calls it."""
+"""Attention over the slots, on its own and in the form that transformers calls."""
 
 from typing import Any
 
@@ -19,9 +19,9 @@ def attend(
     batch: Batch,
     scaling: float | None,
 ) -> torch.Tensor:
-    """Attend, each span of the batch to the first keys of its slot. Returns [rows, heads, head_dim].
+    """Let each span of the batch attend to the first keys of its slot. Returns [rows, heads, head_dim].
 
-    The heads that share a key are put beside each other as rows, so that no key is copied.
+    Heads that share a key are laid out as adjacent rows, so that no key is copied.
     """
     _, heads, head_dim = query.shape
     kv_heads = key.shape[1]
@@ -55,7 +55,7 @@ def slot_attention(
 ) -> tuple[torch.Tensor, None]:
     """Attend as transformers' attention functions do. Returns [1, rows, heads, head_dim].
 
-    Raises ModelError for an attention that this is not: sliding windows, soft caps, sinks.
+    Raises ModelError for attention that is not supported: sliding windows, soft caps, sinks.
     """
     unknown = [name for name in ("sliding_window", "softcap", "s_aux") if options.get(name) is not None]
     if unknown or attention_mask is not None:

@@ -9,8 +9,8 @@ import torch
 from shared.model.devices.cpu.kernels.row_counts import RowCounts
 from shared.model.runner import Segment
 
-BLOCK_ROWS = 8  # queries of one attention product, always: its rows' bits depend on their number
-KEY_GRAIN = 64  # keys of one attention product, in multiples of this
+BLOCK_ROWS = 8  # queries in every attention product: always the same number, since the rows' bits depend on it
+KEY_GRAIN = 64  # the number of keys in an attention product is a multiple of this
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Span:
 
     slot: int
     num_keys: int
-    blocks: slice  # of all blocks of the batch
+    blocks: slice  # which of the batch's blocks
     mask: torch.Tensor  # [blocks, 1, BLOCK_ROWS * group, num_keys] float, 0 where a query sees a key, or -inf
 
 
@@ -27,8 +27,8 @@ class Span:
 class Batch:
     """The rows of all segments, one after the other, and how they attend.
 
-    How many keys a row is computed with is a function of its position alone, and so is all else of its arithmetic:
-    that is why a row's bits do not depend on what runs beside it.
+    The number of keys that a row is computed with depends only on its position, and so does the rest of its
+    arithmetic: this is why a row's bits do not depend on what runs beside it.
     """
 
     token_ids: torch.Tensor  # [rows] int64
@@ -45,8 +45,8 @@ class Batch:
     ) -> "Batch":
         """Lay out the segments.
 
-        The last row is run repeatedly, to have as many as `counts` allows; the last one whose logits are wanted
-        likewise, by `head_counts`. `group` is how many query heads share a key; `dtype` is the type of activations.
+        To reach a number of rows that `counts` allows, the last row is repeated; so is the last row whose logits are
+        wanted, for `head_counts`. `group` is how many query heads share a key; `dtype` is the type of activations.
         """
         rows = [
             (token_id, segment.start + i, segment.slot, i >= len(segment.token_ids) - segment.num_logits)
@@ -77,7 +77,7 @@ class Batch:
 
 
 def _mask(positions: Sequence[int], num_blocks: int, num_keys: int, group: int) -> torch.Tensor:
-    """Return the mask of a span; queries that are padding see the first key. [blocks, 1, BLOCK_ROWS * group, keys]."""
+    """Return the mask of a span, [blocks, 1, BLOCK_ROWS * group, keys]; padding queries see only the first key."""
     padded = torch.zeros(num_blocks * BLOCK_ROWS, 1, dtype=torch.int64)
     padded[: len(positions), 0] = torch.tensor(positions)
     visible = (torch.arange(num_keys) <= padded).repeat_interleave(group, 0)  # [blocks * BLOCK_ROWS * group, num_keys]

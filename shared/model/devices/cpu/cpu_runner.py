@@ -13,7 +13,7 @@ from shared.model.runner import Rows, Runner, Segment
 
 
 class CpuRunner(Runner):
-    """A model of transformers with our attention, and the tensors of its slots."""
+    """A transformers model with our attention, and the tensors of its slots."""
 
     device = "cpu"
 
@@ -31,13 +31,14 @@ class CpuRunner(Runner):
     ) -> None:
         """Make the cache. A slot holds whole key grains, so that the last positions have all their keys.
 
-        Passes are padded to so many rows, and the output layer's likewise. The rest is told as it is.
+        Passes are padded to `counts` rows, and the output layer's rows to `head_counts`. The other arguments are only
+        reported.
         """
         self.model = model
         self.num_slots, self.max_length = num_slots, max_length
         self._counts, self._head_counts = counts, head_counts
         self.kernel, self.quant, self.inexact = kernel, quant, inexact
-        self._dtype = model.get_input_embeddings()(torch.tensor([0])).dtype  # of activations, as they set out
+        self._dtype = model.get_input_embeddings()(torch.tensor([0])).dtype  # of the first activations
         config = model.config.get_text_config()
         self._group = config.num_attention_heads // getattr(config, "num_key_value_heads", config.num_attention_heads)
         self._cache = SlotCache(model.config, num_slots, -(-max_length // KEY_GRAIN) * KEY_GRAIN)

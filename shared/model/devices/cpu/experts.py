@@ -1,7 +1,7 @@
 """Mixtures of experts, computed so that a row's bits do not depend on which other rows chose the same expert.
 
-transformers groups the rows of a pass by their experts: how many rows a product has, and with it a row's rounding,
-depends on the whole pass. Here each product of an expert, and of the router before it, has BLOCK_ROWS rows, always.
+transformers groups the rows of a pass by expert, so the number of rows in a product, and with it a row's rounding,
+depends on the whole pass. Here every product of an expert, or of the router before it, has exactly BLOCK_ROWS rows.
 """
 
 from collections.abc import Callable
@@ -18,9 +18,9 @@ from shared.model.devices.cpu.batch import BLOCK_ROWS
 
 
 def use_blocks(model: PreTrainedModel) -> bool:
-    """Let the model's experts and routers compute in blocks; the weights are the same. Return whether it has any.
+    """Make the model's experts and routers compute in blocks, with the same weights. Return whether it has any.
 
-    Raises ModelError for experts that are not gated, or have biases or norms.
+    Raises ModelError for experts that are not gated, or that have biases or norms.
     """
     mixtures = [parent for parent in model.modules() if _is_experts(getattr(parent, "experts", None))]
     for mixture in mixtures:
@@ -29,14 +29,14 @@ def use_blocks(model: PreTrainedModel) -> bool:
             raise ModelError(f"{model.config.model_type}: its experts are of another kind than ours")
         experts.forward = partial(_experts_in_blocks, experts)
         for router in mixture.children():
-            weight = router._parameters.get("weight")  # noqa: SLF001 - its own, not those of parts
+            weight = router._parameters.get("weight")  # noqa: SLF001 - its own, not a submodule's
             if weight is not None and weight.ndim == 2 and not isinstance(router, nn.Linear):
                 router.forward = partial(_router_in_blocks, router.forward)
     return bool(mixtures)
 
 
 def _is_experts(module: Any) -> bool:
-    """Tell transformers' experts, whose weights are one tensor for all: [experts, out, in]."""
+    """Recognize transformers' experts, which keep all weights in one tensor: [experts, out, in]."""
     return isinstance(module, nn.Module) and hasattr(module, "is_transposed") and hasattr(module, "down_proj")
 
 
@@ -46,7 +46,7 @@ def _experts_in_blocks(
     top_k_index: torch.Tensor,  # [rows, k] int64
     top_k_weights: torch.Tensor,  # [rows, k]
 ) -> torch.Tensor:
-    """Run each row through its k experts and add up what they say. Returns [rows, hidden]."""
+    """Run each row through its k experts and add up their weighted results. Returns [rows, hidden]."""
     said = hidden_states.new_zeros(*top_k_index.shape, hidden_states.shape[-1])  # [rows, k, hidden]
     for expert in torch.unique(top_k_index).tolist():
         rows, places = (top_k_index == expert).nonzero(as_tuple=True)
@@ -54,19 +54,19 @@ def _experts_in_blocks(
         said[rows, places] = torch.cat(_blocks(compute, hidden_states[rows]))[: len(rows)]
     weighted = (said * top_k_weights[..., None]).float()
     total = weighted[:, 0]
-    for place in range(1, weighted.shape[1]):  # one after the other: a sum has an order of its own
+    for place in range(1, weighted.shape[1]):  # one by one: `sum` would choose its own order
         total = total + weighted[:, place]
     return total.to(hidden_states.dtype)
 
 
 def _expert(experts: Any, expert: int, block: torch.Tensor) -> torch.Tensor:
-    """Run a block through one expert. block: [BLOCK_ROWS, hidden]; returns the same."""
+    """Run a block through one expert. block: [BLOCK_ROWS, hidden]; returns the same shape."""
     gated = experts._apply_gate(functional.linear(block, experts.gate_up_proj[expert]))  # noqa: SLF001 - transformers' own
     return functional.linear(gated, experts.down_proj[expert])
 
 
 def _router_in_blocks(route: Callable[..., Any], hidden_states: torch.Tensor, *rest: Any) -> Any:
-    """Route. hidden_states: [..., hidden]; returns what the router does, a tensor or several of [rows, ...] each."""
+    """Route. hidden_states: [..., hidden]; returns the router's result: one tensor or several, [rows, ...] each."""
     rows = hidden_states.reshape(-1, hidden_states.shape[-1])
     routed = _blocks(lambda block: route(block, *rest), rows)
     if isinstance(routed[0], torch.Tensor):
@@ -75,6 +75,6 @@ def _router_in_blocks(route: Callable[..., Any], hidden_states: torch.Tensor, *r
 
 
 def _blocks(compute: Callable[[torch.Tensor], Any], rows: torch.Tensor) -> list[Any]:
-    """Compute rows in blocks of BLOCK_ROWS, of which the last is filled with zeros. rows: [rows, hidden]."""
+    """Compute rows in blocks of BLOCK_ROWS, padding the last block with zeros. rows: [rows, hidden]."""
     filled = functional.pad(rows, (0, 0, 0, -len(rows) % BLOCK_ROWS))
     return [compute(block) for block in torch.split(filled, BLOCK_ROWS)]

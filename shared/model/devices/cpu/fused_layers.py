@@ -1,7 +1,7 @@
-"""Fewer and larger operations for the layers of the Llama family, in the frame of transformers' own model code.
+"""Fewer and larger operations for the layers of the Llama family, within transformers' own model code.
 
-On a CPU a draft token's time is half matrix products and half calls of small operations; fused, there are about a
-third as many calls.
+On a CPU, half of a draft token's time goes to matrix products and half to calls of small operations; fusing leaves
+about a third as many calls.
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from shared.model.devices.cpu.attention import attend
 from shared.model.devices.cpu.batch import Batch
 from shared.model.devices.cpu.kv_cache import SlotCache
 
-FAMILY = {"llama", "mistral", "qwen2", "qwen3"}  # whose layers are these
+FAMILY = {"llama", "mistral", "qwen2", "qwen3"}  # the model types with these layers
 
 
 def fuse(model: PreTrainedModel) -> None:
-    """Replace attention, MLP and norms of each layer, where the model is of the family; the weights are the same."""
+    """Replace each layer's attention, MLP and norms if the model is of the family; the weights stay the same."""
     if model.config.model_type not in FAMILY:
         return
     for layer in model.model.layers:
@@ -32,7 +32,7 @@ def fuse(model: PreTrainedModel) -> None:
 
 
 class FusedAttention(nn.Module):
-    """Queries, keys and values by one product; queries and keys turned by one rotation."""
+    """Queries, keys and values from one product; queries and keys rotated together."""
 
     def __init__(self, attention: Any) -> None:
         """Take over the weights of the family's attention module."""
@@ -67,7 +67,7 @@ class FusedAttention(nn.Module):
 
 
 class FusedMlp(nn.Module):
-    """Gate and up by one product."""
+    """Gate and up projections as one product."""
 
     def __init__(self, mlp: Any) -> None:
         """Take over the weights of the family's MLP."""
@@ -83,7 +83,7 @@ class FusedMlp(nn.Module):
 
 
 class FusedNorm(nn.Module):
-    """Root mean square normalization by one call."""
+    """Root mean square normalization as one call."""
 
     def __init__(self, norm: Any) -> None:
         """Take over the weight."""

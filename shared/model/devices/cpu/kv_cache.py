@@ -1,4 +1,4 @@
-"""The KV cache: one slot a session, written by position, never cropped or moved."""
+"""The KV cache: one slot per session, written by position, never cropped or moved."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyp
     is_sliding = False
 
     def __init__(self, num_slots: int, max_length: int) -> None:
-        """Keep the sizes; the tensors come with the first update, which tells the other sizes and the type."""
+        """Keep the sizes; the first update, which determines the other sizes and the dtype, allocates the tensors."""
         super().__init__()
         self.num_slots, self.max_length = num_slots, max_length
         self.batch: Batch
@@ -30,7 +30,7 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyp
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write as transformers' attention modules do. *_states: [1, kv_heads, rows, head_dim]."""
+        """Write, as transformers' attention modules ask for it. *_states: [1, kv_heads, rows, head_dim]."""
         return self.write(key_states[0].transpose(0, 1), value_states[0].transpose(0, 1))
 
     def write(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -47,11 +47,11 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyp
         return 0
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Return the sizes that transformers would build a mask for; it builds none for our attention."""
+        """Return the sizes for transformers' mask; it builds none for our attention."""
         return query_length, 0
 
     def get_max_length(self) -> int:
-        """Return the most positions of a slot."""
+        """Return how many positions a slot has."""
         return self.max_length
 
 
@@ -64,12 +64,12 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
         super().__init__(layers=[SlotLayer(num_slots, max_length) for _ in range(num_layers)])
 
     def begin(self, batch: Batch) -> None:
-        """Let the coming updates write the rows of this batch."""
+        """Make the next updates write the rows of this batch."""
         for layer in self.layers:
             layer.batch = batch
 
     def copy(self, source: int, slot: int, num_tokens: int) -> None:
-        """Copy the first positions of a slot to another one."""
+        """Copy the first positions of one slot to another."""
         for layer in self.layers:
             for states in (layer.keys, layer.values):  # [slots, kv_heads, max_length, head_dim] each
                 states[slot, :, :num_tokens] = states[source, :, :num_tokens]

@@ -5,17 +5,17 @@ from typing import Any
 import torch
 from torch import nn
 
-_BLOCK = 64  # positions that are computed at once, so that a position's bits do not depend on how many there are
+_BLOCK = 64  # positions computed at once: always as many, so that a position's bits do not depend on the table's size
 
 
 class RotaryTable(nn.Module):
     """The cosines and sines that a model's rotary embedding gives for each position.
 
-    A row of a pass then has what its position has, whatever the other positions of the pass are.
+    A row's rotation thus depends only on its own position, not on the other positions of the pass.
     """
 
     def __init__(self, embedding: Any, num_positions: int, dtype: torch.dtype) -> None:
-        """Compute them for positions from 0 on, as activations of this type have them."""
+        """Compute them for the first `num_positions` positions, for activations of this type."""
         super().__init__()
         like = torch.empty(1, dtype=dtype)
         positions = torch.arange(-(-num_positions // _BLOCK) * _BLOCK)

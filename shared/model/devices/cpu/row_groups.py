@@ -1,20 +1,20 @@
-"""Functions of single numbers, computed so that a row's bits do not depend on the rows beside it."""
+"""Element-wise functions, computed so that a row's bits do not depend on the rows beside it."""
 
 from functools import cache
 
 import torch
 from torch import nn
 
-_GRAIN = 32_768  # numbers of which torch gives a thread at least so many: at::internal::GRAIN_SIZE
-_VECTOR = 64  # numbers that its loops take at once, or a multiple of that, on every processor
+_GRAIN = 32_768  # torch gives each thread at least this many numbers: at::internal::GRAIN_SIZE
+_VECTOR = 64  # a multiple, on every processor, of the numbers that torch's loops take at once
 
 
 class RowGroups(nn.Module):
-    """An activation function, run over rows in groups that torch's threads part between whole vectors.
+    """An activation function, run over groups of rows that torch's threads split at the ends of whole vectors.
 
-    torch parts the numbers evenly between threads, wherever in a row that is, and computes what remains of a part after
-    whole vectors by other code, whose last bit may differ: of SiLU in float32 with three threads or more, a row's bits
-    depended on the number of rows.
+    torch splits the numbers evenly between threads, even within a row, and computes what is left of a part after the
+    whole vectors with other code, whose last bit may differ: with SiLU in float32 and three threads or more, a row's
+    bits depended on the number of rows.
     """
 
     def __init__(self, function: nn.Module) -> None:
@@ -38,7 +38,7 @@ class RowGroups(nn.Module):
 
 @cache
 def group_sizes(num_rows: int, width: int, num_threads: int) -> list[int]:
-    """Return the sizes of groups of rows, as few as can be, none of which is parted within a vector."""
+    """Return the sizes of groups of rows, as few as possible, none of which is split within a vector."""
     sizes = []
     while num_rows:
         size = next(rows for rows in range(num_rows, 0, -1) if rows == 1 or _whole(rows * width, num_threads))
@@ -48,6 +48,6 @@ def group_sizes(num_rows: int, width: int, num_threads: int) -> list[int]:
 
 
 def _whole(numbers: int, num_threads: int) -> bool:
-    """Return whether the parts of so many numbers, one a thread, end where a vector does."""
+    """Return whether the parts of this many numbers, one per thread, end at the end of a vector."""
     parts = min(num_threads, -(-numbers // _GRAIN))
     return numbers % (parts * _VECTOR) == 0

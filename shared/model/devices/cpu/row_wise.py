@@ -1,4 +1,4 @@
-"""Has every part of a model beside its products compute a row from nothing but the row."""
+"""Makes all parts of a model other than its matrix products compute each row from that row alone."""
 
 import inspect
 
@@ -13,7 +13,7 @@ _ACTIVATIONS = "transformers.activations", "torch.nn.modules.activation"  # modu
 
 
 def compute_by_rows(model: PreTrainedModel, num_positions: int) -> None:
-    """Replace the model's rotary embeddings and activation functions by ones that give a row the same bits always."""
+    """Replace the model's rotary embeddings and activation functions with ones that always give a row the same bits."""
     dtype = model.get_input_embeddings()(torch.tensor([0])).dtype
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):

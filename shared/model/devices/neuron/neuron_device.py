@@ -1,4 +1,4 @@
-"""The Neuron device: the one place that imports torch_neuronx."""
+"""The Neuron device: the only module that imports torch_neuronx."""
 
 import importlib
 import os
@@ -21,8 +21,8 @@ from shared.model.distributed.ranks import num_ranks, rank
 log = structlog.get_logger()
 
 NEURON = "neuron"  # the device, and the backend of torch.compile
-ENVIRONMENT = {  # what is left alone if it is set already
-    "TORCH_NEURONX_DISABLE_FALLBACK_EXECUTION": "1",  # a graph that does not compile is an error, not a slow one
+ENVIRONMENT = {  # variables that are already set keep their values
+    "TORCH_NEURONX_DISABLE_FALLBACK_EXECUTION": "1",  # a graph that does not compile is an error, not slow
     "TORCH_NEURONX_DYNAMO_DISABLE_CPU_AUTOCOPY": "1",  # and so is an input that is not on the device
     "NEURON_CC_FLAGS": "--auto-cast=none --model-type=transformer",  # float32 stays float32
 }
@@ -35,7 +35,10 @@ def cache_folder(setting: str) -> Path:
 
 
 def own_cores(visible: str) -> list[int]:
-    """Return this process's cores, of those that all ranks see: one a rank, or all if alone. Raises ModelError."""
+    """Return this process's share of the cores that all ranks see: one per rank, or all of them if it is alone.
+
+    Raises ModelError.
+    """
     cores = parse_cores(visible)
     if num_ranks() == 1:
         return cores
@@ -45,9 +48,9 @@ def own_cores(visible: str) -> list[int]:
 
 
 def open_neuron(cores: str, cache: str) -> tuple[torch.device, str]:
-    """Take the cores, load the runtime, and return the device and how it is called.
+    """Claim the cores, load the runtime, and return the device and its name.
 
-    The cache is where compiled graphs are kept. Raises ModelError, which says what to do.
+    `cache` is the folder for compiled graphs. Raises ModelError, which says what to do.
     """
     check_machine()
     if cores:

@@ -1,4 +1,4 @@
-"""What a machine has for Neuron: devices, packages, and which cores are taken."""
+"""What a machine has for Neuron: devices, packages, and which cores are in use."""
 
 import os
 import re
@@ -32,7 +32,7 @@ class Package:
     name: str
     version: str  # empty if it is not installed
     placeholder: bool
-    """Whether it is the empty one of this name that PyPI has, and not AWS's."""
+    """Whether it is the empty package of this name on PyPI instead of AWS's."""
 
     @classmethod
     def find(cls, name: str) -> "Package":
@@ -45,7 +45,7 @@ class Package:
 
 
 def instance_type() -> str:
-    """Return the EC2 instance type, or what else the machine calls itself; empty if it does not."""
+    """Return the EC2 instance type, or another name that the machine reports; empty if it reports none."""
     try:
         return INSTANCE_TYPE.read_text().strip()
     except OSError:
@@ -58,7 +58,7 @@ def num_devices() -> int:
 
 
 def logical_core() -> int:
-    """Return how many physical cores a logical one is: 2, unless NEURON_LOGICAL_NC_CONFIG is 1."""
+    """Return how many physical cores make up a logical one: 2, unless NEURON_LOGICAL_NC_CONFIG is 1."""
     return int(os.environ.get("NEURON_LOGICAL_NC_CONFIG") or 2)
 
 
@@ -68,7 +68,7 @@ def num_cores() -> int:
 
 
 def parse_cores(text: str) -> list[int]:
-    """Read `2`, `0-3`, or several of these with commas between. Raises ModelError."""
+    """Parse `2`, `0-3`, or several of these separated by commas. Raises ModelError."""
     cores: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
@@ -86,9 +86,9 @@ def check_cores(cores: Sequence[int]) -> None:
 
 
 def claim_cores(cores: Sequence[int]) -> None:
-    """Take these cores for this process, until it ends. A core is one process's alone.
+    """Claim these cores for this process until it ends. A core belongs to one process only.
 
-    Raises ModelError if another of our processes on this machine has one of them.
+    Raises ModelError if another Outrider process on this machine has one of them.
     """
     LOCKS.mkdir(exist_ok=True)
     for core in cores:
@@ -102,7 +102,7 @@ def claim_cores(cores: Sequence[int]) -> None:
 
 
 def check_machine() -> None:
-    """Raise ModelError, which says what to do, where device `neuron` cannot be."""
+    """Raise ModelError, which says what to do, if device `neuron` cannot run here."""
     if instance_type().startswith(UNSUPPORTED):
         problem = "TorchNeuron, which device neuron stands on, runs on Trn2 and Trn3 only"
         raise ModelError(f"{instance_type()}: {problem}; the older torch_neuronx.trace is not supported")

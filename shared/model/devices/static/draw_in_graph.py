@@ -1,4 +1,4 @@
-"""Draws tokens where the logits are, in the operations of a graph of fixed shapes."""
+"""Draws tokens on the device that has the logits, within a graph of fixed shapes."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -11,7 +11,7 @@ from shared.model.sampling.noise import keyed_gumbel
 
 @dataclass(frozen=True)
 class DrawInputs:
-    """How each row of a graph is drawn. B rows of slots, T tokens each."""
+    """How to draw at each row of a graph. B slots, T tokens each."""
 
     noise_keys: torch.Tensor  # [B, T, 2] int32, `noise.row_key` of the token that follows
     temperature: torch.Tensor  # [B] float32; 0 is greedy
@@ -19,25 +19,25 @@ class DrawInputs:
 
     @classmethod
     def greedy(cls, num_slots: int, num_rows: int) -> Self:
-        """Take the likeliest token at each row."""
+        """Return inputs that draw the likeliest token at each row."""
         keys = torch.zeros(num_slots, num_rows, 2, dtype=torch.int32)
         return cls(keys, torch.zeros(num_slots), torch.full((num_slots,), -torch.inf))
 
     def to(self, device: torch.device) -> Self:
-        """Bring it to the device."""
+        """Move the inputs to the device."""
         return type(self)(self.noise_keys.to(device), self.temperature.to(device), self.floor.to(device))
 
 
 def draw_in_graph(logits: torch.Tensor, vocabulary: torch.Tensor, inputs: DrawInputs) -> torch.Tensor:
-    """Return what `sampler.draw` does where neither top-k nor top-p applies, or NO_TOKEN. [B, T] int32.
+    """Return the tokens that `sampler.draw` returns without top-k and top-p, or NO_TOKEN. [B, T] int32.
 
-    logits: [B, T, V]. vocabulary: [V] int32, all token ids. The first of the greatest is taken by comparing, since an
-    index of the greatest would be int64, and which one of equals it is would be the device's choice.
+    logits: [B, T, V]. vocabulary: [V] int32, all token ids. The first of the greatest is found by comparing, since an
+    argmax would be int64, and the device would decide which one of equals it returns.
     """
     temperature, floor = inputs.temperature[:, None, None], inputs.floor[:, None, None]
     warm = temperature > 0
     scores = logits.float()
-    # Bounds are tensors, since one that is a number of Python's is compared in float64.
+    # Bounds are tensors, since a Python number would be compared in float64.
     scores = torch.minimum(scores, torch.full_like(temperature, torch.finfo(torch.float32).max))
     scores = (scores - scores.amax(-1, keepdim=True)) / torch.where(warm, temperature, 1.0)
     low, high = inputs.noise_keys[..., :1], inputs.noise_keys[..., 1:]  # [B, T, 1] each

@@ -1,4 +1,4 @@
-"""The fixed set of graphs that a device compiles ahead of time."""
+"""The fixed set of graphs that are compiled ahead of time for a device."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Backend = str | Callable[..., object]
 
 
 class GraphKey(NamedTuple):
-    """Which graph: what it does, and to how many positions of a slot its rows attend at most."""
+    """Identifies a graph: what it does, and how many positions of a slot its rows attend to at most."""
 
     kind: Kind
     num_keys: int
@@ -35,17 +35,17 @@ class GraphSizes:
 
     @property
     def num_positions(self) -> int:
-        """Positions of a slot: those of a sequence, then the scratch that padding writes to and nothing reads."""
+        """Positions in a slot: those of the sequence, then scratch ones that padding writes to and nothing reads."""
         return self.max_length + max(self.prefill_rows, self.verify_rows)
 
     def shape(self, kind: Kind) -> tuple[int, int]:
-        """Return B, how many slots a graph runs, and T, how many rows of each."""
+        """Return B, the number of slots that a graph runs, and T, the number of rows of each."""
         if kind == "prefill":
             return 1, self.prefill_rows
         return self.num_slots, self.verify_rows if kind == "verify" else 1
 
     def bucket(self, position: int) -> int:
-        """Return how many keys the row at this position is computed with, whatever runs beside it."""
+        """Return how many keys the row at this position is computed with, regardless of what runs beside it."""
         return next(bucket for bucket in self.buckets if position < bucket)
 
     @property
@@ -56,7 +56,7 @@ class GraphSizes:
 
     @classmethod
     def of(cls, settings: EngineSettings, max_length: int) -> Self:
-        """Take buckets that double from the smallest up to max_length."""
+        """Choose buckets that double from the smallest up to max_length."""
         buckets = [settings.smallest_bucket]
         while buckets[-1] < max_length:
             buckets.append(buckets[-1] * 2)
@@ -68,7 +68,7 @@ class Graphs:
     """A model, its cache and its graphs, on one device. All shapes are fixed, and only the cache changes."""
 
     def __init__(self, model: PreTrainedModel, sizes: GraphSizes, device: torch.device, backend: Backend) -> None:
-        """Put the model on the device and allocate the cache; nothing is compiled before the first call of a graph."""
+        """Move the model to the device and allocate the cache; a graph is compiled only when it is first called."""
         self.sizes, self.device = sizes, device
         self.model = model.to(device)
         model.set_attn_implementation(static_attention.NAME)
@@ -81,13 +81,13 @@ class Graphs:
         self._compiled = {key: self._compile(key, backend) for key in sizes.keys}
 
     def prefill(self, num_keys: int, slot: torch.Tensor, token_ids: torch.Tensor, positions: torch.Tensor) -> None:
-        """Run rows of one slot for their keys and values alone. slot: [1]; the others [1, prefill_rows]; all int32."""
+        """Run rows of one slot just for their keys and values. slot: [1]; the others [1, prefill_rows]; all int32."""
         self._compiled[GraphKey("prefill", num_keys)](slot, token_ids, positions)
 
     def verify(
         self, key: GraphKey, token_ids: torch.Tensor, positions: torch.Tensor, inputs: DrawInputs
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run rows of every slot. token_ids, positions: [B, T] int32, as many as the graph has.
+        """Run rows of every slot. token_ids, positions: [B, T] int32, of the graph's shape.
 
         Returns the tokens drawn, [B, T] int32, and the logits, [B, T, V], on the device.
         """

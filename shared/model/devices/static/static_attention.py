@@ -1,4 +1,4 @@
-"""Attention in one graph of fixed shapes, as transformers calls it."""
+"""Attention in a graph of fixed shapes, in the form that transformers calls."""
 
 from typing import Any
 
@@ -24,9 +24,9 @@ def static_attention(
 ) -> tuple[torch.Tensor, None]:
     """Attend, with the softmax in float32. Returns [B, T, heads, head_dim].
 
-    The heads that share a key are put beside each other as rows, so that no key is copied.
+    Heads that share a key are laid out as adjacent rows, so that no key is copied.
 
-    Raises ModelError for an attention that this is not: sliding windows, soft caps, sinks.
+    Raises ModelError for attention that is not supported: sliding windows, soft caps, sinks.
     """
     unknown = [name for name in ("sliding_window", "softcap", "s_aux") if options.get(name) is not None]
     if unknown or attention_mask is not None:

@@ -1,4 +1,4 @@
-"""The KV cache of devices that want fixed shapes, and how the rows of one of their graphs stand to it."""
+"""The KV cache for devices that need fixed shapes, and how the rows of a graph map to it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +12,13 @@ from shared.model.distributed.ranks import num_ranks
 
 @dataclass(frozen=True)
 class Batch:
-    """Which slots and positions the rows of a graph have. B rows of slots, T tokens each."""
+    """The slots and positions of the rows of a graph. B slots, T tokens each."""
 
     slots: torch.Tensor  # [B] int32
     kv_heads: torch.Tensor  # [kv_heads] int32, all of them in order
-    positions: torch.Tensor  # [B, T] int32; those of padding are the slot's scratch
-    every_slot: bool  # whether `slots` is all of them in order, so that none needs to be selected
-    num_keys: int  # each row attends to so many, of which it sees those up to its own position
+    positions: torch.Tensor  # [B, T] int32; padding has the slot's scratch positions
+    every_slot: bool  # whether `slots` is all slots in order, so that none needs to be selected
+    num_keys: int  # each row is computed with this many keys, of which it sees those up to its own position
     mask: torch.Tensor  # [B, 1, T, num_keys] float32, 0 where a row sees a key, or -inf
 
 
@@ -28,13 +28,13 @@ class StaticLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is unt
     is_sliding = False
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor, batch: Batch) -> None:
-        """Take the tensors, [slots, kv_heads, positions, head_dim] each, to mutate them in place."""
+        """Keep the tensors, [slots, kv_heads, positions, head_dim] each, to write to them in place."""
         super().__init__()
         self.keys, self.values, self._batch = keys, values, batch
         self.is_initialized = True
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Do nothing: the tensors are there from the start."""
+        """Do nothing: the tensors exist from the start."""
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
@@ -58,16 +58,16 @@ class StaticLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is unt
         return 0
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Return the sizes that transformers would build a mask for; it builds none for our attention."""
+        """Return the sizes for transformers' mask; it builds none for our attention."""
         return query_length, 0
 
     def get_max_length(self) -> int:
-        """Return the most positions of a slot."""
+        """Return how many positions a slot has."""
         return int(self.keys.shape[2])
 
 
 def cache_shape(config: PretrainedConfig, num_slots: int, num_positions: int) -> torch.Size:
-    """Return the shape of a layer's keys, and of its values, on this rank."""
+    """Return the shape of a layer's keys, and also of its values, on this rank."""
     text = config.get_text_config()
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     kv_heads = getattr(text, "num_key_value_heads", text.num_attention_heads)
@@ -80,7 +80,7 @@ class StaticCache:
     def __init__(
         self, config: PretrainedConfig, num_slots: int, num_positions: int, dtype: torch.dtype, device: torch.device
     ) -> None:
-        """Allocate."""
+        """Allocate the tensors."""
         shape = cache_shape(config, num_slots, num_positions)
         self.layers = [
             (torch.zeros(shape, dtype=dtype, device=device), torch.zeros(shape, dtype=dtype, device=device))
@@ -93,5 +93,5 @@ class StaticCache:
         return [states for layer in self.layers for states in layer]
 
     def over(self, batch: Batch) -> Cache:
-        """Return the cache as transformers' modules use it in one pass; made in the graph, so nothing outlives it."""
+        """Return the cache that transformers' modules use in one pass; it is made in the graph and ends with it."""
         return Cache(layers=[StaticLayer(keys, values, batch) for keys, values in self.layers])

@@ -1,4 +1,4 @@
-"""Runs a model over the slots by a fixed set of graphs."""
+"""Runs a model over the slots with a fixed set of graphs."""
 
 import math
 import random
@@ -34,25 +34,25 @@ class Warmed:
 
     key: GraphKey
     shape: tuple[int, int]
-    """Slots, and rows of each."""
+    """The number of slots, and of rows per slot."""
     seconds: float
-    """Of its first call, in which it is compiled or found in the cache."""
+    """The time of its first call, in which it is compiled or found in the cache."""
 
 
 class StaticRunner(Runner):
-    """A model and the KV cache of its sessions, where every shape is fixed and nothing is compiled while serving.
+    """A model and the KV cache of its sessions, with only fixed shapes, so that nothing is compiled while serving.
 
-    A prompt's rows go through the prefill graph, a chunk of one slot at a time; the last rows before a sample through
-    a verify graph, of all slots at once. Rows that are missing are padding, which reads and writes scratch positions.
-    Which bucket computes a row follows from its position alone, so that what runs beside it cannot change its bits.
-    A graph that would have to be compiled anew fails its pass.
+    A prompt's rows go through the prefill graph, one chunk of one slot at a time; the last rows before a sample go
+    through a verify graph, for all slots at once. Missing rows are padding, which reads and writes scratch positions.
+    The bucket that computes a row depends only on its position, so that what runs beside it cannot change its bits.
+    A pass fails if its graph would have to be recompiled.
     """
 
     def __init__(self, graphs: Graphs, device: str, *, alone: bool | None = None) -> None:
-        """Compile every graph and run it once, on a device that is called so.
+        """Compile every graph and run it once; `device` is the device's name.
 
-        `alone` says whether the graph of one row runs passes of one row a session. None is where it gives a row the
-        same bits as the verify graph does, which is tried.
+        `alone` says whether passes of one row per session use the graph for one row. None tries it out: use that graph
+        if it gives a row the same bits as the verify graph.
         """
         self._graphs, self.sizes, self.device = graphs, graphs.sizes, device
         self.kernel, self.quant, self.inexact = device, "none", ""
@@ -86,7 +86,7 @@ class StaticRunner(Runner):
         return False  # it would be one more graph
 
     def _pieces(self, index: int, segment: Segment, rows: range, max_rows: int) -> Iterator[_Piece]:
-        """Part rows where a bucket ends, and so that a piece has at most so many."""
+        """Split rows where a bucket ends, and into pieces of at most `max_rows`."""
         while rows:
             bucket = self.sizes.bucket(segment.start + rows[0])
             piece = rows[: min(max_rows, bucket - segment.start - rows[0])]
@@ -103,7 +103,7 @@ class StaticRunner(Runner):
     def _verify(
         self, bucket: int, segments: Sequence[Segment], pieces: Sequence[_Piece]
     ) -> Iterator[tuple[torch.Tensor, list[int]]]:
-        """Run one piece of each of some slots; yields each one's logits, [rows, V], and drawn tokens."""
+        """Run one piece for each of some slots; yields each piece's logits, [rows, V], and drawn tokens."""
         kind: Kind = "row" if self._alone and all(len(piece.rows) == 1 for piece in pieces) else "verify"
         token_ids, positions = self._padding(kind)
         draw = DrawInputs.greedy(*token_ids.shape)
@@ -125,7 +125,7 @@ class StaticRunner(Runner):
             yield logits[slot, :num_rows], drawn_ids[slot][:num_rows]
 
     def _padding(self, kind: Kind) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the tokens and positions of a graph's rows if all are padding: each slot's scratch. [B, T] int32."""
+        """Return tokens and positions that make all of a graph's rows padding, in scratch positions. [B, T] int32."""
         num_slots, num_rows = self.sizes.shape(kind)
         scratch = torch.arange(self.max_length, self.max_length + num_rows, dtype=torch.int32)
         return torch.zeros(num_slots, num_rows, dtype=torch.int32), scratch.repeat(num_slots, 1)
@@ -148,7 +148,7 @@ class StaticRunner(Runner):
         return Warmed(key, self.sizes.shape(key.kind), perf_counter() - started)
 
     def _alone_is_exact(self) -> bool:
-        """Return whether the graphs of one row give a row the bits that the verify graphs do. Uses the first slot."""
+        """Return whether the graphs for one row give it the same bits as the verify ones do. Uses the first slot."""
         vocabulary = range(self.model.config.get_text_config().vocab_size)
         num_rows = self.sizes.verify_rows
         for bucket in self.sizes.buckets:
@@ -164,7 +164,7 @@ class StaticRunner(Runner):
 
 
 def _wanted(segment: Segment, results: Sequence[tuple[torch.Tensor, list[int]]]) -> Rows:
-    """Put together the wanted rows of a segment, its last ones."""
+    """Join the wanted rows of a segment, its last ones."""
     before = sum(len(ids) for _, ids in results) - segment.num_logits  # how many rows come before the wanted ones
     pieces: list[torch.Tensor] = []
     drawn: list[int] = []

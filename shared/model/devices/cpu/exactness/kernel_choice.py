@@ -1,4 +1,4 @@
-"""Which kernel a model's layers run by, on this processor."""
+"""Chooses the kernel for a model's layers on this processor."""
 
 import json
 import math
@@ -25,18 +25,18 @@ from shared.model.sources import COMPUTING, sources_digest
 
 log = structlog.get_logger()
 
-GAIN = 1.15  # how much faster another kernel has to be for the preferred one to be left: another one has other bits
-_WORTH_MEASURING = 64 << 20  # weights, in bytes; below, products are not what takes the time
-_LARGEST = 2  # sizes of layers that are tried
+GAIN = 1.15  # how much faster another kernel must be to replace the preferred one: changing kernels changes bits
+_WORTH_MEASURING = 64 << 20  # weights, in bytes; in smaller models, products do not dominate the time
+_LARGEST = 2  # how many sizes of layers are tried
 _TRIAL_SECONDS = 120
 
 
 def kernel_order(model: PreTrainedModel, dtype: torch.dtype, setting: str) -> list[Kernel]:
-    """Return the kernels to use for the model's layers, the one to use first of all first; `auto` chooses it.
+    """Return the kernels for the model's layers in the order to try them; `auto` chooses the first one.
 
-    The choice is the first one in the order of preference that is usable, unless another one is faster by GAIN. It is
-    measured once, and kept. Nothing may have used oneDNN in this process before. Raises ModelError for a kernel that
-    is not known, or not there.
+    The choice is the first usable kernel in the order of preference, unless another one is faster by GAIN. It is
+    measured once, and kept. Nothing in this process may have used oneDNN before. Raises ModelError for a kernel that
+    is unknown or not available.
     """
     if setting != "auto":
         chosen = named_kernel(setting, dtype)
@@ -46,18 +46,18 @@ def kernel_order(model: PreTrainedModel, dtype: torch.dtype, setting: str) -> li
         return [chosen]
     usable = kernels(dtype)
     sizes = _sizes(model) if num_ranks() == 1 else []  # ranks could measure, and choose, differently
-    # The last one is for machines that have no other.
+    # The last kernel is only for machines that have no other.
     best = _best(_kept_trials(usable[:-1], sizes, dtype)) if sizes else ""
     chosen = next(kernel for kernel in usable if kernel.name == best or not (best or kernel.isa or kernel.problem))
     chosen.enter()
-    # Any other instruction set would have to be entered before, too.
+    # Kernels with another instruction set are left out, since it can no longer be changed.
     return [chosen, *(kernel for kernel in usable if kernel is not chosen and not kernel.isa)]
 
 
 def _best(trials: Sequence[Trial]) -> str:
-    """Return the first usable kernel, or a later one that is faster by GAIN than the one that it displaces.
+    """Return the first usable kernel, or a later one that is faster by GAIN than the one it replaces.
 
-    Empty if they could not be measured.
+    Empty if none could be measured.
     """
     best: Trial | None = None
     for trial in trials:
@@ -82,7 +82,7 @@ def _kept_trials(usable: Sequence[Kernel], sizes: Sequence[tuple[int, int]], dty
 
 
 def _try(isa: str, group: Iterable[Kernel], sizes: Sequence[tuple[int, int]], dtype: torch.dtype) -> list[Trial]:
-    """Try kernels of one instruction set in a process of their own; nothing if it fails."""
+    """Try kernels of one instruction set in a separate process; empty if it fails."""
     if isa and not has_amx():
         return []
     names = [kernel.name for kernel in group]
@@ -101,7 +101,7 @@ def _try(isa: str, group: Iterable[Kernel], sizes: Sequence[tuple[int, int]], dt
 
 
 def _sizes(model: PreTrainedModel) -> list[tuple[int, int]]:
-    """Return the (inputs, outputs) of the layers that weigh most, but the output layer; none in a small model."""
+    """Return (inputs, outputs) of the layers with the most weights, except the output layer; none for a small model."""
     head = output_layer(model)
     linears = [module for module in model.modules() if isinstance(module, nn.Linear) and module is not head]
     if sum(linear.weight.nbytes for linear in linears) < _WORTH_MEASURING:

@@ -1,6 +1,6 @@
 """Tries the kernels of this processor on layers of given sizes: `python -m target_service kernels --help`.
 
-In a process of its own, since oneDNN's instruction set is settled once in a process.
+It runs in a separate process, since oneDNN's instruction set is fixed at its first use in a process.
 """
 
 import argparse
@@ -21,13 +21,13 @@ from shared.model.devices.cpu.kernels.kernels import Kernel, named_kernel
 from shared.model.devices.cpu.kernels.row_counts import RowCounts
 
 ROWS = (8, 64)  # of a verify, and of a chunk of a prompt
-_COUNTS = (2, 8, 16, 32, 64)  # whether the kernel is exact is proved later, on the very layers
-_TURNS = 6  # of all kernels; the least time of each counts: nothing makes a product faster than it is
+_COUNTS = (2, 8, 16, 32, 64)  # enough for a trial: the proof comes later, on the model's own layers
+_TURNS = 6  # per kernel; the shortest time counts: disturbances only make a product slower
 
 
 @dataclass(frozen=True)
 class Trial:
-    """How a kernel did."""
+    """The result of trying a kernel."""
 
     kernel: str
     problem: str = ""
@@ -37,16 +37,16 @@ class Trial:
 
     @property
     def cost(self) -> float:
-        """What is compared: a reply has some eight verifies for each chunk of its prompt."""
+        """The time to compare kernels by: a reply has about eight verifies for each chunk of its prompt."""
         verify, chunk = self.milliseconds
         return verify + chunk / 8
 
 
 class Candidate:
-    """A kernel, and random layers that it multiplies by."""
+    """A kernel, and random layers to multiply by."""
 
     def __init__(self, kernel: Kernel, sizes: Sequence[tuple[int, int]]) -> None:
-        """Pack layers of these sizes, (in, out) each."""
+        """Pack one layer of each of these sizes, (in, out)."""
         self.kernel, self.problem = kernel, kernel.problem
         self._layers = [] if self.problem else [_layer(kernel, *size) for size in sizes]
         for layer in self._layers:
@@ -55,7 +55,7 @@ class Candidate:
         self._least = {num_rows: [math.inf] * len(sizes) for num_rows in ROWS}
 
     def take_turn(self) -> None:
-        """Multiply by each layer, whose weights push the others' out of the cache, and keep the least times."""
+        """Multiply by each layer, evicting the others' weights from the CPU's cache, and keep the shortest times."""
         for num_rows, least in self._least.items():
             for index, layer in enumerate(self._layers):
                 x = torch.randn(num_rows, layer.in_features).to(self.kernel.activations)
@@ -67,13 +67,13 @@ class Candidate:
 
     @property
     def trial(self) -> Trial:
-        """How it did."""
+        """The result so far."""
         milliseconds = [] if self.problem else [round(sum(least) * 1000, 3) for least in self._least.values()]
         return Trial(self.kernel.name, self.problem, milliseconds)
 
 
 def _preempted() -> int:
-    """Return how often this process had to leave a core to another one."""
+    """Return how often this process had to yield a core to another process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
@@ -89,7 +89,7 @@ def _layer(kernel: Kernel, num_inputs: int, num_outputs: int) -> KernelLinear:
 
 
 def try_kernels(names: Sequence[str], dtype: torch.dtype, sizes: Sequence[tuple[int, int]]) -> list[Trial]:
-    """Try kernels of one instruction set, in turns, so that what else runs disturbs them alike."""
+    """Try kernels of one instruction set in turns, so that other load disturbs all of them equally."""
     kernels = [named_kernel(name, dtype) for name in names]
     for kernel in kernels:
         kernel.enter()
@@ -102,7 +102,7 @@ def try_kernels(names: Sequence[str], dtype: torch.dtype, sizes: Sequence[tuple[
 
 
 def main() -> None:
-    """Print a trial a line, as JSON."""
+    """Print one line of JSON per trial."""
     flags = argparse.ArgumentParser(prog="python -m target_service kernels", description=main.__doc__)
     flags.add_argument("kernels", nargs="+", help="their names, all of one instruction set")
     flags.add_argument("--dtype", default="bfloat16", help="of the weights")

@@ -1,4 +1,4 @@
-"""Puts a kernel, or rounded weights, in the place of a model's linear layers."""
+"""Replaces a model's linear layers with a kernel's, or with rounded ones."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,7 @@ from shared.model.devices.cpu.kernels.row_counts import ANY_COUNT
 
 
 def repack(model: PreTrainedModel, proof: Proof) -> None:
-    """Have the model's linear layers run by the kernel, in blocks of the proved sizes."""
+    """Make the model's linear layers use the proved kernel, in blocks of the proved sizes."""
     head = output_layer(model)
 
     def pack(linear: nn.Linear) -> KernelLinear:
@@ -26,12 +26,12 @@ def repack(model: PreTrainedModel, proof: Proof) -> None:
 
 
 def round_weights(model: PreTrainedModel) -> None:
-    """Round the weights of the model's linear layers to 8 bits: for drafts alone."""
+    """Round the weights of the model's linear layers to 8 bits: for drafts only."""
     _replace(model, Int8Linear, torch.float32)
 
 
 def _replace(model: PreTrainedModel, pack: Callable[[nn.Linear], nn.Module], activations: torch.dtype) -> None:
-    """Replace the linear layers, and give the rest of the model the type of their activations."""
+    """Replace the linear layers, and convert the rest of the model to the type of their activations."""
     places = [
         (parent, name, child)
         for parent in model.modules()
@@ -43,7 +43,7 @@ def _replace(model: PreTrainedModel, pack: Callable[[nn.Linear], nn.Module], act
         parent, name, linear = at
         setattr(parent, name, pack(linear))
 
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:  # a layer is packed by one thread, without the GIL
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:  # packing a layer takes one thread, without the GIL
         list(threads.map(place, places))
     model.set_input_embeddings(_Embedding(model.get_input_embeddings(), activations))
     kept = {id(weight) for layer in model.modules() if isinstance(layer, KernelLinear) for weight in layer.parameters()}
@@ -53,7 +53,7 @@ def _replace(model: PreTrainedModel, pack: Callable[[nn.Linear], nn.Module], act
 
 
 class _Embedding(nn.Module):
-    """Token embeddings that are kept in one type and given in another."""
+    """Token embeddings that are stored in one type and returned in another."""
 
     def __init__(self, embedding: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()

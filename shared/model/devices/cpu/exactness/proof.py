@@ -1,4 +1,4 @@
-"""Proves a kernel on the layers of a model."""
+"""Proves a kernel exact on the layers of a model."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Proof:
-    """How a model's linear layers run, and in blocks of how many rows."""
+    """The kernel that a model's linear layers run on, and the row counts of their blocks."""
 
     kernel: Kernel
     of_layers: Mapping[str, RowCounts] = field(default_factory=dict)
@@ -50,9 +50,9 @@ class Proof:
 
 
 def prove(model: PreTrainedModel, order: Sequence[Kernel], num_positions: int) -> Proof:
-    """Return how the first of the kernels that is exact runs the model; if none is, how the last one would.
+    """Return the proof for the first kernel that is exact; if none is, that of the last one, with the problems.
 
-    Tried on the layers themselves, as they will be packed, once; the result is kept for the next start.
+    Kernels are tried once, on the model's own layers as they will be packed; the result is kept for the next start.
     """
     problems = []
     for kernel in order:
@@ -61,7 +61,7 @@ def prove(model: PreTrainedModel, order: Sequence[Kernel], num_positions: int) -
             return proof
         problems.append(f"{kernel.name}: {proof.problem}")
         log.warning("a kernel is not exact", kernel=kernel.name, problem=proof.problem)
-    return Proof(order[-1], problem="; ".join(problems))  # the last one is there on every machine
+    return Proof(order[-1], problem="; ".join(problems))  # the last one exists on every machine
 
 
 def _prove(model: PreTrainedModel, kernel: Kernel, num_positions: int) -> Proof:
@@ -95,7 +95,7 @@ def _prove(model: PreTrainedModel, kernel: Kernel, num_positions: int) -> Proof:
         return None if problem else counts
 
     found = kept("proofs", json.dumps(setup), dict[str, list[PositiveInt]], find)
-    if found and not all(REFERENCE_ROWS in found.get(size, ()) for size in linears):  # somebody changed the file
+    if found and not all(REFERENCE_ROWS in found.get(size, ()) for size in linears):  # someone has edited the file
         found = find()
     if not found:
         return Proof(kernel, problem=problem)
@@ -106,14 +106,14 @@ def _prove(model: PreTrainedModel, kernel: Kernel, num_positions: int) -> Proof:
 
 
 def output_layer(model: PreTrainedModel) -> nn.Linear:
-    """Return the layer that gives the logits, or this rank's part of it."""
+    """Return the layer that computes the logits, or this rank's part of it."""
     head = model.get_output_embeddings()
     layer: nn.Linear = getattr(head, "linear", head)
     return layer
 
 
 def size_of(linear: nn.Linear, head: nn.Linear) -> str:
-    """Return what decides the path that a kernel takes for a layer."""
+    """Return what decides which code path a kernel takes for a layer."""
     bias = "" if linear.bias is None else " with bias"
     return f"{linear.in_features} to {linear.out_features}{bias}{', the output' if linear is head else ''}"
 

@@ -1,4 +1,4 @@
-"""Linear layers with bfloat16 weights for processors that do not multiply bfloat16."""
+"""Linear layers with bfloat16 weights for processors that cannot multiply bfloat16."""
 
 from typing import cast
 
@@ -9,16 +9,17 @@ from shared.model.devices.cpu.kernels.kernel_linear import KernelLinear
 
 _HALF_EXPONENT = 15  # float16 holds magnitudes below 2 ** 16
 _SLAB_BYTES = 12 << 20  # of weights; smaller than the last cache of most processors
-_OUTPUTS_GRAIN = 16  # outputs that the kernel makes at once
+_OUTPUTS_GRAIN = 16  # outputs that the kernel computes at once
 
 
 class HalfLinear(KernelLinear):
     """A bfloat16 weight for processors without bfloat16 products: FBGEMM's product of float32 and float16.
 
-    float16 has more digits than bfloat16 and a smaller range, so the weight is scaled by a power of two, which loses
-    nothing: only magnitudes 2 ** 29 below the weight's greatest lose digits. Activations stay in float32.
+    float16 has more digits than bfloat16 and a smaller range, so the weight is scaled by a power of two, which is
+    exact except for magnitudes 2 ** 29 below the weight's greatest. Activations stay in float32.
 
-    FBGEMM goes through all of a weight anew for every 6 rows or so. In slabs, all but the first time is from the cache.
+    FBGEMM reads the whole weight again for every 6 rows or so. Split into slabs, it comes from the cache after the
+    first read.
     """
 
     def __init__(self, linear: nn.Linear) -> None:

@@ -1,4 +1,4 @@
-"""Linear layers with weights of 8 bits: for a draft, whose guesses may be rough if they are quick."""
+"""Linear layers with 8-bit weights: for drafts, whose guesses may be rough if they are quick."""
 
 from typing import cast
 
@@ -7,7 +7,7 @@ from torch import nn
 
 
 def can_round() -> bool:
-    """Whether this build of torch has products with weights of 8 bits."""
+    """Whether this build of torch can multiply by 8-bit weights."""
     try:
         Int8Linear(nn.Linear(64, 64))(torch.ones(1, 64))
     except (RuntimeError, AttributeError, NotImplementedError):
@@ -16,13 +16,13 @@ def can_round() -> bool:
 
 
 class Int8Linear(nn.Module):
-    """A linear layer with weights, and at each product activations, rounded to 8 bits: FBGEMM's or oneDNN's.
+    """A linear layer that rounds its weights, and in each product the activations, to 8 bits: FBGEMM's or oneDNN's.
 
-    Rounding a model changes it, and a row's bits depend on the rows beside it: never for a target.
+    Never for a target: rounding changes the model, and a row's bits depend on the rows beside it.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
-        """Round the layer's weight, [out, in], by output; the layer itself can be dropped afterwards."""
+        """Round the layer's weight, [out, in], per output; the layer itself can be dropped afterwards."""
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         weight = linear.weight.detach().float()  # [out, in]
@@ -34,5 +34,5 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Multiply. x: [..., in] float32; returns [..., out] float32."""
-        # One bit less for activations, since sums of two products overflow where there is no VNNI.
+        # One bit less for activations, since without VNNI the sum of two products can overflow.
         return cast("torch.Tensor", torch.ops.quantized.linear_dynamic(x, self.packed, reduce_range=True))

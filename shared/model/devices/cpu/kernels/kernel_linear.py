@@ -11,19 +11,19 @@ from shared.model.devices.cpu.kernels.row_counts import ANY_COUNT, RowCounts
 class KernelLinear(nn.Module, ABC):
     """A linear layer whose weight is laid out for one kernel, and that multiplies rows in blocks of allowed sizes.
 
-    A row's bits may depend on how many rows are multiplied at once: on the path that the kernel takes for so many, and
-    for a layer of this size. So a layer has the row counts that were seen to agree (`..exactness.proof`).
+    A row's bits may depend on how many rows are multiplied at once, since the kernel picks its code path by that number
+    and by the layer's size. So each layer has the row counts that were found to agree (`..exactness.proof`).
     """
 
     def __init__(self, linear: nn.Linear) -> None:
-        """Take over the sizes; any number of rows is allowed until `counts` is set."""
+        """Take over the layer's sizes; any number of rows is allowed until `counts` is set."""
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.counts: RowCounts = ANY_COUNT
 
     @abstractmethod
     def multiply(self, rows: torch.Tensor) -> torch.Tensor:
-        """Multiply at once. rows: [rows, in]; returns [rows, out]."""
+        """Multiply all rows at once. rows: [rows, in]; returns [rows, out]."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Multiply. x: [..., in]; returns [..., out]."""

@@ -1,4 +1,4 @@
-"""The ways in which a CPU multiplies a model's linear layers."""
+"""The kernels for a model's linear layers on a CPU."""
 
 import os
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from shared.model.devices.cpu.kernels.packed_linear import PackedLinear
 from shared.model.devices.cpu.kernels.processor import ISA_VARIABLE, has_amx, has_bfloat16
 from shared.model.devices.cpu.kernels.torch_linear import TorchLinear
 
-WITHOUT_AMX = "AVX512_CORE_BF16"  # oneDNN's name of the greatest instruction set below AMX
+WITHOUT_AMX = "AVX512_CORE_BF16"  # oneDNN's name for the greatest instruction set below AMX
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """One way: what lays the weights out and multiplies, and the types of weights and activations."""
+    """One kernel: what lays out the weights and multiplies, and the types of weights and activations."""
 
     name: str
     linear: type[KernelLinear]
@@ -39,13 +39,13 @@ class Kernel:
         return self.linear(linear)
 
     def enter(self) -> None:
-        """Keep oneDNN to the kernel's instruction set, where it has one of its own."""
+        """Limit oneDNN to the kernel's instruction set, if it has one."""
         if self.isa:
             os.environ[ISA_VARIABLE] = self.isa
 
     @property
     def problem(self) -> str:
-        """Why this processor, or this build of torch, does not have it; empty if it does."""
+        """Why this kernel is missing on this processor or in this build of torch; empty if it is there."""
         if self.isa and not has_amx():
             return "the processor has no AMX to do without"
         try:
@@ -70,12 +70,12 @@ def kernels(dtype: torch.dtype) -> Sequence[Kernel]:
         Kernel("onednn-bfloat16-no-amx", PackedLinear, half, half, WITHOUT_AMX),
     ]
     of_float16 = [Kernel("fbgemm-float16", HalfLinear, half, single)]
-    # Where the processor has no bfloat16, oneDNN emulates it, at a third of the speed or less.
+    # On a processor without bfloat16, oneDNN emulates it at a third of the speed or less.
     return [*of_bfloat16, *of_float16, *of_float32] if has_bfloat16() else [*of_float16, *of_bfloat16, *of_float32]
 
 
 def named_kernel(name: str, dtype: torch.dtype) -> Kernel:
-    """Return the kernel of this name. Raises ModelError if there is none for weights of this type."""
+    """Return the kernel with this name. Raises ModelError if there is none for weights of this type."""
     known = {kernel.name: kernel for kernel in kernels(dtype)}
     if name not in known:
         raise ModelError(

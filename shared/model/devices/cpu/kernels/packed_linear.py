@@ -11,10 +11,10 @@ _HINT_ROWS = 8  # what the packed layout is tuned for: the rows of a verify
 
 
 class PackedLinear(KernelLinear):
-    """A linear layer with its weight laid out once for oneDNN: in bfloat16 a row costs half of the unpacked product.
+    """A linear layer whose weight is laid out once for oneDNN: in bfloat16 a row costs half of the unpacked product.
 
-    How many rows agree depends on the processor. With AVX-512 it is any number from 2 to 512; with AMX 2 to 32, and
-    beyond that classes of rows that differ from layer to layer (docs/decisions.md).
+    Which row counts agree depends on the processor: with AVX-512 all from 2 to 512; with AMX those from 2 to 32, and
+    beyond that, classes that differ from layer to layer (docs/decisions.md).
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -24,6 +24,6 @@ class PackedLinear(KernelLinear):
         self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), _HINT_ROWS)  # noqa: SLF001 - the only door to it
 
     def multiply(self, rows: torch.Tensor) -> torch.Tensor:
-        """Multiply at once. rows: [rows, in] of the weight's type; returns [rows, out] of it."""
+        """Multiply all rows at once. rows: [rows, in]; returns [rows, out]; both of the weight's type."""
         y = torch.ops.mkldnn._linear_pointwise(rows, self.packed, self.bias, "none", [], "")  # noqa: SLF001 - likewise
         return cast("torch.Tensor", y)

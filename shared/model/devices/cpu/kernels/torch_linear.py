@@ -8,7 +8,7 @@ from shared.model.devices.cpu.kernels.kernel_linear import KernelLinear
 
 
 class TorchLinear(KernelLinear):
-    """A linear layer with its weight as it is: for processors on which nothing faster is there."""
+    """A linear layer with its weight as it is: for processors without a faster kernel."""
 
     def __init__(self, linear: nn.Linear) -> None:
         """Take over the weight, [out, in], and the bias."""
@@ -16,5 +16,5 @@ class TorchLinear(KernelLinear):
         self.weight, self.bias = linear.weight, linear.bias
 
     def multiply(self, rows: torch.Tensor) -> torch.Tensor:
-        """Multiply at once. rows: [rows, in] of the weight's type; returns [rows, out] of it."""
+        """Multiply all rows at once. rows: [rows, in]; returns [rows, out]; both of the weight's type."""
         return functional.linear(rows, self.weight, self.bias)
