@@ -17,6 +17,7 @@ from shared.model.devices.neuron.neuron_machine import (
     parse_cores,
 )
 from shared.model.distributed.ranks import num_ranks, rank
+from shared.model.kept import cache
 
 log = structlog.get_logger()
 
@@ -30,8 +31,7 @@ ENVIRONMENT = {  # variables that are already set keep their values
 
 def cache_folder(setting: str) -> Path:
     """Return where compiled graphs are kept."""
-    default = Path(os.environ.get("OUTRIDER_CACHE") or "~/.cache/outrider").expanduser() / "neff"
-    return Path(setting or os.environ.get("TORCH_NEURONX_NEFF_CACHE_DIR") or default)
+    return Path(setting or os.environ.get("TORCH_NEURONX_NEFF_CACHE_DIR") or cache("neff"))
 
 
 def own_cores(visible: str) -> list[int]:
