@@ -4,7 +4,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from queue import SimpleQueue
 from threading import Thread
 from typing import NoReturn
@@ -13,7 +13,7 @@ import structlog
 from typing_extensions import override
 
 from shared.errors import ModelError
-from shared.model.distributed.ranks import end, join, num_ranks, rank
+from shared.model.distributed.ranks import LOST, end, join, num_ranks, rank
 from shared.model.runner import Rows, Runner, RunnerWrapper, Segment
 
 log = structlog.get_logger()
@@ -53,7 +53,8 @@ class _Leader(RunnerWrapper):
             yield
         except Exception:
             log.exception("forward pass failed")
-            end("the ranks are out of step")
+            # a killed rank's sockets close one after the other: its part of a pass can fail before this one says why
+            end(LOST if wait(self._others, timeout=1) else "the ranks are out of step")
 
 
 def lead(runner: Runner) -> Runner:

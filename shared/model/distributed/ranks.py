@@ -17,6 +17,8 @@ from shared.errors import ModelError
 
 log = structlog.get_logger()
 
+LOST = "a rank is lost"
+
 
 def num_ranks() -> int:
     """Return how many processes hold the model: 1 without torchrun."""
@@ -54,7 +56,7 @@ def _end_with(connections: Sequence[Connection]) -> None:
     torchrun = os.getppid()
     while not wait(connections, timeout=1) and os.getppid() == torchrun:
         pass
-    end("a rank is lost")
+    end(LOST)
 
 
 def end(reason: str) -> NoReturn:
