@@ -1,6 +1,5 @@
 """The OpenAI HTTP API."""
 
-import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
 
@@ -30,11 +29,14 @@ from gateway.requests.responses import ResponsesRequest
 from gateway.rounds.decoder import Decoder
 from gateway.settings import GatewaySettings
 from gateway.text.tokenizer import ChatTokenizer
+from gateway.web.body import Bodies, body_route
 from gateway.web.errors import respond
 from gateway.web.model_routes import model_routes
 from gateway.web.page_routes import add_page
 from gateway.web.request_scope import RequestScope
 from gateway.web.sse import EventStream, unless_disconnected
+from gateway.web.token_routes import token_routes
+from gateway.work_pool import WorkPool
 from shared.errors import OutriderError
 from shared.version import VERSION
 
@@ -46,9 +48,14 @@ def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySett
     for kind in (OutriderError, RequestValidationError, HTTPException, ClientDisconnect):
         app.add_exception_handler(kind, respond)
     add_page(app)
+    pool = WorkPool(settings.max_waiting_work)
+    # A prompt may come as token ids, each of which is a value.
+    bodies = Bodies(pool, settings.max_body_bytes, settings.max_json_values + decoder.target.max_length)
+    app.router.route_class = body_route(bodies)
     planner = Planner(decoder.target, tokenizer, settings)
     meter = Meter(settings.model_name, lambda: decoder.num_open, lambda: decoder.num_refused)
-    app.include_router(model_routes(planner, tokenizer, decoder.target, settings.model_name))
+    app.include_router(model_routes(planner, decoder.target, settings.model_name))
+    app.include_router(token_routes(app.router.route_class, pool, planner, tokenizer, decoder.target.max_length))
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -56,17 +63,17 @@ def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySett
 
     @app.post("/v1/chat/completions")
     async def chat(body: ChatRequest, request: Request) -> Response:
-        choices = await asyncio.to_thread(planner.chat, body)
+        choices = await unless_disconnected(request, pool.run(planner.chat, body))
         return await answer(request, body, choices, ChatReply)
 
     @app.post("/v1/completions")
     async def completion(body: CompletionRequest, request: Request) -> Response:
-        choices = await asyncio.to_thread(planner.completion, body)
+        choices = await unless_disconnected(request, pool.run(planner.completion, body))
         return await answer(request, body, choices, CompletionReply)
 
     @app.post("/v1/responses")
     async def response(body: ResponsesRequest, request: Request) -> Response:
-        choice = await asyncio.to_thread(planner.response, body)
+        choice = await unless_disconnected(request, pool.run(planner.response, body))
         usage = Usage(prompt_tokens=len(choice.prompt_ids), meter=meter)
         reply = ResponsesReply(body, choice.params.seed, tokenizer.token_bytes, usage)
         events = response_events(decode_choice(choice, decoder, tokenizer, usage), reply)

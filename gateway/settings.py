@@ -32,6 +32,14 @@ class GatewaySettings(Settings):
     """The largest number that `auto` chooses."""
     draft_deadline_seconds: float = Field(1.0, gt=0)
     """How many seconds a round waits for its draft tokens."""
+    max_body_bytes: int = Field(2**24, ge=1)
+    """The most bytes of a request's body."""
+    max_json_values: int = Field(100_000, ge=1)
+    """The most JSON values of a request's body, not counting as many token ids as fit the context."""
+    max_choices: int = Field(1024, ge=1)
+    """The most choices of a request: its prompts times `n`."""
+    max_waiting_work: int = Field(1024, ge=0)
+    """How many requests may wait to be read and tokenized, for which there are as many threads as cores."""
     start_timeout_seconds: float = Field(300, gt=0)
     """How many seconds startup waits for the target service."""
     grace_seconds: int = Field(30, ge=0)

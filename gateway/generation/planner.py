@@ -9,19 +9,21 @@ from gateway.generation.choice import Choice
 from gateway.generation.errors import ContextLengthError, ModelNotFoundError
 from gateway.generation.seeds import choice_seed
 from gateway.parsing.reply_plan import ReplyPlan
-from gateway.requests.chat import ChatRequest
+from gateway.requests.chat import ChatMessage, ChatRequest
 from gateway.requests.completion import CompletionRequest
 from gateway.requests.generation import GenerationRequest
+from gateway.requests.grammar_fields import MAX_GRAMMAR_CHARS
 from gateway.requests.responses import CHAT_FIELDS, ResponsesRequest
 from gateway.requests.sampling_fields import Speculative
-from gateway.requests.tokenization import TokenizeRequest
+from gateway.requests.tokenization import DetokenizeRequest, TokenizeRequest
 from gateway.settings import GatewaySettings
-from gateway.text.tokenizer import ChatTokenizer
+from gateway.text.tokenizer import ChatTokenizer, Json, TextLengthError
 from shared.errors import InvalidFieldError
 from shared.pb import specdec_pb2 as pb
 from shared.sampling_params import SamplingParams
 
 COMPLETION_MAX_TOKENS = 16  # OpenAI's default; a chat's default is the rest of the context
+MAX_PROMPT_TOKENS = 2**20  # of all prompts of a completion
 
 
 class Planner:
@@ -37,11 +39,10 @@ class Planner:
     def chat(self, request: ChatRequest) -> list[Choice]:
         """Return the n choices of a chat."""
         self.check_model(request.model)
-        prompt = self._tokenizer.render_chat(request.messages, request.offered, request.chat_template_kwargs)
+        prompt = self._rendered(request.messages, request.offered, request.chat_template_kwargs)
+        prompts = [self._encode("messages", prompt, special=False)]
         plan = ReplyPlan.of(self._tokenizer, prompt, request)
-        prompts = [self._tokenizer.encode(prompt, add_special_tokens=False)]
-        predicted = request.prediction.text if request.prediction else ""
-        predicted_ids = self._tokenizer.encode(predicted, add_special_tokens=False)
+        predicted_ids = self._encode("prediction", request.prediction.text, special=False) if request.prediction else []
         choices = self._choices(request, "messages", prompts, plan, default=None)
         return [replace(choice, predicted_ids=predicted_ids) for choice in choices]
 
@@ -57,22 +58,70 @@ class Planner:
     def completion(self, request: CompletionRequest) -> list[Choice]:
         """Return the choices of a completion: n for the first prompt, then n for the next."""
         self.check_model(request.model)
-        prompts = [prompt if isinstance(prompt, list) else self._tokenizer.encode(prompt) for prompt in request.prompts]
+        limit = self._settings.max_choices
+        if len(request.prompts) * request.n > limit:
+            raise InvalidFieldError(
+                "prompt", f"{len(request.prompts)} prompts, {request.n} times, are more than {limit}"
+            )
+        prompts: list[list[int]] = []
+        left = max(MAX_PROMPT_TOKENS, self._target.max_length)
+        for prompt in request.prompts:
+            prompts.append(prompt if isinstance(prompt, list) else self._encode("prompt", prompt))
+            left -= len(prompts[-1])
+            if left < 0:
+                raise InvalidFieldError("prompt", f"has more than {MAX_PROMPT_TOKENS} tokens in all")
         echoes = request.prompts if request.echo else ()
         plan = ReplyPlan.plain(request)
         return self._choices(request, "prompt", prompts, plan, default=COMPLETION_MAX_TOKENS, echoes=echoes)
 
     def tokenize(self, request: TokenizeRequest) -> list[int]:
-        """Return the token ids of a text or a chat."""
+        """Return the token ids of a text or a chat. There may be more than the context holds, if not very many."""
         self.check_model(request.model or self._settings.model_name)
+        at_most = max(self._target.max_length, self._settings.max_json_values)
         if request.messages:
-            return self._tokenizer.encode_chat(request.messages)
-        return self._tokenizer.encode(request.prompt or "", add_special_tokens=request.add_special_tokens)
+            return self._encode("messages", self._rendered(request.messages), at_most, special=False)
+        return self._encode("prompt", request.prompt or "", at_most, special=request.add_special_tokens)
+
+    def detokenize(self, request: DetokenizeRequest) -> str:
+        """Return the text of token ids."""
+        self.check_model(request.model or self._settings.model_name)
+        for index, token_id in enumerate(request.tokens):
+            if not 0 <= token_id < self._target.vocab_size:
+                raise InvalidFieldError(
+                    f"tokens.{index}", f"{token_id} is not within 0 to {self._target.vocab_size - 1}"
+                )
+        return self._tokenizer.decode(request.tokens)
 
     def check_model(self, name: str) -> None:
         """Raise ModelNotFoundError unless this is the model."""
         if name != self._settings.model_name:
             raise ModelNotFoundError(name)
+
+    def _rendered(
+        self, messages: Sequence[ChatMessage], tools: Sequence[Json] = (), options: Json | None = None
+    ) -> str:
+        """Return the text of a chat, unless it is clear beforehand that it is too long."""
+        context = self._target.max_length
+        if len(messages) > context:
+            raise self._no_room("messages", f"{len(messages)} messages")
+        try:
+            self._tokenizer.check_size(sum(message.num_bytes for message in messages), context)
+        except TextLengthError as error:
+            raise self._no_room("messages", str(error)) from error
+        return self._tokenizer.render_chat(messages, tools, options)
+
+    def _encode(self, field: str, text: str, at_most: int | None = None, *, special: bool = True) -> list[int]:
+        """Return the token ids of a text, by default of one that leaves room in the context."""
+        try:
+            at_most = self._target.max_length - 1 if at_most is None else at_most
+            return self._tokenizer.encode(text, add_special_tokens=special, at_most=at_most)
+        except TextLengthError as error:
+            raise self._no_room(field, str(error)) from error
+
+    def _no_room(self, field: str, length: str) -> ContextLengthError:
+        return ContextLengthError(
+            field, f"{length} leave no room for a reply in the context of {self._target.max_length}"
+        )
 
     def _choices(
         self,
@@ -84,23 +133,28 @@ class Planner:
         default: int | None,
         echoes: Sequence[str | list[int]] = (),
     ) -> list[Choice]:
+        if plan.grammar and len(plan.grammar.text) > MAX_GRAMMAR_CHARS:
+            problem = f"is, as a grammar, longer than {MAX_GRAMMAR_CHARS} characters"
+            raise InvalidFieldError(plan.grammar_field, problem)
         params = replace(self._params(request), grammar=plan.grammar)
         k = self._num_tokens(request.speculative, "model", self._settings.default_k)
         num_lookup_tokens = self._num_tokens(request.speculative, "lookup", self._settings.default_lookup_tokens)
+        limits = [self._max_tokens(request, field, prompt_ids, default) for prompt_ids in prompts]
+        texts = [self._text(prompt) for prompt in echoes] or [""] * len(prompts)
         return [
             Choice(
                 index=prompt_index * request.n + index,
                 prompt_ids=prompt_ids,
                 # By the index within its prompt, so that a prompt's replies do not depend on the other prompts.
                 params=replace(params, seed=choice_seed(params.seed, index)),
-                max_tokens=self._max_tokens(request, field, prompt_ids, default),
+                max_tokens=limits[prompt_index],
                 k=k,
                 num_lookup_tokens=num_lookup_tokens,
                 stop_strings=request.stop_strings,
                 include_stop=request.include_stop_str_in_output,
                 form=plan.form,
                 grammar_field=plan.grammar_field,
-                echo=self._text(echoes[prompt_index]) if echoes else "",
+                echo=texts[prompt_index],
                 first=index == 0,
             )
             for prompt_index, prompt_ids in enumerate(prompts)
@@ -148,12 +202,11 @@ class Planner:
         target = self._target
         if not prompt_ids:
             raise InvalidFieldError(field, "has no tokens")
-        if min(prompt_ids) < 0 or max(prompt_ids) >= target.vocab_size:
-            raise InvalidFieldError(field, f"a token id is not within 0 to {target.vocab_size - 1}")
         room = target.max_length - len(prompt_ids)
         if room <= 0:
-            problem = f"{len(prompt_ids)} tokens leave no room for a reply in the context of {target.max_length}"
-            raise ContextLengthError(field, problem)
+            raise self._no_room(field, f"{len(prompt_ids)} tokens")
+        if min(prompt_ids) < 0 or max(prompt_ids) >= target.vocab_size:
+            raise InvalidFieldError(field, f"a token id is not within 0 to {target.vocab_size - 1}")
         limit_field, limit = request.limit
         if limit == 0 and not request.wants_echo:
             raise InvalidFieldError(limit_field, "is 0, and there is no echo")

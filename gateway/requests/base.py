@@ -1,8 +1,46 @@
 """What every part of a request has in common."""
 
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+T = TypeVar("T")
+
+MAX_ITEMS = 10_000
+"""The most messages, and the most parts of one."""
+
+Many = Annotated[list[T], Field(fail_fast=True)]
+"""A list that tells of its first wrong value alone: an error for each of many would take seconds."""
+
+
+def _one_by_one(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    if not isinstance(value, dict):
+        return validate(value)
+    return {key: one for item in value.items() for key, one in validate(dict([item])).items()}
+
+
+FailFast = WrapValidator(_one_by_one)
+"""The same for an object."""
+
+
+def at_most(limit: int) -> BeforeValidator:
+    """Refuse more entries before any of them is looked at."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, dict | list) and len(value) > limit:
+            raise PydanticCustomError("too_many", f"has more than {limit} entries")
+        return value
+
+    return BeforeValidator(check)
 
 
 class Schema(BaseModel):

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from gateway.requests.base import Schema
+from gateway.requests.base import MAX_ITEMS, Many, Schema, at_most
 from gateway.requests.generation import GenerationRequest
 from gateway.requests.sampling_fields import TopLogprobs
 from gateway.requests.tool_fields import ToolCall, ToolFields
@@ -22,8 +22,8 @@ class ChatMessage(Schema):
     """A message of a chat."""
 
     role: Literal["system", "user", "assistant", "tool", "developer"]
-    tool_calls: list[ToolCall] = Field([])
-    content: str | list[TextPart]
+    tool_calls: Many[ToolCall] = Field([])
+    content: str | Annotated[Many[TextPart], at_most(MAX_ITEMS)]
     name: str | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
@@ -41,6 +41,11 @@ class ChatMessage(Schema):
         return self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
 
     @property
+    def num_bytes(self) -> int:
+        """How long the text is, and the arguments of calls: what no chat template leaves out."""
+        return sum(len(text.encode()) for text in (self.text, *(call.function.arguments for call in self.tool_calls)))
+
+    @property
     def rendered(self) -> dict[str, Any]:
         """The message as chat templates take it."""
         rest = {name: getattr(self, name) for name in ("name", "tool_call_id", "reasoning_content")}
@@ -52,7 +57,7 @@ class PredictedOutput(Schema):
     """What the client roughly expects the reply to be. It makes the reply faster and never changes it."""
 
     type: Literal["content"]
-    content: str | list[TextPart]
+    content: str | Annotated[Many[TextPart], at_most(MAX_ITEMS)]
 
     @property
     def text(self) -> str:
@@ -63,7 +68,7 @@ class PredictedOutput(Schema):
 class ChatRequest(GenerationRequest, ToolFields):
     """The body of POST /v1/chat/completions."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[Many[ChatMessage], Field(min_length=1), at_most(MAX_ITEMS)]
     prediction: PredictedOutput | None = None
     logprobs: bool = False
     top_logprobs: TopLogprobs = 0

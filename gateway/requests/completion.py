@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from gateway.requests.base import Many
 from gateway.requests.generation import GenerationRequest
 from gateway.requests.sampling_fields import TopLogprobs
 
@@ -11,7 +12,7 @@ from gateway.requests.sampling_fields import TopLogprobs
 class CompletionRequest(GenerationRequest):
     """The body of POST /v1/completions."""
 
-    prompt: Annotated[str | list[str] | list[int] | list[list[int]], Field(min_length=1)]
+    prompt: Annotated[str | Many[str] | Many[int] | Many[Many[int]], Field(min_length=1)]
     echo: bool = False
     max_tokens: Annotated[int, Field(ge=0)] | None = None
     logprobs: TopLogprobs | None = None

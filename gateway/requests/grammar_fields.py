@@ -3,15 +3,35 @@
 import json
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from gateway.requests.base import Schema
+from gateway.requests.base import Many, Schema
+from gateway.requests.json_text import JsonTextError, parse_json
 from shared.sampling_params import Grammar
 
+MAX_GRAMMAR_CHARS = 2**18
+
+
+def _is_json(text: str) -> str:
+    try:
+        parse_json(text)
+    except JsonTextError as error:
+        raise PydanticCustomError("no_json", f"is text that {error}") from error
+    return text
+
+
+def _are_short(choices: list[str]) -> list[str]:
+    if sum(map(len, choices)) > MAX_GRAMMAR_CHARS:
+        raise PydanticCustomError("too_long", f"has more than {MAX_GRAMMAR_CHARS} characters")
+    return choices
+
+
 JsonSchema = dict[str, Any] | bool
+GrammarText = Annotated[str, Field(max_length=MAX_GRAMMAR_CHARS)]
+JsonText = Annotated[GrammarText, AfterValidator(_is_json)]
 ANY_OBJECT: JsonSchema = {"type": "object"}
-Choices = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+Choices = Annotated[Many[Annotated[str, Field(min_length=1)]], Field(min_length=1), AfterValidator(_are_short)]
 
 
 class NamedSchema(Schema):
@@ -45,10 +65,10 @@ class ResponseFormat(Schema):
 class StructuredOutputs(Schema):
     """vLLM's `structured_outputs`: one of the first five."""
 
-    json_: JsonSchema | str | None = Field(None, alias="json")
-    regex: str | None = None
+    json_: JsonSchema | JsonText | None = Field(None, alias="json")
+    regex: GrammarText | None = None
     choice: Choices | None = None
-    grammar_: str | None = Field(None, alias="grammar")
+    grammar_: GrammarText | None = Field(None, alias="grammar")
     json_object: bool = False
     whitespace_pattern: str | None = None
     disable_any_whitespace: bool = False
@@ -74,10 +94,10 @@ class GrammarFields(Schema):
 
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
-    guided_json: JsonSchema | str | None = None
-    guided_regex: str | None = None
+    guided_json: JsonSchema | JsonText | None = None
+    guided_regex: GrammarText | None = None
     guided_choice: Choices | None = None
-    guided_grammar: str | None = None
+    guided_grammar: GrammarText | None = None
 
     @model_validator(mode="after")
     def one_at_most(self) -> Self:
@@ -110,10 +130,7 @@ class GrammarFields(Schema):
 def json_grammar(schema: JsonSchema | str, whitespace_pattern: str | None = None) -> Grammar:
     """Return the grammar of a JSON schema, given as JSON or as its text."""
     if whitespace_pattern is not None:
-        try:
-            definition = json.loads(schema) if isinstance(schema, str) else schema
-        except ValueError:
-            definition = None  # the target says what is wrong with it
+        definition = parse_json(schema) if isinstance(schema, str) else schema
         if isinstance(definition, dict):
             schema = definition | {"x-guidance": {"whitespace_pattern": whitespace_pattern}}
     if schema is True:

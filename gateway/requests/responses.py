@@ -4,15 +4,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from gateway.requests.base import Schema
+from gateway.requests.base import MAX_ITEMS, Many, Schema, at_most
 from gateway.requests.chat import ChatRequest
 from gateway.requests.grammar_fields import JsonSchema
 from gateway.requests.no_op_fields import NoOpResponsesFields
 from gateway.requests.sampling_fields import SamplingFields, TopLogprobs
-from gateway.requests.tool_fields import FunctionName
+from gateway.requests.tool_fields import MAX_TOOLS, FunctionName
 from shared.errors import InvalidFieldError
 
 Json = dict[str, Any]
+Metadata = Annotated[  # with OpenAI's limits
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], at_most(16)
+]
 LOGPROBS = "message.output_text.logprobs"
 CHAT_FIELDS = {"messages": "input", "max_completion_tokens": "max_output_tokens", "response_format": "text.format"}
 """Fields of a chat, which the planner's errors name, and the fields here that they are made from."""
@@ -25,7 +28,7 @@ class TextItem(Schema):
     text: str
 
 
-Content = str | list[TextItem]
+Content = str | Annotated[Many[TextItem], at_most(MAX_ITEMS)]
 
 
 class MessageItem(Schema):
@@ -57,7 +60,7 @@ class ReasoningItem(Schema):
     """The model's reasoning before the message or call that follows."""
 
     type: Literal["reasoning"]
-    content: list[TextItem] = Field([])
+    content: Annotated[Many[TextItem], at_most(MAX_ITEMS)] = Field([])
 
 
 class FunctionTool(Schema):
@@ -96,17 +99,19 @@ class ResponsesRequest(SamplingFields, NoOpResponsesFields):
 
     model: str
     input: Annotated[
-        str | list[MessageItem | FunctionCallItem | FunctionOutputItem | ReasoningItem], Field(min_length=1)
+        str | Many[MessageItem | FunctionCallItem | FunctionOutputItem | ReasoningItem],
+        Field(min_length=1),
+        at_most(MAX_ITEMS),
     ]
     instructions: str | None = None
     max_output_tokens: Annotated[int, Field(ge=1)] | None = None
     text: TextOptions = TextOptions()
-    tools: list[FunctionTool] = Field([])
+    tools: Annotated[Many[FunctionTool], at_most(MAX_TOOLS)] = Field([])
     tool_choice: Literal["none", "auto", "required"] | NamedFunctionTool = "auto"
     parallel_tool_calls: bool = True
     top_logprobs: TopLogprobs = 0
-    include: list[str] = Field([])
-    metadata: dict[str, str] = Field({})
+    include: Annotated[Many[str], at_most(100)] = Field([])
+    metadata: Metadata = Field({})
     stream: bool = False
 
     @property

@@ -4,10 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gateway.requests.base import Schema
+from gateway.requests.base import FailFast, Many, Schema, at_most
 from shared.sampling_params import MAX_TOP_LOGPROBS
 
-StopString = Annotated[str, Field(min_length=1)]
+StopString = Annotated[str, Field(min_length=1, max_length=256)]
+MAX_TOKEN_IDS = 4096
 TokenId = Annotated[str, Field(pattern="^[0-9]{1,9}$")]  # the keys of JSON are strings
 TopLogprobs = Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)]
 
@@ -32,15 +33,17 @@ class SamplingFields(Schema):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=-1, lt=2**31)] = 0
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: StopString | Annotated[list[StopString], Field(max_length=16)] = Field([])
+    stop: StopString | Annotated[Many[StopString], at_most(16)] = Field([])
     min_p: float = 0.0
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     repetition_penalty: float = 1.0
-    logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] = Field({})
+    logit_bias: Annotated[dict[TokenId, Annotated[float, Field(ge=-100, le=100)]], FailFast, at_most(MAX_TOKEN_IDS)] = (
+        Field({})
+    )
     min_tokens: int = 0
     ignore_eos: bool = False
-    stop_token_ids: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field([])
+    stop_token_ids: Annotated[Many[Annotated[int, Field(ge=0, lt=2**31)]], at_most(MAX_TOKEN_IDS)] = Field([])
     include_stop_str_in_output: bool = False
     speculative: Speculative = Speculative()
 

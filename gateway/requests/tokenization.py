@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from gateway.requests.base import Schema
+from gateway.requests.base import MAX_ITEMS, Many, Schema, at_most
 from gateway.requests.chat import ChatMessage
 
 
@@ -14,7 +14,7 @@ class TokenizeRequest(Schema):
 
     model: str | None = None
     prompt: str | None = None
-    messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = None
+    messages: Annotated[Many[ChatMessage], Field(min_length=1), at_most(MAX_ITEMS)] | None = None
     add_special_tokens: bool = True
     return_token_strs: bool = False
 
@@ -30,4 +30,4 @@ class DetokenizeRequest(Schema):
     """The body of POST /detokenize."""
 
     model: str | None = None
-    tokens: list[int]
+    tokens: Many[int]

@@ -1,13 +1,14 @@
 """The fields that offer tools to the model, and the messages in which it calls them."""
 
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from gateway.requests.base import Schema
+from gateway.requests.base import Many, Schema, at_most
+from gateway.requests.json_text import parse_json
 
+MAX_TOOLS = 512
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
 
 
@@ -46,7 +47,7 @@ ToolChoice = Literal["none", "auto", "required"] | NamedTool
 class ToolFields(Schema):
     """The fields of a request."""
 
-    tools: list[Tool] = Field([])
+    tools: Annotated[Many[Tool], at_most(MAX_TOOLS)] = Field([])
     tool_choice: ToolChoice = "auto"
     parallel_tool_calls: bool = True
 
@@ -96,7 +97,7 @@ class CalledFunction(Schema):
     def arguments_are_an_object(cls, value: str) -> str:
         """Refuse what chat templates cannot render."""
         try:
-            arguments = json.loads(value or "{}")
+            arguments = parse_json(value or "{}")
         except ValueError as error:
             raise PydanticCustomError("no_json", "is not JSON") from error
         if not isinstance(arguments, dict):
@@ -114,5 +115,5 @@ class ToolCall(Schema):
     @property
     def rendered(self) -> dict[str, Any]:
         """The call as chat templates take it."""
-        called = {"name": self.function.name, "arguments": json.loads(self.function.arguments or "{}")}
+        called = {"name": self.function.name, "arguments": parse_json(self.function.arguments or "{}")}
         return {"id": self.id, "type": "function", "function": called}

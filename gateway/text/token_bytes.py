@@ -23,6 +23,9 @@ class TokenBytes:
         self.added = frozenset(token.content for token in added.values())
         """The texts that are always a single token, special ones and others."""
         self._byte_level = '"ByteLevel"' in json.dumps(json.loads(tokenizer.to_str())["decoder"])
+        lengths = (len(token) if self._byte_level else len(token.encode()) for token in tokenizer.get_vocab())
+        self.longest = max(*lengths, *(len(token.encode()) for token in self.added), 1)
+        """The most bytes of a token."""
 
     def __getitem__(self, token_id: int) -> bytes:
         """Return the token's bytes: none for padding, the name of a special token."""

@@ -1,5 +1,6 @@
 """Text to token ids and back."""
 
+import inspect
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,10 +14,19 @@ from transformers.utils import cached_file
 
 from gateway.requests.chat import ChatMessage
 from gateway.text.token_bytes import TokenBytes
-from shared.errors import InvalidFieldError, ModelError
+from shared.errors import InvalidFieldError, ModelError, OutriderError
 from shared.fingerprint import fingerprint
 
 Json = dict[str, Any]
+RESERVED = frozenset(inspect.signature(PreTrainedTokenizerFast.apply_chat_template).parameters) - {
+    "documents",
+    "kwargs",
+}
+"""Options of the library's rendering, which are no options of a template."""
+
+
+class TextLengthError(OutriderError):
+    """A text has too many tokens; the message begins with its length."""
 
 
 class ChatTokenizer:
@@ -50,9 +60,23 @@ class ChatTokenizer:
         """The fingerprint of the vocabulary, to compare with a service's."""
         return fingerprint(self._tokenizer.get_vocab())
 
-    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Return the token ids of a text, by default with the special tokens that the model wants around it."""
-        return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
+    def encode(self, text: str, *, add_special_tokens: bool = True, at_most: int | None = None) -> list[int]:
+        """Return the token ids of a text, by default with the special tokens that the model wants around it.
+
+        Raises TextLengthError if there are more than `at_most`: at once where as many of the longest token are shorter
+        than the text.
+        """
+        self.check_size(len(text.encode()), at_most)
+        # Unlike `encode`, it lets go of the interpreter.
+        [encoding] = self._tokenizer.encode_batch_fast([text], add_special_tokens=add_special_tokens)
+        if at_most is not None and len(encoding) > at_most:
+            raise TextLengthError(f"{len(encoding)} tokens")
+        return list(encoding.ids)
+
+    def check_size(self, num_bytes: int, at_most: int | None) -> None:
+        """Raise TextLengthError if a text of so many bytes must have more tokens than that."""
+        if at_most is not None and num_bytes > at_most * self.token_bytes.longest:
+            raise TextLengthError(f"{num_bytes} bytes")
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of token ids, with special tokens by name."""
@@ -79,6 +103,8 @@ class ChatTokenizer:
         chat: list[dict[str, Any]] = [
             message.rendered | {"role": renamed.get(message.role, message.role)} for message in messages
         ]
+        if taken := {*(options or {})} & (RESERVED | {"messages", "conversations"}):
+            raise InvalidFieldError("chat_template_kwargs", f"{min(taken)} is not an option of a chat template")
         try:
             text = self._chat.apply_chat_template(
                 chat,
@@ -90,6 +116,9 @@ class ChatTokenizer:
             )
         except jinja2.TemplateError as error:
             raise InvalidFieldError("messages", f"the model's chat template refuses them: {error}") from error
+        except Exception as error:  # a template is a program, and what it is given decides how it fails
+            field = "chat_template_kwargs" if options else "messages"
+            raise InvalidFieldError(field, f"the model's chat template fails on them: {error}") from error
         return str(text)
 
     def encode_chat(self, messages: Sequence[ChatMessage]) -> list[int]:

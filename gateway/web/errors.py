@@ -13,9 +13,13 @@ from starlette.requests import ClientDisconnect, Request
 
 from gateway.clients.errors import TargetUnavailableError
 from gateway.generation.errors import ContextLengthError, ModelNotFoundError
+from gateway.work_pool import OverloadedError
 from shared.errors import DrainingError, InvalidFieldError, NoFreeSlotError, NoTokenError
 
 log = structlog.get_logger()
+
+MAX_MESSAGE, MAX_PARAM = 2000, 200
+"""The most characters of an error's message, and of the field's name: both may repeat what the client sent."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ class ApiError:
     @property
     def body(self) -> dict[str, Any]:
         """The JSON body."""
-        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+        message, param = _cut(self.message, MAX_MESSAGE), self.param and _cut(self.param, MAX_PARAM)
+        return {"error": {"message": message, "type": self.type, "param": param, "code": self.code}}
 
     @property
     def response(self) -> JSONResponse:
@@ -40,7 +45,7 @@ class ApiError:
         return JSONResponse(self.body, self.status, self.headers)
 
 
-def api_error(error: Exception) -> ApiError:  # noqa: PLR0911  # a table
+def api_error(error: Exception) -> ApiError:  # noqa: C901, PLR0911  # a table
     """Return the error that the client sees. An unexpected one is logged, and the client learns no details."""
     match error:
         case RequestValidationError():
@@ -56,6 +61,8 @@ def api_error(error: Exception) -> ApiError:  # noqa: PLR0911  # a table
         case NoFreeSlotError():
             headers = {"Retry-After": str(math.ceil(error.retry_after_ms / 1000))}
             return ApiError(429, str(error), "rate_limit_error", code="no_free_slot", headers=headers)
+        case OverloadedError():
+            return ApiError(503, str(error), "service_unavailable", code="overloaded", headers={"Retry-After": "1"})
         case NoTokenError():
             return ApiError(500, str(error), "internal_error", code="no_token")
         case DrainingError() | TargetUnavailableError():
@@ -72,10 +79,16 @@ async def respond(_request: Request, error: Exception) -> JSONResponse:
     return api_error(error).response
 
 
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[:length]}…"
+
+
 def _invalid_body(error: RequestValidationError) -> ApiError:
-    # Each alternative of a union reports its own problem; the deepest one is about the alternative the client meant.
-    problems = [(_path(problem, error.body), problem["msg"]) for problem in error.errors()]
-    path, message = max(problems, key=lambda problem: len(problem[0]))
+    # Each alternative of a union reports its own problem. The deepest one is about the alternative the client meant, or
+    # else one whose type is right.
+    problems = [(_path(problem, error.body), problem) for problem in error.errors()]
+    path, problem = max(problems, key=lambda one: (len(one[0]), not one[1]["type"].endswith("_type")))
+    message = problem["msg"]
     param = ".".join(str(part) for part in path) or None
     return ApiError(400, f"{param}: {message}" if param else f"The body is not valid: {message}", param=param)
 

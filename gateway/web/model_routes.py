@@ -1,4 +1,4 @@
-"""Routes that describe the model and the gateway, and that tokenize."""
+"""Routes that describe the model and the gateway."""
 
 import time
 from typing import Any
@@ -6,9 +6,6 @@ from typing import Any
 from fastapi import APIRouter
 
 from gateway.generation.planner import Planner
-from gateway.requests.tokenization import DetokenizeRequest, TokenizeRequest
-from gateway.text.tokenizer import ChatTokenizer
-from shared.errors import InvalidFieldError
 from shared.pb import specdec_pb2 as pb
 from shared.version import VERSION
 
@@ -18,7 +15,7 @@ INEXACT = (
 )
 
 
-def model_routes(planner: Planner, tokenizer: ChatTokenizer, target: pb.ModelInfo, model_name: str) -> APIRouter:
+def model_routes(planner: Planner, target: pb.ModelInfo, model_name: str) -> APIRouter:
     """Return the routes of this model."""
     routes = APIRouter()
     model: dict[str, Any] = {
@@ -53,24 +50,5 @@ def model_routes(planner: Planner, tokenizer: ChatTokenizer, target: pb.ModelInf
     async def one_model(name: str) -> dict[str, Any]:
         planner.check_model(name)
         return model
-
-    @routes.post("/tokenize")
-    def tokenize(body: TokenizeRequest) -> dict[str, Any]:
-        token_ids = planner.tokenize(body)
-        names = [tokenizer.token_bytes.text(token_id) for token_id in token_ids] if body.return_token_strs else None
-        return {
-            "count": len(token_ids),
-            "max_model_len": target.max_length,
-            "tokens": token_ids,
-            "token_strs": names,
-        }
-
-    @routes.post("/detokenize")
-    def detokenize(body: DetokenizeRequest) -> dict[str, str]:
-        planner.check_model(body.model or model_name)
-        for index, token_id in enumerate(body.tokens):
-            if not 0 <= token_id < target.vocab_size:
-                raise InvalidFieldError(f"tokens.{index}", f"{token_id} is not within 0 to {target.vocab_size - 1}")
-        return {"prompt": tokenizer.decode(body.tokens)}
 
     return routes

@@ -6,7 +6,6 @@ import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any, cast
 
 import httpx
@@ -113,8 +112,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> ChatTokenizer:
 @asynccontextmanager
 async def serve(tokenizer: ChatTokenizer, decoder: ScriptedDecoder) -> AsyncIterator[Gateway]:
     """Run uvicorn on a free port."""
-    settings = SimpleNamespace(model_name=MODEL, default_k=4, default_lookup_tokens=6)
-    app = create_app(cast("Decoder", decoder), tokenizer, cast("GatewaySettings", settings))
+    settings = GatewaySettings.model_construct(model_name=MODEL, default_k=4, default_lookup_tokens=6)
+    app = create_app(cast("Decoder", decoder), tokenizer, settings)
     listener = socket.create_server(("127.0.0.1", 0))  # connections wait in it until uvicorn is ready
     uvicorn_server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2))
     serving = asyncio.create_task(uvicorn_server.serve(sockets=[listener]))

@@ -1,0 +1,90 @@
+"""Reads the bodies of requests, within bounds and off the event loop."""
+
+import inspect
+from collections.abc import Callable, Coroutine
+from email.message import Message
+from typing import Any, TypeVar
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+
+from gateway.requests.json_text import JsonTextError, parse_json
+from gateway.web.sse import unless_disconnected
+from gateway.work_pool import WorkPool
+from shared.errors import InvalidFieldError
+
+B = TypeVar("B", bound=BaseModel)
+
+
+class Bodies:
+    """Reads bodies of at most `max_bytes` and `max_values`."""
+
+    def __init__(self, pool: WorkPool, max_bytes: int, max_values: int) -> None:
+        """Have them parsed and validated in this pool."""
+        self._pool, self._max_bytes, self._max_values = pool, max_bytes, max_values
+
+    async def read(self, request: Request, kind: type[B]) -> B:
+        """Return the body.
+
+        Raises HTTPException, RequestValidationError, InvalidFieldError, OverloadedError, and ClientDisconnect.
+        """
+        message = Message()
+        message["content-type"] = request.headers.get("content-type", "")
+        if message.get_content_type() != "application/json" and not message.get_content_subtype().endswith("+json"):
+            # So that no page of another site can ask without the browser's asking first.
+            raise HTTPException(400, "The body is not valid: its Content-Type is not application/json")
+        body = await self._bytes(request)
+        return await unless_disconnected(request, self._pool.run(_parsed, body, kind, self._max_values))
+
+    async def _bytes(self, request: Request) -> bytes:
+        announced = request.headers.get("content-length", "")
+        parts, size = [], int(announced[:20]) if announced.isdecimal() else 0
+        if size <= self._max_bytes:
+            size = 0
+            async for part in request.stream():
+                size += len(part)
+                if size > self._max_bytes:
+                    break
+                parts.append(part)
+        if size > self._max_bytes:
+            # What else the client sends is not read, so the connection is of no more use.
+            raise HTTPException(413, f"The body is larger than {self._max_bytes} bytes", {"Connection": "close"})
+        return b"".join(parts)
+
+
+def body_route(bodies: Bodies) -> type[APIRoute]:
+    """Return the class of routes whose endpoints take a `body` that these read, and the request.
+
+    FastAPI itself describes the body, but would read any, and validate it on the event loop.
+    """
+
+    class BodyRoute(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            body = inspect.signature(self.endpoint).parameters.get("body")
+            if body is None:
+                return super().get_route_handler()
+
+            async def handle(request: Request) -> Response:
+                response: Response = await self.endpoint(await bodies.read(request, body.annotation), request)
+                return response
+
+            return handle
+
+    return BodyRoute
+
+
+def _parsed(body: bytes, kind: type[B], max_values: int) -> B:
+    try:
+        value = parse_json(body, max_values)
+    except JsonTextError as error:
+        if error.path:
+            raise InvalidFieldError(".".join(map(str, error.path)), error.problem) from error
+        raise HTTPException(400, f"The body is not valid: it {error.problem}") from error
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        problems = [problem | {"loc": ("body", *problem["loc"])} for problem in error.errors(include_url=False)]
+        raise RequestValidationError(problems, body=value) from error

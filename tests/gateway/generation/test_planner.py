@@ -1,0 +1,94 @@
+"""What a request may ask for, before any of it is done."""
+
+from typing import Any
+
+import pytest
+import scripted_gateway
+from scripted_gateway import CHAT, CONTEXT, Gateway, error_of
+
+from gateway.generation import planner
+from gateway.settings import GatewaySettings
+
+# Assigned, for pytest looks for fixtures among a module's names.
+tiny = scripted_gateway.tiny
+scripted_server = scripted_gateway.scripted_server
+scripted = scripted_gateway.scripted
+
+CHATS, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
+MAX_CHOICES = GatewaySettings.model_fields["max_choices"].default
+LONG = "word " * 1000
+TOO_LONG: list[tuple[str, dict[str, Any], str]] = [
+    (COMPLETIONS, {"prompt": LONG}, "prompt"),
+    (COMPLETIONS, {"prompt": ["a", LONG]}, "prompt"),
+    (COMPLETIONS, {"prompt": "a" * CONTEXT}, "prompt"),
+    (COMPLETIONS, {"prompt": [5] * CONTEXT}, "prompt"),
+    (COMPLETIONS, {"prompt": [[5], [5] * CONTEXT]}, "prompt"),
+    (CHATS, {"messages": [{"role": "user", "content": LONG}]}, "messages"),
+    (CHATS, {"messages": [{"role": "user", "content": "some words"}] * CONTEXT}, "messages"),
+    (CHATS, {"messages": [{"role": "user", "content": ""}] * (CONTEXT + 1)}, "messages"),
+    (CHATS, {"messages": CHAT, "prediction": {"type": "content", "content": LONG}}, "prediction"),
+    (RESPONSES, {"prompt": None, "input": LONG}, "input"),
+    (RESPONSES, {"prompt": None, "input": "a", "instructions": LONG}, "input"),
+]
+
+
+@pytest.mark.parametrize(("path", "fields", "param"), TOO_LONG, ids=lambda value: str(value)[:40])
+async def test_more_than_the_context(scripted: Gateway, path: str, fields: dict[str, Any], param: str) -> None:
+    """What cannot fit is a 400 with OpenAI's code that names the field, by its bytes or by its tokens."""
+    error = error_of(await scripted.post(path, **fields))
+    assert (error["code"], error["param"]) == ("context_length_exceeded", param)
+    assert f"no room for a reply in the context of {CONTEXT}" in error["message"]
+    assert scripted.decoder.calls == []
+
+
+async def test_choices_are_counted_before_prompts_are_read(scripted: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts times n are bounded, and so are the tokens of all prompts together."""
+    prompts = ["a"] * (MAX_CHOICES // 8)
+    assert (await scripted.post(COMPLETIONS, prompt=prompts, n=8)).status_code == 200
+    assert len(scripted.decoder.calls) == MAX_CHOICES
+    with monkeypatch.context() as patch:
+        patch.setattr(planner.Planner, "_encode", None)  # not called
+        error = error_of(await scripted.post(COMPLETIONS, prompt=[*prompts, "a"], n=8))
+    assert error["param"] == "prompt"
+    assert f"more than {MAX_CHOICES}" in error["message"]
+    monkeypatch.setattr(planner, "MAX_PROMPT_TOKENS", CONTEXT)
+    error = error_of(await scripted.post(COMPLETIONS, prompt=["a" * (CONTEXT // 2)] * 3))
+    assert (error["param"], f"more than {CONTEXT} tokens" in error["message"]) == ("prompt", True)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "param"),
+    [
+        (COMPLETIONS, {"stop": "a" * 257}, "stop"),
+        (COMPLETIONS, {"stop": ["a"] * 17}, "stop"),
+        (COMPLETIONS, {"stop_token_ids": list(range(4097))}, "stop_token_ids"),
+        (COMPLETIONS, {"logit_bias": {str(key): 1 for key in range(4097)}}, "logit_bias"),
+        (COMPLETIONS, {"guided_regex": "a" * (2**18 + 1)}, "guided_regex"),
+        (COMPLETIONS, {"guided_grammar": "a" * (2**18 + 1)}, "guided_grammar"),
+        (COMPLETIONS, {"guided_json": {"title": "a" * 2**18}}, "guided_json"),
+        (COMPLETIONS, {"guided_json": "{"}, "guided_json"),
+        (COMPLETIONS, {"guided_choice": ["a" * 2**10] * 257}, "guided_choice"),
+        (COMPLETIONS, {"structured_outputs": {"json": "[" * 1000}}, "structured_outputs.json"),
+        (COMPLETIONS, {"structured_outputs": {"regex": "a" * (2**18 + 1)}}, "structured_outputs.regex"),
+        (CHATS, {"messages": [{"role": "user", "content": ""}] * 10_001}, "messages"),
+        (CHATS, {"tools": [{"type": "function", "function": {"name": "f"}}] * 513}, "tools"),
+        (RESPONSES, {"prompt": None, "input": "a", "include": ["a"] * 101}, "include"),
+        (RESPONSES, {"prompt": None, "input": "a", "metadata": {str(key): "" for key in range(17)}}, "metadata"),
+        (RESPONSES, {"prompt": None, "input": "a", "metadata": {"a": "a" * 513}}, "metadata.a"),
+        (RESPONSES, {"prompt": None, "input": "a", "metadata": {"a" * 65: "a"}}, "metadata." + "a" * 65),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+async def test_every_value_has_a_bound(scripted: Gateway, path: str, fields: dict[str, Any], param: str) -> None:
+    """Lists, objects and texts without one of their own are a 400 that names the field."""
+    response = await scripted.post(path, **fields)
+    assert (response.status_code, error_of(response)["param"]) == (400, param)
+    assert scripted.decoder.calls == []
+
+
+async def test_tokenizing_more_than_the_context(scripted: Gateway) -> None:
+    """A text may be counted that does not fit, unless it is very long."""
+    response = await scripted.post("/tokenize", prompt="word " * CONTEXT)
+    assert response.json()["count"] > CONTEXT
+    response = await scripted.post("/tokenize", prompt="word " * 2**20)
+    assert error_of(response)["code"] == "context_length_exceeded"
