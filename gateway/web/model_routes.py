@@ -30,10 +30,6 @@ def model_routes(planner: Planner, tokenizer: ChatTokenizer, target: pb.ModelInf
         "row_exact": target.row_exact,
     } | ({} if target.row_exact else {"warning": INEXACT})
 
-    @routes.get("/health")
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
-
     @routes.get("/version")
     async def version() -> dict[str, Any]:
         return {

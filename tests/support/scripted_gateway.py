@@ -6,7 +6,6 @@ import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any, cast
 
 import httpx
@@ -48,6 +47,10 @@ class ScriptedDecoder:
             vocab_size=320, max_length=CONTEXT, num_slots=2, max_draft_tokens=8, name=MODEL, row_exact=True
         )
     )
+
+    async def reachable(self) -> bool:
+        """Return whether there is anything to play."""
+        return bool(self.script)
 
     async def decode(
         self,
@@ -111,10 +114,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> ChatTokenizer:
 
 
 @asynccontextmanager
-async def serve(tokenizer: ChatTokenizer, decoder: ScriptedDecoder) -> AsyncIterator[Gateway]:
-    """Run uvicorn on a free port."""
-    settings = SimpleNamespace(model_name=MODEL, default_k=4, default_lookup_tokens=6)
-    app = create_app(cast("Decoder", decoder), tokenizer, cast("GatewaySettings", settings))
+async def serve(tokenizer: ChatTokenizer, decoder: ScriptedDecoder, **settings: Any) -> AsyncIterator[Gateway]:
+    """Run uvicorn on a free port, with these settings of the gateway."""
+    given = GatewaySettings.model_construct(model_name=MODEL, default_k=4, default_lookup_tokens=6, **settings)
+    app = create_app(cast("Decoder", decoder), tokenizer, given)
     listener = socket.create_server(("127.0.0.1", 0))  # connections wait in it until uvicorn is ready
     uvicorn_server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2))
     serving = asyncio.create_task(uvicorn_server.serve(sockets=[listener]))

@@ -5,8 +5,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import pytest_asyncio
@@ -24,11 +23,8 @@ MODEL = "toy"
 @asynccontextmanager
 async def serve(decode: Decoder, tokenizer: ChatTokenizer) -> AsyncIterator[str]:
     """Serve the app; yields its URL."""
-    app = create_app(
-        decode,
-        tokenizer,
-        cast("GatewaySettings", SimpleNamespace(model_name=MODEL, default_k=4, default_lookup_tokens=6)),
-    )
+    settings = GatewaySettings.model_construct(model_name=MODEL, default_k=4, default_lookup_tokens=6)
+    app = create_app(decode, tokenizer, settings)
     listener = socket.create_server(("127.0.0.1", 0))  # connections wait in it until uvicorn is ready
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
