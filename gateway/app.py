@@ -31,6 +31,7 @@ from gateway.rounds.decoder import Decoder
 from gateway.settings import GatewaySettings
 from gateway.text.tokenizer import ChatTokenizer
 from gateway.web.access import RequireKey
+from gateway.web.deadline import Deadline
 from gateway.web.errors import respond
 from gateway.web.model_routes import model_routes
 from gateway.web.page_routes import add_page
@@ -44,6 +45,7 @@ from shared.version import VERSION
 def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySettings) -> FastAPI:
     """Return the ASGI application that serves this decoder."""
     app = FastAPIOffline(title="Outrider", version=VERSION, redoc_url=None)
+    app.add_middleware(Deadline, seconds=settings.request_timeout_seconds)
     if key := settings.api_key.get_secret_value():
         app.add_middleware(RequireKey, key=key)
     app.add_middleware(RequestScope)

@@ -24,6 +24,18 @@ class GatewaySettings(Settings):
     """A file with the key that requests must bring."""
     api_key: SecretStr = Field(SecretStr(""), validate_default=True)
     """That key itself; empty asks for none. A flag shows it to all on this machine, which OUTRIDER_API_KEY does not."""
+    max_connections: int = Field(2048, ge=1)
+    """How many connections may be open; one more closes the longest idle, or is refused if all are being answered."""
+    idle_timeout_seconds: float = Field(75, gt=0)
+    """How many seconds a connection may lie idle."""
+    head_timeout_seconds: float = Field(10, gt=0)
+    """How many seconds a request's line and headers may take to arrive."""
+    body_timeout_seconds: float = Field(60, gt=0)
+    """How many seconds a request's body may take to arrive."""
+    reader_timeout_seconds: float = Field(30, gt=0)
+    """How many seconds a client may leave unread what was sent, or read less than 1 KiB a second of it."""
+    request_timeout_seconds: float = Field(3600, gt=0)
+    """How many seconds a request may take as a whole."""
     target: str = "127.0.0.1:50052"
     """Address of the target service, or a gRPC name of several replicas: `dns:///host:port`, `ipv4:a:port,b:port`."""
     one_identity: bool = False

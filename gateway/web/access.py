@@ -9,7 +9,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway.web.errors import ApiError
 
 # Probes and scrapers have no key. Neither has a browser that opens the page, which asks for it then.
-OPEN = frozenset({"/health", "/ready", "/metrics", "/"})
+PROBES = frozenset({"/health", "/ready", "/metrics"})
+OPEN = PROBES | {"/"}
 OPEN_FOLDER = "/page/"
 
 REFUSAL = ApiError(

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
 from gateway.clients.errors import TargetUnavailableError
-from gateway.generation.errors import ContextLengthError, ModelNotFoundError
+from gateway.generation.errors import ContextLengthError, ModelNotFoundError, RequestTimeoutError
 from shared.errors import DrainingError, InvalidFieldError, NoFreeSlotError, NoTokenError
 
 log = structlog.get_logger()
@@ -40,7 +40,7 @@ class ApiError:
         return JSONResponse(self.body, self.status, self.headers)
 
 
-def api_error(error: Exception) -> ApiError:  # noqa: PLR0911  # a table
+def api_error(error: Exception) -> ApiError:  # noqa: C901, PLR0911  # a table
     """Return the error that the client sees. An unexpected one is logged, and the client learns no details."""
     match error:
         case RequestValidationError():
@@ -58,6 +58,8 @@ def api_error(error: Exception) -> ApiError:  # noqa: PLR0911  # a table
             return ApiError(429, str(error), "rate_limit_error", code="no_free_slot", headers=headers)
         case NoTokenError():
             return ApiError(500, str(error), "internal_error", code="no_token")
+        case RequestTimeoutError():
+            return ApiError(504, str(error), "timeout_error", code="request_timeout")
         case DrainingError() | TargetUnavailableError():
             return ApiError(503, str(error), "service_unavailable")
         case ClientDisconnect():
