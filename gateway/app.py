@@ -29,10 +29,13 @@ from gateway.requests.responses import ResponsesRequest
 from gateway.rounds.decoder import Decoder
 from gateway.settings import GatewaySettings
 from gateway.text.tokenizer import ChatTokenizer
+from gateway.web.access import RequireKey
 from gateway.web.body import Bodies, body_route
+from gateway.web.deadline import Deadline
 from gateway.web.errors import respond
 from gateway.web.model_routes import model_routes
 from gateway.web.page_routes import add_page
+from gateway.web.probe_routes import probe_routes
 from gateway.web.request_scope import RequestScope
 from gateway.web.sse import EventStream, unless_disconnected
 from gateway.web.token_routes import token_routes
@@ -44,6 +47,9 @@ from shared.version import VERSION
 def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySettings) -> FastAPI:
     """Return the ASGI application that serves this decoder."""
     app = FastAPIOffline(title="Outrider", version=VERSION, redoc_url=None)
+    app.add_middleware(Deadline, seconds=settings.request_timeout_seconds)
+    if key := settings.api_key.get_secret_value():
+        app.add_middleware(RequireKey, key=key)
     app.add_middleware(RequestScope)
     for kind in (OutriderError, RequestValidationError, HTTPException, ClientDisconnect):
         app.add_exception_handler(kind, respond)
@@ -55,6 +61,7 @@ def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySett
     planner = Planner(decoder.target, tokenizer, settings)
     meter = Meter(settings.model_name, lambda: decoder.num_open, lambda: decoder.num_refused)
     app.include_router(model_routes(planner, decoder.target, settings.model_name))
+    app.include_router(probe_routes(decoder.reachable))
     app.include_router(token_routes(app.router.route_class, pool, planner, tokenizer, decoder.target.max_length))
 
     @app.get("/metrics")

@@ -1,8 +1,10 @@
 """Settings of the gateway."""
 
+import re
+from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt
+from pydantic import Field, NonNegativeInt, SecretStr, ValidationInfo, field_validator
 
 from shared.settings import Settings
 
@@ -18,6 +20,22 @@ class GatewaySettings(Settings):
     """The address on which it serves HTTP."""
     port: int = Field(8000, ge=0, le=65535)
     """The port on which it serves HTTP."""
+    api_key_file: Path | None = None
+    """A file with the key that requests must bring."""
+    api_key: SecretStr = Field(SecretStr(""), validate_default=True)
+    """That key itself; empty asks for none. A flag shows it to all on this machine, which OUTRIDER_API_KEY does not."""
+    max_connections: int = Field(2048, ge=1)
+    """How many connections may be open; one more closes the longest idle, or is refused if all are being answered."""
+    idle_timeout_seconds: float = Field(75, gt=0)
+    """How many seconds a connection may lie idle."""
+    head_timeout_seconds: float = Field(10, gt=0)
+    """How many seconds a request's line and headers may take to arrive."""
+    body_timeout_seconds: float = Field(60, gt=0)
+    """How many seconds a request's body may take to arrive."""
+    reader_timeout_seconds: float = Field(30, gt=0)
+    """How many seconds a client may leave unread what was sent, or read less than 1 KiB a second of it."""
+    request_timeout_seconds: float = Field(3600, gt=0)
+    """How many seconds a request may take as a whole."""
     target: str = "127.0.0.1:50052"
     """Address of the target service, or a gRPC name of several replicas: `dns:///host:port`, `ipv4:a:port,b:port`."""
     one_identity: bool = False
@@ -44,3 +62,18 @@ class GatewaySettings(Settings):
     """How many seconds startup waits for the target service."""
     grace_seconds: int = Field(30, ge=0)
     """How many seconds shutdown waits for open requests."""
+
+    @field_validator("api_key")
+    @classmethod
+    def _key_of_file(cls, given: SecretStr, info: ValidationInfo) -> SecretStr:
+        key, path = given.get_secret_value(), info.data.get("api_key_file")
+        if path:
+            if key:
+                raise ValueError("there is api_key_file, too")
+            try:
+                key = path.read_bytes().decode("latin-1").strip()
+            except OSError as error:
+                raise ValueError(f"api_key_file cannot be read: {error.strerror}") from error
+        if (path or key) and not re.fullmatch("[!-~]+", key):
+            raise ValueError("a key must be one word of ASCII characters")
+        return SecretStr(key)

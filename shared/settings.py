@@ -3,7 +3,7 @@
 import sys
 from typing import Literal, Self
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -29,5 +29,8 @@ class Settings(BaseSettings):
         except ValidationError as error:
             for problem in error.errors():
                 key = ".".join(str(part) for part in problem["loc"])
-                sys.stderr.write(f"setting {key}: {problem['msg']} (given: {problem['input']!r})\n")
+                secret = cls.model_fields[str(problem["loc"][0])].annotation is SecretStr
+                hidden = secret or problem["type"] == "missing"  # pydantic's input of a missing one is all the others
+                given = "" if hidden else f" (given: {problem['input']!r})"
+                sys.stderr.write(f"setting {key}: {problem['msg']}{given}\n")
             sys.exit(2)

@@ -23,6 +23,7 @@ log = structlog.get_logger()
 
 PAUSES_SECONDS = (0.0, 0.2, 1.0)  # before trying another replica, round_robin's next
 OTHERS = 8  # this many wrong replicas are passed over before a pause
+CONNECTING = (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING)
 ENDED = (grpc.aio.AioRpcError, asyncio.InvalidStateError)  # from a write to a stream that has ended: reading says why
 
 
@@ -145,6 +146,14 @@ class TargetClient:
             answer = await self._stub.GetModelInfo(request, timeout=timeout_seconds, wait_for_ready=True)
         self.replicas.reference = answer.model_info
         return answer.model_info
+
+    async def reachable(self) -> bool:
+        """Return whether any replica is connected, giving one that is just being connected to a second."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                while (state := self._channel.get_state(try_to_connect=True)) in CONNECTING:
+                    await self._channel.wait_for_state_change(state)
+        return state is grpc.ChannelConnectivity.READY
 
     @asynccontextmanager
     async def session(

@@ -13,3 +13,11 @@ class ModelNotFoundError(OutriderError):
     def __init__(self, name: str) -> None:
         """Name the model that was asked for."""
         super().__init__(f"model: {name!r} does not exist")
+
+
+class RequestTimeoutError(OutriderError):
+    """A request took longer than any may."""
+
+    def __init__(self) -> None:
+        """Say so."""
+        super().__init__("the request took longer than the gateway allows")

@@ -50,6 +50,10 @@ class Decoder:
         """How many streams were given up because their replica of the target serves another model."""
         return self._target_client.replicas.num_refused
 
+    async def reachable(self) -> bool:
+        """Return whether the target can be reached."""
+        return await self._target_client.reachable()
+
     async def decode(
         self,
         prompt_ids: Sequence[int],

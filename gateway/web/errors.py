@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
 from gateway.clients.errors import TargetUnavailableError
-from gateway.generation.errors import ContextLengthError, ModelNotFoundError
+from gateway.generation.errors import ContextLengthError, ModelNotFoundError, RequestTimeoutError
 from gateway.work_pool import OverloadedError
 from shared.errors import DrainingError, InvalidFieldError, NoFreeSlotError, NoTokenError
 
@@ -65,6 +65,8 @@ def api_error(error: Exception) -> ApiError:  # noqa: C901, PLR0911  # a table
             return ApiError(503, str(error), "service_unavailable", code="overloaded", headers={"Retry-After": "1"})
         case NoTokenError():
             return ApiError(500, str(error), "internal_error", code="no_token")
+        case RequestTimeoutError():
+            return ApiError(504, str(error), "timeout_error", code="request_timeout")
         case DrainingError() | TargetUnavailableError():
             return ApiError(503, str(error), "service_unavailable")
         case ClientDisconnect():

@@ -27,10 +27,6 @@ def model_routes(planner: Planner, target: pb.ModelInfo, model_name: str) -> API
         "row_exact": target.row_exact,
     } | ({} if target.row_exact else {"warning": INEXACT})
 
-    @routes.get("/health")
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
-
     @routes.get("/version")
     async def version() -> dict[str, Any]:
         return {

@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
+from gateway.web.deadline import in_time
 from gateway.web.errors import api_error
 
 T = TypeVar("T")
@@ -24,7 +25,7 @@ def event(data: dict[str, Any], *, named: bool = False) -> str:
 
 
 class EventStream(StreamingResponse):
-    """Sends `first`, then `rest`, then `[DONE]` unless events are named. An error in `rest` becomes the last event.
+    """Sends `first`, then `rest`, then `[DONE]` unless events are named. An error becomes the last event, lateness too.
 
     `rest` is closed whatever happens: a client's disconnecting ends the decoding.
     """
@@ -33,14 +34,13 @@ class EventStream(StreamingResponse):
 
     def __init__(self, first: dict[str, Any], rest: AsyncGenerator[dict[str, Any]], *, named: bool = False) -> None:
         """Continue a generator whose first item was taken while an error could still become an HTTP status."""
-        super().__init__(
-            _events(first, rest, named=named), headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        )
-        self._rest = rest
+        super().__init__((), headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        self._first, self._rest, self._named = first, rest, named
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send everything, or as much as the client stays for."""
         async with aclosing(self._rest):
+            self.body_iterator = _events(self._first, in_time(self._rest, scope), named=self._named)
             await super().__call__(scope, receive, send)
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from draft_service.settings import DraftSettings
 from gateway.generation.metrics import Meter
 from gateway.settings import GatewaySettings
+from gateway.web.access import OPEN
 from shared.model.engine.metrics import EngineMeter
 from shared.model.engine.slots import Slots
 from shared.settings import Settings
@@ -129,6 +130,33 @@ def test_services_find_each_other(manifests: list[Manifest]) -> None:
         assert {port["port"] for rule in policy["ingress"] for port in rule["ports"]} <= ports
         volumes = {volume["name"] for volume in template["spec"]["volumes"]}
         assert {mount["name"] for mount in container["volumeMounts"]} == volumes
+
+
+def test_the_key_comes_from_a_secret() -> None:
+    """The gateway alone has it, as a file and in no variable; the chart's other manifests are as without one."""
+    flags = ("--set=apiKey.secret=keys,apiKey.key=main",)
+    manifests = render("values-kind.yaml", "1.37.0", *flags)
+    for manifest in manifests:
+        check(manifest, "1.37")
+    for name, deployment in of_kind(manifests, "Deployment").items():
+        pod = deployment["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        env = {variable["name"]: variable["value"] for variable in container["env"]}
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        assert mounts.keys() == volumes.keys()
+        assert ("api-key" in volumes) == (name == "outrider-gateway")
+        if name == "outrider-gateway":
+            assert volumes["api-key"]["secret"] == {"secretName": "keys"}
+            assert env["OUTRIDER_API_KEY_FILE"] == f"{mounts['api-key']}/main"
+
+
+def test_probes() -> None:
+    """The gateway is asked whether it can serve, which needs no key."""
+    gateway = containers(render("values-kind.yaml", "1.37.0"))["gateway"]
+    for probe in ("startupProbe", "readinessProbe"):
+        assert gateway[probe]["httpGet"]["path"] == "/ready"
+    assert "/ready" in OPEN
 
 
 def test_drain_and_safety(manifests: list[Manifest]) -> None:

@@ -24,9 +24,9 @@ def helm(*arguments: str) -> str:
     return subprocess.run([HELM, *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
-def render(values: str, kubernetes: str) -> list[dict[str, Any]]:
-    """Return a release's manifests for these values and this version of Kubernetes."""
-    flags = ["--namespace=ai", f"--values={CHART.parent / values}", f"--kube-version={kubernetes}"]
+def render(values: str, kubernetes: str, *flags: str) -> list[dict[str, Any]]:
+    """Return a release's manifests for these values and this version of Kubernetes, and with more of helm's flags."""
+    flags = ("--namespace=ai", f"--values={CHART.parent / values}", f"--kube-version={kubernetes}", *flags)
     return [manifest for manifest in yaml.safe_load_all(helm("template", "outrider", str(CHART), *flags)) if manifest]
 
 

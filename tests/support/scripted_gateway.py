@@ -13,7 +13,6 @@ import openai
 import pytest
 import pytest_asyncio
 import tiny_tokenizer
-import uvicorn
 
 from gateway.app import create_app
 from gateway.rounds.decoder import Decoder
@@ -21,6 +20,7 @@ from gateway.rounds.round import FinishReason, Round
 from gateway.rounds.round_time import RoundTime
 from gateway.settings import GatewaySettings
 from gateway.text.tokenizer import ChatTokenizer
+from gateway.web.server import http_server
 from shared.pb import specdec_pb2 as pb
 from shared.sampling_params import SamplingParams
 
@@ -47,6 +47,10 @@ class ScriptedDecoder:
             vocab_size=320, max_length=CONTEXT, num_slots=2, max_draft_tokens=8, name=MODEL, row_exact=True
         )
     )
+
+    async def reachable(self) -> bool:
+        """Return whether there is anything to play."""
+        return bool(self.script)
 
     async def decode(
         self,
@@ -110,15 +114,15 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> ChatTokenizer:
 
 
 @asynccontextmanager
-async def serve(tokenizer: ChatTokenizer, decoder: ScriptedDecoder) -> AsyncIterator[Gateway]:
-    """Run uvicorn on a free port."""
-    settings = GatewaySettings.model_construct(model_name=MODEL, default_k=4, default_lookup_tokens=6)
-    app = create_app(cast("Decoder", decoder), tokenizer, settings)
+async def serve(tokenizer: ChatTokenizer, decoder: ScriptedDecoder, **settings: Any) -> AsyncIterator[Gateway]:
+    """Run the server on a free port, with these settings of the gateway."""
+    own: dict[str, Any] = {"model_name": MODEL, "default_k": 4, "default_lookup_tokens": 6, "grace_seconds": 2}
+    given = GatewaySettings.model_construct(**own | settings)
+    server = http_server(create_app(cast("Decoder", decoder), tokenizer, given), given)
     listener = socket.create_server(("127.0.0.1", 0))  # connections wait in it until uvicorn is ready
-    uvicorn_server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2))
-    serving = asyncio.create_task(uvicorn_server.serve(sockets=[listener]))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
     yield Gateway(f"http://127.0.0.1:{listener.getsockname()[1]}", decoder, tokenizer)
-    uvicorn_server.should_exit = True
+    server.should_exit = True
     await serving
 
 

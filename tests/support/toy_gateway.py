@@ -9,13 +9,13 @@ from typing import Any
 
 import httpx
 import pytest_asyncio
-import uvicorn
 from services import StartService, decoder
 
 from gateway.app import create_app
 from gateway.rounds.decoder import Decoder
 from gateway.settings import GatewaySettings
 from gateway.text.tokenizer import ChatTokenizer
+from gateway.web.server import http_server
 
 MODEL = "toy"
 
@@ -23,10 +23,9 @@ MODEL = "toy"
 @asynccontextmanager
 async def serve(decode: Decoder, tokenizer: ChatTokenizer) -> AsyncIterator[str]:
     """Serve the app; yields its URL."""
-    settings = GatewaySettings.model_construct(model_name=MODEL, default_k=4, default_lookup_tokens=6)
-    app = create_app(decode, tokenizer, settings)
+    settings = GatewaySettings.model_construct(model_name=MODEL, default_k=4, default_lookup_tokens=6, grace_seconds=2)
+    server = http_server(create_app(decode, tokenizer, settings), settings)
     listener = socket.create_server(("127.0.0.1", 0))  # connections wait in it until uvicorn is ready
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     server.should_exit = True

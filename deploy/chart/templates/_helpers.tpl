@@ -20,6 +20,9 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 {{- $own := dict "grace_seconds" .service.graceSeconds }}
 {{- if eq .name "gateway" }}
   {{- $_ := merge $own (dict "host" "0.0.0.0" "port" .service.port "start_timeout_seconds" .service.startupSeconds) }}
+  {{- if .root.Values.apiKey.secret }}
+    {{- $_ := set $own "api_key_file" (printf "/var/run/outrider/%s" .root.Values.apiKey.key) }}
+  {{- end }}
   {{- range $name := list "target" "draft" }}
     {{- $port := (index $.root.Values.services $name).port }}
     {{- $_ := set $own $name (printf "dns:///%s-%s:%v" $.root.Release.Name $name $port) }}

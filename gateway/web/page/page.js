@@ -13,6 +13,7 @@ const at = (id) => document.getElementById(id);
 const messages = [];
 let runs = [null, null];
 let stopping = null;
+let described = null;
 
 function add(parent, tag, text = "", className = "") {
   const element = document.createElement(tag);
@@ -67,6 +68,16 @@ async function* events(response) {
   }
 }
 
+/** Fetch with the key that was given, if any, and ask for one where the gateway wants another. */
+async function call(path, options = {}) {
+  const key = sessionStorage.getItem("key");
+  const headers = { ...options.headers, ...(key && { Authorization: `Bearer ${key}` }) };
+  const response = await fetch(path, { ...options, headers });
+  at("access").hidden = response.status !== 401;
+  if (!response.ok) throw await failure(response);
+  return response;
+}
+
 async function failure(response) {
   const body = await response.json().catch(() => null);
   return new Error(body?.error?.message ?? `The gateway answered ${response.status}.`);
@@ -76,13 +87,12 @@ async function failure(response) {
 async function decode(which, fields, show) {
   const run = new Run();
   runs[which] = run;
-  const response = await fetch("v1/chat/completions", {
+  const response = await call("v1/chat/completions", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ ...fields, stream: true }),
     signal: stopping.signal,
   });
-  if (!response.ok) throw await failure(response);
   let seed = fields.seed;
   for await (const chunk of events(response)) {
     if (chunk.error) throw new Error(chunk.error.message);
@@ -266,7 +276,7 @@ function clearRuns() {
 
 async function describe() {
   const [models, version] = await Promise.all(
-    ["v1/models", "version"].map(async (path) => (await fetch(path)).json()),
+    ["v1/models", "version"].map(async (path) => (await call(path)).json()),
   );
   at("max_tokens").value = Math.min(256, Math.floor(models.data[0].max_model_len / 2));
   at("model").dataset.id = models.data[0].id;
@@ -275,6 +285,20 @@ async function describe() {
   at("model").textContent = `${models.data[0].id}, ${version.dtype} on ${version.device}`;
 }
 
+function begin() {
+  at("error").textContent = "";
+  described = describe().catch((error) => {
+    at("error").textContent = error instanceof TypeError ? "The gateway does not answer." : error.message;
+  });
+}
+
+at("access").addEventListener("submit", (event) => {
+  event.preventDefault();
+  sessionStorage.setItem("key", at("key").value.trim());
+  at("key").value = "";
+  begin();
+  at("message").focus();
+});
 at("form").addEventListener("submit", (event) => {
   event.preventDefault();
   send();
@@ -298,5 +322,5 @@ at("clear").addEventListener("click", () => {
 });
 
 clearRuns();
-const described = describe().catch(() => { at("error").textContent = "The gateway does not answer."; });
+begin();
 at("message").focus();

@@ -10,12 +10,13 @@ import httpx
 import pytest
 import scripted_gateway
 import structlog
-from scripted_gateway import CHAT, CONTEXT, MODEL, ROUND_TIME, Gateway, error_of, events
+from scripted_gateway import CHAT, CONTEXT, MODEL, ROUND_TIME, Gateway, ScriptedDecoder, error_of, events, serve
 from starlette.types import Message
 
 from gateway.clients.errors import TargetUnavailableError
 from gateway.requests.no_op_fields import NoOpFields, NoOpResponsesFields
 from gateway.rounds.round import Round
+from gateway.text.tokenizer import ChatTokenizer
 from gateway.web.sse import EventStream
 from shared.errors import DrainingError, InvalidFieldError, NoFreeSlotError
 
@@ -254,6 +255,30 @@ async def test_client_gone_before_the_first_token(scripted: Gateway, stream: boo
             await http.post("/v1/chat/completions", json={"model": MODEL, "messages": CHAT, "stream": stream})
     assert len(scripted.decoder.calls) == 1
     await scripted.until_idle()
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/responses"])
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("pause_seconds", [0.01, 60])
+async def test_a_request_that_takes_too_long(
+    tiny: ChatTokenizer, path: str, *, stream: bool, pause_seconds: float
+) -> None:
+    """Claim: it ends with a 504, or if a stream has begun with an event that says so, and its session is closed."""
+    decoder = ScriptedDecoder(itertools.repeat(Round([5], 0, 0, None, ROUND_TIME)), pause_seconds)
+    async with serve(tiny, decoder, request_timeout_seconds=0.3) as gateway:
+        fields: dict[str, Any] = {"prompt": None, "input": "hi"} if path == "/v1/responses" else {}
+        response = await gateway.post(path, stream=stream, **fields)
+        begun = stream and pause_seconds < 1
+        assert response.status_code == (200 if begun else 504)
+        if not begun:
+            error = error_of(response)
+        elif path == "/v1/responses":
+            error = json.loads(response.text.rpartition("data: ")[2])
+            assert error["type"] == "error"
+        else:
+            error = events(response)[-1]["error"]
+        assert error["code"] == "request_timeout"
+        await gateway.until_idle()
 
 
 async def test_event_stream_closes_what_it_did_not_send() -> None:

@@ -7,6 +7,7 @@ import pytest
 import pytest_asyncio
 import scripted_gateway
 from playwright.async_api import Browser, Page, Route, async_playwright, expect
+from pydantic import SecretStr
 from scripted_gateway import ROUND_TIME, TEXT, Gateway, ScriptedDecoder, serve
 
 from gateway.clients.errors import TargetUnavailableError
@@ -180,3 +181,25 @@ async def test_docs(page: Page, scripted: Gateway) -> None:
     """Claim: /docs lists the API without a CDN."""
     await page.goto(f"{scripted.url}/docs")
     await expect(page.get_by_text("/v1/chat/completions")).to_be_visible()
+
+
+async def test_a_key(browser: Browser, scripted: Gateway) -> None:
+    """Claim: where a key is wanted the page asks for it, again if it is wrong, and keeps it as long as its tab."""
+    async with serve(scripted.tokenizer, ScriptedDecoder(), api_key=SecretStr("right")) as gateway:
+        gateway.play(TEXT)
+        context = await browser.new_context()
+        page = await context.new_page()
+        await page.goto(gateway.url)
+        key = page.get_by_label("API key")
+        for guess in ("wrong", "right"):
+            await expect(page.get_by_role("alert")).to_contain_text("API key")
+            await key.fill(guess)
+            await key.press("Enter")
+        await expect(page.locator("#model")).to_have_text("tiny, on")
+        await expect(key).to_be_hidden()
+        await page.reload()
+        await expect(page.locator("#model")).to_have_text("tiny, on")
+        await ask(page)
+        await expect(page.locator("#verdict")).to_contain_text("The two texts are equal.")
+        assert await page.evaluate("localStorage.length") == 0
+        await context.close()
