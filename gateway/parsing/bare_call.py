@@ -32,9 +32,9 @@ class BareCallParser:
         self._text += text
         if last and (written := self._call()):
             call = PartialCall(0)
-            return "", call.push(written) + (call.finish() or [])
+            return [*call.push(written), *(call.finish() or [])]
         if not last and self._may_be_call():
-            return "", []
+            return []
         self._is_other = True
         return self._next.push(self._text, last=last)
 

@@ -1,12 +1,13 @@
 """Find tool calls in the text of a reply, as it comes."""
 
 import re
+from collections.abc import Sequence
 from typing import Protocol
 
 from gateway.parsing.tool_call import PartialCall, ToolCallDelta
 from gateway.text.stop_strings import StopStrings
 
-ContentAndCalls = tuple[str, list[ToolCallDelta]]  # content, and parts of calls
+ContentAndCalls = list[str | ToolCallDelta]  # content and parts of calls, in the order of the text
 _NEXT = re.compile(r"\s*\}\s*[;,]?\s*(?=\{)")
 
 
@@ -32,28 +33,25 @@ class HermesParser:
 
     def push(self, text: str, *, last: bool) -> ContentAndCalls:
         """Return what the text adds."""
-        content, calls = "", list[ToolCallDelta]()
+        found: ContentAndCalls = []
         while True:
             piece = self._tags.push(text)
             if last and not self._tags.found:
                 piece += self._tags.flush()
-            if self._call:
-                calls += self._call.push(piece)
-            else:
-                content += self._without_space(piece)
+            found += self._call.push(piece) if self._call else [self._without_space(piece)]
             if not self._tags.found:
                 break
             text = self._tags.flush()
             if self._call:
-                content += self._finish(self._call, calls, self.CLOSE)
+                found += self._finish(self._call, self.CLOSE)
             else:
                 self._space, self._call = "", PartialCall(self._num_calls)
             self._tags = StopStrings([self.CLOSE if self._call else self.OPEN])
         if last and self._call:
-            content += self._finish(self._call, calls)
+            found += self._finish(self._call)
         elif last and not self._num_calls:
-            content += self._space
-        return content, calls
+            found.append(self._space)
+        return found
 
     def _without_space(self, text: str) -> str:
         text = self._space + text
@@ -61,15 +59,14 @@ class HermesParser:
         self._space = text[len(kept) :]
         return kept
 
-    def _finish(self, call: PartialCall, calls: list[ToolCallDelta], close: str = "") -> str:
-        """Add the rest of a call to `calls`; return it as content if it was no call."""
+    def _finish(self, call: PartialCall, close: str = "") -> Sequence[str | ToolCallDelta]:
+        """Return the rest of a call, or all of it as content if it was no call."""
         self._call = None
         rest = call.finish()
         if rest is None:
-            return self.OPEN + call.text + close
-        calls += rest
+            return [self.OPEN + call.text + close]
         self._num_calls += 1
-        return ""
+        return rest
 
 
 class LlamaParser:
@@ -85,24 +82,22 @@ class LlamaParser:
     def push(self, text: str, *, last: bool) -> ContentAndCalls:
         """Return what the text adds."""
         if self._is_content:
-            return text, []
+            return [text]
         if not self._call:
             self._text += text
             if not self._text.strip():
-                return (self._text if last else ""), []
+                return [self._text] if last else []
             text = self._text
             if not text.lstrip().startswith("{"):
                 self._is_content = True
-                return text, []
+                return [text]
             self._call = PartialCall(0)
-        calls = self._call.push(text)
+        found: ContentAndCalls = [*self._call.push(text)]
         while self._call.end is not None and (gap := _NEXT.match(self._call.text, self._call.end)):
             text, self._num_calls = self._call.text[gap.end() :], self._num_calls + 1
             self._call = PartialCall(self._num_calls)
-            calls += self._call.push(text)
+            found += self._call.push(text)
         if last:
             rest = self._call.finish()
-            if rest is None:
-                return self._call.text, calls
-            calls += rest
-        return "", calls
+            found += [self._call.text] if rest is None else rest
+        return found

@@ -1,12 +1,13 @@
 """The reply of OpenAI's Responses API: its items, the events that carry them, and the whole."""
 
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import Any
 from uuid import uuid4
 
 from gateway.clients.identity import system_fingerprint
-from gateway.generation.delta import Delta
+from gateway.generation.delta import Delta, ScoredToken
 from gateway.generation.usage import Usage
 from gateway.parsing.reply_parser import ReplyFinish
 from gateway.parsing.tool_call import ToolCallDelta
@@ -27,6 +28,7 @@ class ResponsesReply:
         self._request, self._usage, self._names = request, usage, names
         self._output: list[Json] = []
         self._rounds: list[Json] = []
+        self._scored = deque[ScoredToken]()  # tokens that no part was read from yet
         self._num_events = 0
         self._response: Json = request.model_dump(include=echoed | {"tools", "top_p", "top_logprobs"}) | {
             "id": f"resp_{uuid4().hex}",
@@ -59,18 +61,21 @@ class ResponsesReply:
 
     def events(self, delta: Delta) -> Iterator[Json]:
         """Yield the events of a delta; after the last delta, also the closing events."""
-        parts = delta.parts
         if self._request.speculative.rounds:
             self._rounds.append(delta.report.body)
-        if parts.reasoning:
-            yield from self._open("reasoning", {"summary": []})
-            yield from self._write("reasoning_text", parts.reasoning)
-        if parts.content or (delta.logprobs and not parts.reasoning and not parts.tool_calls):
-            yield from self._open("message", {"role": "assistant"})
-            yield from self._write("output_text", parts.content, delta)
-        for call in parts.tool_calls:
-            yield from self._call(call)
+        self._scored.extend(delta.logprobs)
+        for part in delta.parts.in_order:
+            scored = [self._scored.popleft() for _ in range(min(part.num_tokens, len(self._scored)))]
+            if part.reasoning:
+                yield from self._open("reasoning", {"summary": []})
+                yield from self._write("reasoning_text", part.reasoning)
+            elif part.call:
+                yield from self._call(part.call)
+            else:
+                yield from self._write_message(part.content, scored)
         if delta.finish_reason:
+            if self._scored and (not self._output or self._output[-1]["type"] == "message"):
+                yield from self._write_message("", self._scored)
             yield from self._end(delta.finish_reason)
 
     def _event(self, kind: str, **fields: Any) -> Json:
@@ -96,13 +101,16 @@ class ResponsesReply:
         item["content"].append(text)
         yield self._event("response.content_part.added", **self._place(), content_index=0, part=dict(text))
 
-    def _write(self, kind: str, text: str, delta: Delta | None = None) -> Iterator[Json]:
+    def _write_message(self, text: str, scored: Iterable[ScoredToken]) -> Iterator[Json]:
+        yield from self._open("message", {"role": "assistant"})
+        logprobs = chat_logprobs(scored, self._names)["content"]
+        part = self._output[-1]["content"][0]
+        part["logprobs"] = part["logprobs"] + logprobs
+        yield from self._write("output_text", text, logprobs=logprobs)
+
+    def _write(self, kind: str, text: str, **fields: Any) -> Iterator[Json]:
         part = self._output[-1]["content"][0]
         part["text"] += text
-        fields = {}
-        if delta:
-            fields = {"logprobs": chat_logprobs(delta.logprobs, self._names)["content"]}
-            part["logprobs"] = part["logprobs"] + fields["logprobs"]
         yield self._event(f"response.{kind}.delta", **self._place(), content_index=0, delta=text, **fields)
 
     def _call(self, call: ToolCallDelta) -> Iterator[Json]:
