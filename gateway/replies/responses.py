@@ -27,6 +27,7 @@ class ResponsesReply:
         echoed = {"instructions", "max_output_tokens", "metadata", "parallel_tool_calls", "temperature", "tool_choice"}
         self._request, self._usage, self._names = request, usage, names
         self._output: list[Json] = []
+        self._texts, self._logprobs = list[str](), list[Json]()  # of the item that is open
         self._rounds: list[Json] = []
         self._scored = deque[ScoredToken]()  # tokens that no part was read from yet
         self._num_events = 0
@@ -92,6 +93,7 @@ class ResponsesReply:
         if kind != "function_call":
             item["content"] = []
         self._output.append(item)
+        self._texts, self._logprobs = [], []
         yield self._event("response.output_item.added", **self._place(item=False), item=dict(item))
         if kind == "function_call":
             return
@@ -104,20 +106,18 @@ class ResponsesReply:
     def _write_message(self, text: str, scored: Iterable[ScoredToken]) -> Iterator[Json]:
         yield from self._open("message", {"role": "assistant"})
         logprobs = chat_logprobs(scored, self._names)["content"]
-        part = self._output[-1]["content"][0]
-        part["logprobs"] = part["logprobs"] + logprobs
+        self._logprobs += logprobs
         yield from self._write("output_text", text, logprobs=logprobs)
 
     def _write(self, kind: str, text: str, **fields: Any) -> Iterator[Json]:
-        part = self._output[-1]["content"][0]
-        part["text"] += text
+        self._texts.append(text)
         yield self._event(f"response.{kind}.delta", **self._place(), content_index=0, delta=text, **fields)
 
     def _call(self, call: ToolCallDelta) -> Iterator[Json]:
         if call.id:
             yield from self._close("completed")
             yield from self._open("function_call", {"call_id": call.id, "name": call.name, "arguments": ""})
-        self._output[-1]["arguments"] += call.arguments
+        self._texts.append(call.arguments)
         if call.arguments:
             kind = "response.function_call_arguments.delta"
             yield self._event(kind, **self._place(), delta=call.arguments)
@@ -127,16 +127,16 @@ class ResponsesReply:
         item = self._output[-1] if self._output else None
         if not item or item["status"] != "in_progress":
             return
-        item["status"] = status
+        item["status"], text = status, "".join(self._texts)
         if item["type"] == "function_call":
+            item["arguments"] = text
             kind = "response.function_call_arguments.done"
             yield self._event(kind, **self._place(), arguments=item["arguments"], name=item["name"])
         else:
             part = item["content"][0]
-            fields = {"logprobs": part["logprobs"]} if "logprobs" in part else {}
-            yield self._event(
-                f"response.{part['type']}.done", **self._place(), content_index=0, text=part["text"], **fields
-            )
+            fields = {"logprobs": self._logprobs} if "logprobs" in part else {}
+            part |= {"text": text} | fields
+            yield self._event(f"response.{part['type']}.done", **self._place(), content_index=0, text=text, **fields)
             yield self._event("response.content_part.done", **self._place(), content_index=0, part=dict(part))
         yield self._event("response.output_item.done", **self._place(item=False), item=dict(item))
 
