@@ -1,7 +1,7 @@
 """The OpenAI HTTP API."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from fastapi import FastAPI, Request, Response
@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from gateway.generation.choice import Choice
 from gateway.generation.decode_choice import decode_choice
+from gateway.generation.delta import Delta
 from gateway.generation.interleave import interleave
 from gateway.generation.metrics import Meter
 from gateway.generation.planner import Planner
@@ -69,19 +70,23 @@ def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySett
         choice = await asyncio.to_thread(planner.response, body)
         usage = Usage(prompt_tokens=len(choice.prompt_ids), meter=meter)
         reply = ResponsesReply(body, choice.params.seed, tokenizer.token_bytes, usage)
-        events = response_events(decode_choice(choice, decoder, tokenizer, usage), reply)
+        events = response_events(decode([choice], usage), reply)
         if body.stream:
             return EventStream(await unless_disconnected(request, anext(events)), events, named=True)
         async with aclosing(events):
             await unless_disconnected(request, exhaust(events))
         return JSONResponse(reply.body)
 
+    def decode(choices: Sequence[Choice], usage: Usage) -> AsyncGenerator[Delta]:
+        return interleave(
+            choices, lambda choice: decode_choice(choice, decoder, tokenizer, usage), limit=decoder.target.num_slots
+        )
+
     async def answer(
         request: Request, body: GenerationRequest, choices: Sequence[Choice], form: type[Reply]
     ) -> Response:
         usage = Usage(prompt_tokens=sum(len(choice.prompt_ids) for choice in choices if choice.first), meter=meter)
-        streams = [decode_choice(choice, decoder, tokenizer, usage) for choice in choices]
-        deltas = interleave(streams, limit=decoder.target.num_slots)
+        deltas = decode(choices, usage)
         reply = form(body, choices[0].params.seed, tokenizer.token_bytes)
         if body.stream:
             chunks = reply_chunks(deltas, reply, usage, body)

@@ -116,6 +116,7 @@ async def serve(tokenizer: ChatTokenizer, decoder: ScriptedDecoder) -> AsyncIter
     settings = SimpleNamespace(model_name=MODEL, default_k=4, default_lookup_tokens=6)
     app = create_app(cast("Decoder", decoder), tokenizer, cast("GatewaySettings", settings))
     listener = socket.create_server(("127.0.0.1", 0))  # connections wait in it until uvicorn is ready
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**16)  # what a client does not read is soon in the way
     uvicorn_server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2))
     serving = asyncio.create_task(uvicorn_server.serve(sockets=[listener]))
     yield Gateway(f"http://127.0.0.1:{listener.getsockname()[1]}", decoder, tokenizer)
