@@ -1,6 +1,6 @@
 """The OpenAI HTTP API."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from fastapi import FastAPI, Request, Response
@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 
 from gateway.generation.choice import Choice
 from gateway.generation.decode_choice import decode_choice
+from gateway.generation.delta import Delta
 from gateway.generation.interleave import interleave
 from gateway.generation.metrics import Meter
 from gateway.generation.planner import Planner
@@ -46,13 +47,7 @@ from shared.version import VERSION
 
 def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySettings) -> FastAPI:
     """Return the ASGI application that serves this decoder."""
-    app = FastAPIOffline(title="Outrider", version=VERSION, redoc_url=None)
-    app.add_middleware(Deadline, seconds=settings.request_timeout_seconds)
-    if key := settings.api_key.get_secret_value():
-        app.add_middleware(RequireKey, key=key)
-    app.add_middleware(RequestScope)
-    for kind in (OutriderError, RequestValidationError, HTTPException, ClientDisconnect):
-        app.add_exception_handler(kind, respond)
+    app = _guarded(settings)
     add_page(app)
     pool = WorkPool(settings.max_waiting_work)
     # A prompt may come as token ids, each of which is a value.
@@ -83,23 +78,39 @@ def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySett
         choice = await unless_disconnected(request, pool.run(planner.response, body))
         usage = Usage(prompt_tokens=len(choice.prompt_ids), meter=meter)
         reply = ResponsesReply(body, choice.params.seed, tokenizer.token_bytes, usage)
-        events = response_events(decode_choice(choice, decoder, tokenizer, usage), reply)
+        events = response_events(decode([choice], usage), reply)
         if body.stream:
             return EventStream(await unless_disconnected(request, anext(events)), events, named=True)
         async with aclosing(events):
             await unless_disconnected(request, exhaust(events))
         return JSONResponse(reply.body)
 
+    def decode(choices: Sequence[Choice], usage: Usage) -> AsyncGenerator[Delta]:
+        return interleave(
+            choices, lambda choice: decode_choice(choice, decoder, tokenizer, usage), limit=decoder.target.num_slots
+        )
+
     async def answer(
         request: Request, body: GenerationRequest, choices: Sequence[Choice], form: type[Reply]
     ) -> Response:
         usage = Usage(prompt_tokens=sum(len(choice.prompt_ids) for choice in choices if choice.first), meter=meter)
-        streams = [decode_choice(choice, decoder, tokenizer, usage) for choice in choices]
-        deltas = interleave(streams, limit=decoder.target.num_slots)
+        deltas = decode(choices, usage)
         reply = form(body, choices[0].params.seed, tokenizer.token_bytes)
         if body.stream:
             chunks = reply_chunks(deltas, reply, usage, body)
             return EventStream(await unless_disconnected(request, anext(chunks)), chunks)
         return JSONResponse(await unless_disconnected(request, whole_body(deltas, reply, usage, len(choices))))
 
+    return app
+
+
+def _guarded(settings: GatewaySettings) -> FastAPI:
+    """Return an application without routes: what every request goes through, and how errors are answered."""
+    app = FastAPIOffline(title="Outrider", version=VERSION, redoc_url=None)
+    app.add_middleware(Deadline, seconds=settings.request_timeout_seconds)
+    if key := settings.api_key.get_secret_value():
+        app.add_middleware(RequireKey, key=key)
+    app.add_middleware(RequestScope)
+    for kind in (OutriderError, RequestValidationError, HTTPException, ClientDisconnect):
+        app.add_exception_handler(kind, respond)
     return app

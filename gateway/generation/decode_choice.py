@@ -7,9 +7,10 @@ from dataclasses import replace
 from time import perf_counter
 
 from gateway.generation.choice import Choice
+from gateway.generation.common_tokens import num_in_reply
 from gateway.generation.delta import Delta
 from gateway.generation.reply_reader import ReplyReader
-from gateway.generation.usage import Usage, num_in_reply
+from gateway.generation.usage import Usage
 from gateway.rounds.decoder import Decoder
 from gateway.rounds.round import Round
 from gateway.text.tokenizer import ChatTokenizer

@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from gateway.generation.round_report import RoundReport
-from gateway.parsing.reply_parser import ReplyFinish, ReplyParts
+from gateway.parsing.reply_parser import ReplyFinish
+from gateway.parsing.reply_parts import ReplyParts
 from shared.pb import specdec_pb2 as pb
 
 

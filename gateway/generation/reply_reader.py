@@ -7,6 +7,7 @@ from gateway.generation.choice import Choice
 from gateway.generation.delta import Delta, ScoredToken
 from gateway.generation.round_report import RoundReport
 from gateway.parsing.reply_parser import ReplyParser
+from gateway.parsing.reply_parts import ReplyPart, ReplyParts
 from gateway.rounds.round import Round
 from gateway.text.reply_text import ReplyText
 from gateway.text.tokenizer import ChatTokenizer
@@ -36,13 +37,14 @@ class ReplyReader:
             logprobs += self._prompt_logprobs(round_)
         texts, own_logprobs = self._read_tokens(round_)
         ends = self._text.ended or round_.finish_reason is not None
-        if ends and texts and not self._text.ended:
-            texts[-1] += self._text.flush()
+        rest = self._text.flush() if ends and not self._text.ended else ""
+        if texts:
+            texts[-1] += rest
         finish_reason = "stop" if self._text.ended else round_.finish_reason
         num_reasoning_tokens = self._parser.reasoning_tokens
-        parts = self._parser.push(*texts, last=ends)
-        if first:
-            parts.content = self._choice.echo + parts.content
+        parts = self._parser.push(*(texts or [rest]), last=ends)
+        if first and self._choice.echo:
+            parts = ReplyParts.of([ReplyPart(self._choice.echo), *parts.in_order])
         return Delta(
             self._choice.index,
             parts,

@@ -1,9 +1,7 @@
 """What a request used."""
 
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from difflib import SequenceMatcher
 from statistics import median
 from typing import Any
 
@@ -75,12 +73,3 @@ class Usage:
 
     def _median_ms(self, part: str) -> float | None:
         return median(getattr(time, part) for time in self.times) * 1000 if self.times else None
-
-
-def num_in_reply(predicted_ids: Sequence[int], reply_ids: Sequence[int]) -> int:
-    """Return how many tokens of the prediction appear in the reply, in order: OpenAI's accepted prediction tokens.
-
-    It compares the texts alone, so it tells what the prediction was worth whichever proposer was used, and even without
-    speculation. Takes CPU time: call it in a thread.
-    """
-    return sum(block.size for block in SequenceMatcher(None, predicted_ids, reply_ids).get_matching_blocks())

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from gateway.generation.delta import Delta, ScoredToken
+from gateway.parsing.reply_parts import ReplyParts
 from gateway.parsing.tool_call import ToolCallDelta
 from gateway.replies.logprobs import chat_logprobs
-from gateway.replies.reply import Answer, Json, Reply
+from gateway.replies.reply import Json, Reply
 
 
 class ChatReply(Reply):
@@ -13,14 +14,15 @@ class ChatReply(Reply):
 
     id_prefix, object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def _whole(self, answer: Answer) -> Json:
-        called = {"tool_calls": [_call(call) for call in answer.tool_calls]} if answer.tool_calls else {}
-        content = {"content": answer.content or (None if called else "")}
+    def _whole(self, parts: ReplyParts) -> Json:
+        calls = parts.tool_calls
+        called = {"tool_calls": [_call(call) for call in calls]} if calls else {}
+        content = {"content": parts.content or (None if called else "")}
         return {
             "message": {"role": "assistant", "refusal": None, "annotations": []}
             | content
             | called
-            | _thought(answer.reasoning)
+            | _thought(parts.reasoning)
         }
 
     def _first(self) -> Json:

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from gateway.generation.delta import Delta, ScoredToken
+from gateway.parsing.reply_parts import ReplyParts
 from gateway.replies.logprobs import completion_logprobs
-from gateway.replies.reply import Answer, Json, Reply
+from gateway.replies.reply import Json, Reply
 
 
 class CompletionReply(Reply):
@@ -12,8 +13,8 @@ class CompletionReply(Reply):
 
     id_prefix, object, chunk_object = "cmpl", "text_completion", "text_completion"
 
-    def _whole(self, answer: Answer) -> Json:
-        return {"text": answer.content}
+    def _whole(self, parts: ReplyParts) -> Json:
+        return {"text": parts.content}
 
     def _first(self) -> Json:
         return {"text": ""}

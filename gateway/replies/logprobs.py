@@ -1,13 +1,13 @@
 """The log-probabilities of a reply's tokens, in the OpenAI API's two forms."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from gateway.generation.delta import ScoredToken
 from gateway.text.token_bytes import TokenBytes
 
 
-def chat_logprobs(tokens: Sequence[ScoredToken], names: TokenBytes) -> dict[str, Any]:
+def chat_logprobs(tokens: Iterable[ScoredToken], names: TokenBytes) -> dict[str, Any]:
     """Return the `logprobs` of a chat's choice."""
 
     def one(token_id: int, logprob: float) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 from uuid import uuid4
 
@@ -12,7 +12,7 @@ from gateway.generation.delta import Delta, ScoredToken
 from gateway.generation.round_report import RoundReport
 from gateway.generation.usage import Usage
 from gateway.parsing.reply_parser import ReplyFinish
-from gateway.parsing.tool_call import ToolCallDelta
+from gateway.parsing.reply_parts import ReplyPart, ReplyParts
 from gateway.requests.generation import GenerationRequest
 from gateway.text.token_bytes import TokenBytes
 
@@ -23,23 +23,14 @@ Json = dict[str, Any]
 class Answer:
     """One whole choice, built from its deltas."""
 
-    content: str = ""
-    reasoning: str = ""
-    tool_calls: list[ToolCallDelta] = field(default_factory=list)
+    parts: list[ReplyPart] = field(default_factory=list)
     finish_reason: ReplyFinish | None = None
     logprobs: list[ScoredToken] = field(default_factory=list)
     rounds: list[RoundReport] = field(default_factory=list)
 
     def add(self, delta: Delta) -> None:
         """Append a delta."""
-        self.content += delta.parts.content
-        self.reasoning += delta.parts.reasoning
-        for call in delta.parts.tool_calls:
-            if call.index == len(self.tool_calls):
-                self.tool_calls.append(call)
-            else:
-                begun = self.tool_calls[call.index]
-                self.tool_calls[call.index] = replace(begun, arguments=begun.arguments + call.arguments)
+        self.parts += delta.parts.in_order
         self.finish_reason = delta.finish_reason
         self.logprobs += delta.logprobs
         self.rounds.append(delta.report)
@@ -63,7 +54,9 @@ class Reply(ABC):
     def body(self, answers: Sequence[Answer], usage: Usage) -> Json:
         """Return the whole reply, with one answer per choice."""
         choices = [
-            self._whole(answer) | self._rest(index, answer.logprobs, answer.finish_reason) | self._rounds(answer.rounds)
+            self._whole(ReplyParts.of(answer.parts))
+            | self._rest(index, answer.logprobs, answer.finish_reason)
+            | self._rounds(answer.rounds)
             for index, answer in enumerate(answers)
         ]
         fingerprint = joint_fingerprint(_fingerprint(answer.rounds[0]) for answer in answers)
@@ -105,7 +98,7 @@ class Reply(ABC):
         return {"index": index, "logprobs": reported, "finish_reason": finish_reason}
 
     @abstractmethod
-    def _whole(self, answer: Answer) -> Json: ...
+    def _whole(self, parts: ReplyParts) -> Json: ...
     @abstractmethod
     def _first(self) -> Json: ...
     @abstractmethod

@@ -1,12 +1,13 @@
 """The reply of OpenAI's Responses API: its items, the events that carry them, and the whole."""
 
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import Any
 from uuid import uuid4
 
 from gateway.clients.identity import system_fingerprint
-from gateway.generation.delta import Delta
+from gateway.generation.delta import Delta, ScoredToken
 from gateway.generation.usage import Usage
 from gateway.parsing.reply_parser import ReplyFinish
 from gateway.parsing.tool_call import ToolCallDelta
@@ -26,7 +27,9 @@ class ResponsesReply:
         echoed = {"instructions", "max_output_tokens", "metadata", "parallel_tool_calls", "temperature", "tool_choice"}
         self._request, self._usage, self._names = request, usage, names
         self._output: list[Json] = []
+        self._texts, self._logprobs = list[str](), list[Json]()  # of the item that is open
         self._rounds: list[Json] = []
+        self._scored = deque[ScoredToken]()  # tokens that no part was read from yet
         self._num_events = 0
         self._response: Json = request.model_dump(include=echoed | {"tools", "top_p", "top_logprobs"}) | {
             "id": f"resp_{uuid4().hex}",
@@ -59,18 +62,21 @@ class ResponsesReply:
 
     def events(self, delta: Delta) -> Iterator[Json]:
         """Yield the events of a delta; after the last delta, also the closing events."""
-        parts = delta.parts
         if self._request.speculative.rounds:
             self._rounds.append(delta.report.body)
-        if parts.reasoning:
-            yield from self._open("reasoning", {"summary": []})
-            yield from self._write("reasoning_text", parts.reasoning)
-        if parts.content or (delta.logprobs and not parts.reasoning and not parts.tool_calls):
-            yield from self._open("message", {"role": "assistant"})
-            yield from self._write("output_text", parts.content, delta)
-        for call in parts.tool_calls:
-            yield from self._call(call)
+        self._scored.extend(delta.logprobs)
+        for part in delta.parts.in_order:
+            scored = [self._scored.popleft() for _ in range(min(part.num_tokens, len(self._scored)))]
+            if part.reasoning:
+                yield from self._open("reasoning", {"summary": []})
+                yield from self._write("reasoning_text", part.reasoning)
+            elif part.call:
+                yield from self._call(part.call)
+            else:
+                yield from self._write_message(part.content, scored)
         if delta.finish_reason:
+            if self._scored and (not self._output or self._output[-1]["type"] == "message"):
+                yield from self._write_message("", self._scored)
             yield from self._end(delta.finish_reason)
 
     def _event(self, kind: str, **fields: Any) -> Json:
@@ -87,6 +93,7 @@ class ResponsesReply:
         if kind != "function_call":
             item["content"] = []
         self._output.append(item)
+        self._texts, self._logprobs = [], []
         yield self._event("response.output_item.added", **self._place(item=False), item=dict(item))
         if kind == "function_call":
             return
@@ -96,20 +103,21 @@ class ResponsesReply:
         item["content"].append(text)
         yield self._event("response.content_part.added", **self._place(), content_index=0, part=dict(text))
 
-    def _write(self, kind: str, text: str, delta: Delta | None = None) -> Iterator[Json]:
-        part = self._output[-1]["content"][0]
-        part["text"] += text
-        fields = {}
-        if delta:
-            fields = {"logprobs": chat_logprobs(delta.logprobs, self._names)["content"]}
-            part["logprobs"] = part["logprobs"] + fields["logprobs"]
+    def _write_message(self, text: str, scored: Iterable[ScoredToken]) -> Iterator[Json]:
+        yield from self._open("message", {"role": "assistant"})
+        logprobs = chat_logprobs(scored, self._names)["content"]
+        self._logprobs += logprobs
+        yield from self._write("output_text", text, logprobs=logprobs)
+
+    def _write(self, kind: str, text: str, **fields: Any) -> Iterator[Json]:
+        self._texts.append(text)
         yield self._event(f"response.{kind}.delta", **self._place(), content_index=0, delta=text, **fields)
 
     def _call(self, call: ToolCallDelta) -> Iterator[Json]:
         if call.id:
             yield from self._close("completed")
             yield from self._open("function_call", {"call_id": call.id, "name": call.name, "arguments": ""})
-        self._output[-1]["arguments"] += call.arguments
+        self._texts.append(call.arguments)
         if call.arguments:
             kind = "response.function_call_arguments.delta"
             yield self._event(kind, **self._place(), delta=call.arguments)
@@ -119,16 +127,16 @@ class ResponsesReply:
         item = self._output[-1] if self._output else None
         if not item or item["status"] != "in_progress":
             return
-        item["status"] = status
+        item["status"], text = status, "".join(self._texts)
         if item["type"] == "function_call":
+            item["arguments"] = text
             kind = "response.function_call_arguments.done"
             yield self._event(kind, **self._place(), arguments=item["arguments"], name=item["name"])
         else:
             part = item["content"][0]
-            fields = {"logprobs": part["logprobs"]} if "logprobs" in part else {}
-            yield self._event(
-                f"response.{part['type']}.done", **self._place(), content_index=0, text=part["text"], **fields
-            )
+            fields = {"logprobs": self._logprobs} if "logprobs" in part else {}
+            part |= {"text": text} | fields
+            yield self._event(f"response.{part['type']}.done", **self._place(), content_index=0, text=text, **fields)
             yield self._event("response.content_part.done", **self._place(), content_index=0, part=dict(part))
         yield self._event("response.output_item.done", **self._place(item=False), item=dict(item))
 

@@ -12,20 +12,20 @@ class StopStrings:
 
     def __init__(self, stops: Sequence[str], *, include: bool = False) -> None:
         """Look for these strings, none of them empty; `include` passes on the one that is found."""
-        self._stops, self._include = stops, include
+        self._stops, self._include = [_Beginning(stop) for stop in stops], include
         self._held = ""
         self.found = False
 
     def push(self, text: str) -> str:
         """Return the held text and this one, up to a stop string or to what must be held back."""
-        text = self._held + text
-        found = [(start, start + len(stop)) for stop in self._stops if (start := text.find(stop)) >= 0]
-        self.found = bool(found)
+        ends = [(len(self._held) + end, stop) for stop in self._stops if (end := stop.push(text))]
+        found = [(end - len(stop.whole), end) for end, stop in ends]
+        self.found, text = bool(found), self._held + text
         if found:
             start, rest = min(found)
             end = rest if self._include else start
         else:
-            end = rest = len(text) - max((_overlap(text, stop) for stop in self._stops), default=0)
+            end = rest = len(text) - max((stop.length for stop in self._stops), default=0)
         self._held = text[rest:]
         return text[:end]
 
@@ -35,7 +35,27 @@ class StopStrings:
         return held
 
 
-def _overlap(text: str, stop: str) -> int:
-    """Return the length of the longest end of the text that is a beginning of `stop`, but not all of it."""
-    longest = min(len(text), len(stop) - 1)
-    return next((length for length in range(longest, 0, -1) if text.endswith(stop[:length])), 0)
+class _Beginning:
+    """How much of a string the end of a text is, by the algorithm of Knuth, Morris and Pratt: one step a character."""
+
+    def __init__(self, whole: str) -> None:
+        """Begin a text."""
+        self.whole, self.length = whole, 0
+        self._shorter = [0]  # for each beginning by its length, less 1: that of the next shorter one it ends with
+        for character in whole[1:]:
+            self._shorter.append(self._after(self._shorter[-1], character))
+
+    def push(self, text: str) -> int:
+        """Go on until the string is whole; return where in the text it ends, 0 if it does not."""
+        if not self.length and self.whole[0] not in text:
+            return 0
+        for end, character in enumerate(text, 1):
+            self.length = self._after(self.length, character)
+            if self.length == len(self.whole):
+                return end
+        return 0
+
+    def _after(self, length: int, character: str) -> int:
+        while length and self.whole[length] != character:
+            length = self._shorter[length - 1]
+        return length + (self.whole[length] == character)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import lru_cache
 
 from tokenizers import Tokenizer
 
@@ -19,9 +20,13 @@ class TokenBytes:
         """Find out how the vocabulary is written."""
         self._tokenizer = tokenizer
         added = tokenizer.get_added_tokens_decoder()
-        self._special = frozenset(added)
+        self._added = frozenset(added)
+        self.special = frozenset(token_id for token_id, token in added.items() if token.special)
+        """The tokens that are no text."""
         self.added = frozenset(token.content for token in added.values())
         """The texts that are always a single token, special ones and others."""
+        self.part = lru_cache(maxsize=4096)(self._part)
+        """Returns the bytes of a token that may be a part of a character, None for one that is whole characters."""
         self._byte_level = '"ByteLevel"' in json.dumps(json.loads(tokenizer.to_str())["decoder"])
         lengths = (len(token) if self._byte_level else len(token.encode()) for token in tokenizer.get_vocab())
         self.longest = max(*lengths, *(len(token.encode()) for token in self.added), 1)
@@ -29,14 +34,20 @@ class TokenBytes:
 
     def __getitem__(self, token_id: int) -> bytes:
         """Return the token's bytes: none for padding, the name of a special token."""
+        part = self.part(token_id)
+        return (self._tokenizer.id_to_token(token_id) or "").replace("\u2581", " ").encode() if part is None else part
+
+    def _part(self, token_id: int) -> bytes | None:
         token = self._tokenizer.id_to_token(token_id) or ""
-        if token_id in self._special:
+        if token_id in self._added:
             return token.encode()
         if self._byte_level:
-            return bytes(_ALPHABET[character] for character in token)
-        if match := _BYTE_FALLBACK.fullmatch(token):
-            return bytes([int(match[1], 16)])
-        return token.replace("\u2581", " ").encode()
+            try:
+                return bytes(map(_ALPHABET.__getitem__, token))
+            except KeyError:  # none of the alphabet's: the tokenizer, too, takes it as it stands
+                return token.encode()
+        match = _BYTE_FALLBACK.fullmatch(token)
+        return bytes([int(match[1], 16)]) if match else None
 
     def text(self, token_id: int) -> str:
         r"""Return the token as text, or in the form `\xf0\x9f` if it is not whole characters."""

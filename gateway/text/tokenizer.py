@@ -8,11 +8,11 @@ from typing import Any, Self
 
 import jinja2
 from tokenizers import Tokenizer
-from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import cached_file
 
 from gateway.requests.chat import ChatMessage
+from gateway.text.detokenizer import Detokenizer
 from gateway.text.token_bytes import TokenBytes
 from shared.errors import InvalidFieldError, ModelError, OutriderError
 from shared.fingerprint import fingerprint
@@ -125,28 +125,6 @@ class ChatTokenizer:
         """Return the token ids of a chat, up to where the reply begins. Raises InvalidFieldError."""
         return self.encode(self.render_chat(messages), add_special_tokens=False)
 
-    def detokenizer(self) -> "Detokenizer":
+    def detokenizer(self) -> Detokenizer:
         """Begin the text of a reply."""
-        return Detokenizer(self._tokenizer)
-
-
-class Detokenizer:
-    """Turns the token ids of one reply into text as they come. Special tokens have no text."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        """Begin a reply."""
-        self._tokenizer = tokenizer
-        self._stream = DecodeStream(skip_special_tokens=True)
-        self._token_ids: list[int] = []
-        self.num_chars = 0
-
-    def push(self, token_id: int) -> str:
-        """Return the text that this token completes; empty in the middle of a character."""
-        self._token_ids.append(token_id)
-        text = self._stream.step(self._tokenizer, token_id) or ""
-        self.num_chars += len(text)
-        return text
-
-    def flush(self) -> str:
-        """Return a character that the end of the reply cut off, as U+FFFD."""
-        return str(self._tokenizer.decode(self._token_ids, skip_special_tokens=True))[self.num_chars :]
+        return Detokenizer(self._tokenizer, self.token_bytes)

@@ -120,6 +120,7 @@ async def serve(tokenizer: ChatTokenizer, decoder: ScriptedDecoder, **settings: 
     given = GatewaySettings.model_construct(**own | settings)
     server = http_server(create_app(cast("Decoder", decoder), tokenizer, given), given)
     listener = socket.create_server(("127.0.0.1", 0))  # connections wait in it until uvicorn is ready
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**16)  # what a client does not read is soon in the way
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     yield Gateway(f"http://127.0.0.1:{listener.getsockname()[1]}", decoder, tokenizer)
     server.should_exit = True

@@ -13,6 +13,9 @@ from shared.sampling_params import Grammar
 CALL = '{"name": "f", "arguments": {"a": "x } </tool \\" {", "b": [1, {}]}}'
 ARGUMENTS = '{"a": "x } </tool \\" {", "b": [1, {}]}'
 OTHER = '{"name": "g", "arguments": {}}'
+BAD_ESCAPE, HALF_NAME = '{"name": "a\\q", "arguments": {}}', '{"name": "\\ud83d", "arguments": {}}'
+DEEP = '{"a": ' + "[" * 2000
+DEEP_CALL = '{"name": "f", "arguments": ' + DEEP + "]" * 2000 + "}}"
 THINKING, HERMES_TOOLS, LLAMA_TOOLS = ReplyFormat(reasoning=True), ReplyFormat(tools=HERMES), ReplyFormat(tools=LLAMA)
 ALL = ReplyFormat(reasoning=True, tools=HERMES)
 BARE = ReplyFormat(tools=HERMES, bare=["f", "g"])
@@ -58,6 +61,14 @@ CASES: list[tuple[ReplyFormat, str, str, str, list[tuple[str, str]]]] = [
     (BARE, "```c\nint f;\n```", "```c\nint f;\n```", "", []),
     (BARE, f"\n<tool_call>\n{CALL}\n</tool_call>", "", "", [("f", ARGUMENTS)]),
     (HERMES_TOOLS, OTHER, OTHER, "", []),
+    (HERMES_TOOLS, f"<tool_call>{BAD_ESCAPE}</tool_call>", f"<tool_call>{BAD_ESCAPE}</tool_call>", "", []),
+    (HERMES_TOOLS, f"<tool_call>{HALF_NAME}</tool_call>", f"<tool_call>{HALF_NAME}</tool_call>", "", []),
+    (HERMES_TOOLS, f'<tool_call>{{"arguments": {DEEP}', f'<tool_call>{{"arguments": {DEEP}', "", []),
+    (HERMES_TOOLS, f'<tool_call>{{"name": "f", "arguments": {DEEP}', "", "", [("f", DEEP)]),
+    (LLAMA_TOOLS, f'{{"name": "f", "parameters": {DEEP}', "", "", [("f", DEEP)]),
+    (LLAMA_TOOLS, f'{{"name": "f", "parameters": {{}}}} {OTHER}', "", "", [("f", "{}"), ("g", "{}")]),
+    (LLAMA_TOOLS, f'{{"name": "f", "parameters": {{}}}};; {OTHER}', "", "", [("f", "{}")]),
+    (BARE, DEEP_CALL, DEEP_CALL, "", []),
 ]  # fmt: skip
 
 

@@ -98,6 +98,20 @@ async def test_items_and_their_events(said: Said, size: int) -> None:
     assert last.response.output[1].to_dict()["content"] == whole.output[1].to_dict()["content"]
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_text_after_a_call(said: Said, *, stream: bool) -> None:
+    """Claim: what a round says after a call, or between two, is an item after it, not a part of it."""
+    decoder, tokenizer, client = said
+    script(decoder, tokenizer, f"{CALL}And{CALL}So", 200)
+    ask: dict[str, Any] = {"model": toy_gateway.MODEL, "input": "How far?", "tools": RESPONSES_TOOLS}
+    if stream:
+        *_, last = [event async for event in await client.responses.create(**ask, stream=True)]
+        assert last.type == "response.completed"
+    output = last.response.output if stream else (await client.responses.create(**ask)).output
+    said_or_called = [item.arguments if item.type == "function_call" else item.content[0].text for item in output]
+    assert said_or_called == ['{"miles": 7}', "And", '{"miles": 7}', "So"]
+
+
 async def test_cut_off(said: Said) -> None:
     """Claim: a reply that is cut off is incomplete and says why, as is its item."""
     decoder, tokenizer, client = said

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 import tiny_tokenizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast
 
 from gateway.generation.seeds import choice_seed
 from gateway.requests.chat import ChatMessage
@@ -140,6 +144,28 @@ def test_special_and_padding_tokens_have_no_text(tokenizer: ChatTokenizer) -> No
     assert text_of(tokenizer, [1, *token_ids[:1], 290_000, *token_ids[1:], 2]) == "the coach"
 
 
+@given(data=st.data())
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+def test_any_tokens_have_the_text_that_the_tokenizer_gives_them(tokenizer: ChatTokenizer, data: st.DataObject) -> None:
+    """Claim: token by token, bytes that are no characters included, the text is that of all tokens at once."""
+    token_ids = data.draw(st.lists(st.integers(0, 299), max_size=40))
+    assert text_of(tokenizer, token_ids) == tokenizer._tokenizer.decode(token_ids)
+
+
+def test_single_bytes_of_a_vocabulary_without_an_alphabet(tmp_path: Path) -> None:
+    """Claim: SentencePiece's way to spell what is no token gives whole characters, and U+FFFD for the rest."""
+    words = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581the", "horse"]
+    model = Tokenizer(models.BPE({word: number for number, word in enumerate(words)}, [], byte_fallback=True))
+    model.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    PreTrainedTokenizerFast(tokenizer_object=model, eos_token="<unk>").save_pretrained(tmp_path)  # noqa: S106
+    tokenizer = ChatTokenizer.load(str(tmp_path))
+    the, horse, *parts = 257, 258, *(byte + 1 for byte in "é\n🐎".encode())
+    assert text_of(tokenizer, [the, horse, *parts, the]) == "thehorseé\n🐎 the"
+    assert text_of(tokenizer, [horse, *parts[:2], 0x81, horse, *parts[-3:]]) == "horseé\ufffdhorse\ufffd\ufffd\ufffd"
+
+
 @pytest.mark.parametrize(
     ("stops", "text", "expected"),
     [
@@ -147,6 +173,7 @@ def test_special_and_padding_tokens_have_no_text(tokenizer: ChatTokenizer) -> No
         (["END"], "a EN b", "a EN b"),
         (["END", "a E"], "x a END", "x "),
         (["aab"], "aaab!", "a"),
+        (["ababac"], "abababac", "ab"),
         (["abab", "b"], "aab", "aa"),
         ([], "anything", "anything"),
     ],
