@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 import grpc
@@ -32,6 +33,7 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
     def __init__(self, engine: "Engine | None", settings: DraftSettings) -> None:
         """Serve the engine's model, or lookups alone if there is no engine."""
         self._engine, self._settings = engine, settings
+        self._incarnation = token_hex(8)
 
     async def GetModelInfo(
         self,
@@ -40,13 +42,20 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
     ) -> pb.DraftServiceGetModelInfoResponse:
         """Describe the draft model."""
         return pb.DraftServiceGetModelInfoResponse(
-            model_info=self._engine.info if self._engine else None, max_draft_tokens=self._settings.max_draft_tokens
+            model_info=self._engine.info if self._engine else None,
+            max_draft_tokens=self._settings.max_draft_tokens,
+            incarnation=self._incarnation,
         )
 
     async def Draft(  # type: ignore[override]  # the generated base leaves sync or async open
         self, request_iterator: AsyncIterator[pb.DraftRequest], context: DraftContext
     ) -> None:
         """Hold one session: `open`, then one `advance` after each round."""
+
+        async def write(part: pb.DraftResponse) -> None:
+            part.incarnation = self._incarnation
+            await context.write(part)
+
         async with errors_as_status(context):
             first = await anext(request_iterator, None)
             if first is None:
@@ -56,7 +65,7 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
             async with AsyncExitStack() as slot, asyncio.TaskGroup() as tasks:
                 model = await self._model(first.open, slot)
                 proposers = [*self._lookups(first.open), *([model] if model else [])]
-                proposals = Proposals(proposers, first.open, self._settings.max_draft_tokens, context.write)
+                proposals = Proposals(proposers, first.open, self._settings.max_draft_tokens, write)
                 proposal = tasks.create_task(proposals.propose(first.open))
                 async for request in request_iterator:
                     if model and not proposal.done():

@@ -8,6 +8,7 @@ import sys
 import structlog
 
 from gateway.app import create_app
+from gateway.clients.deadlines import Deadlines
 from gateway.clients.draft_client import DraftClient
 from gateway.clients.errors import TargetUnavailableError
 from gateway.clients.pairing import mismatches
@@ -26,7 +27,10 @@ log = structlog.get_logger()
 async def main(settings: GatewaySettings) -> None:
     """Check that the models fit, then serve until told to stop."""
     tokenizer = await asyncio.to_thread(ChatTokenizer.load, settings.tokenizer)
-    target_client = TargetClient(settings.target, one_identity=settings.one_identity)
+    deadlines = Deadlines(
+        settings.open_timeout_seconds, settings.first_token_timeout_seconds, settings.round_timeout_seconds
+    )
+    target_client = TargetClient(settings.target, one_identity=settings.one_identity, deadlines=deadlines)
     target = await target_client.model_info(settings.start_timeout_seconds)
     if not target.identity.weights:
         raise ModelError(f"the target ({target.name}) does not tell what it serves: it is of an older release")

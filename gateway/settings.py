@@ -58,6 +58,12 @@ class GatewaySettings(Settings):
     """The most choices of a request: its prompts times `n`."""
     max_waiting_work: int = Field(1024, ge=0)
     """How many requests may wait to be read and tokenized, for which there are as many threads as cores."""
+    open_timeout_seconds: float = Field(60, gt=0)
+    """How many seconds a session waits for a target to take it, beside the wait for a slot."""
+    first_token_timeout_seconds: float = Field(300, gt=0)
+    """How many seconds a session waits for the first round, which runs its prompt, before it tries another target."""
+    round_timeout_seconds: float = Field(60, gt=0)
+    """How many seconds a session waits for any other round before it tries another target."""
     start_timeout_seconds: float = Field(300, gt=0)
     """How many seconds startup waits for the target service."""
     grace_seconds: int = Field(30, ge=0)

@@ -17,6 +17,9 @@ from shared.network_delay import NetworkDelay
 
 log = structlog.get_logger()
 
+OPENED = "outrider-opened-bin"
+"""The initial metadata in which a target says who it is, before it reads what it is asked: a serialized Opened."""
+
 OPTIONS = [
     # A prompt of a million tokens is a message of a few megabytes; gRPC's own limit is 4.
     ("grpc.max_receive_message_length", 64 * 2**20),

@@ -2,6 +2,8 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from math import inf
+from secrets import token_hex
 
 import grpc
 import structlog
@@ -11,7 +13,7 @@ from shared.model.engine.engine import Engine
 from shared.model.engine.session import Session
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
-from shared.rpc import errors_as_status
+from shared.rpc import OPENED, errors_as_status
 from shared.sampling_params import SamplingParams
 
 log = structlog.get_logger()
@@ -26,6 +28,7 @@ class TargetServicer(pb_grpc.TargetServiceServicer):
     def __init__(self, engine: Engine) -> None:
         """Serve the engine's model."""
         self._engine = engine
+        self._incarnation = token_hex(8)
 
     async def GetModelInfo(
         self,
@@ -40,19 +43,21 @@ class TargetServicer(pb_grpc.TargetServiceServicer):
     ) -> None:
         """Hold one session: `open`, which is answered as soon as it has a slot, then one `verify` a round."""
         async with errors_as_status(context), AsyncExitStack() as held:
+            info = self._engine.info
+            opened = pb.Opened(
+                identity=info.identity,
+                max_length=info.max_length,
+                max_draft_tokens=info.max_draft_tokens,
+                incarnation=self._incarnation,
+            )
+            await context.send_initial_metadata(((OPENED, opened.SerializeToString()),))
             first = await anext(request_iterator, None)
             if first is None:
                 return
             if first.WhichOneof("message") != "open":
                 raise OutOfOrderError("message: the first one of a stream is `open`")
             session = await held.enter_async_context(self._session(first.open))
-            info = self._engine.info
-            opened = pb.Opened(
-                identity=info.identity,
-                num_cached=session.reused,
-                max_length=info.max_length,
-                max_draft_tokens=info.max_draft_tokens,
-            )
+            opened.num_cached = session.reused
             await context.write(pb.VerifyResponse(opened=opened))
             rounds = Rounds(self._engine, session, first.open)
             async for request in request_iterator:
@@ -68,7 +73,10 @@ class TargetServicer(pb_grpc.TargetServiceServicer):
         params = SamplingParams.from_pb(opening.sampling)
         self._check_max_tokens(opening)
         self._check_logit_bias(params)
-        async with self._engine.session(opening.prompt_token_ids, params) as session:
+        max_wait_seconds = opening.max_wait_ms / 1000 if opening.HasField("max_wait_ms") else inf
+        if max_wait_seconds < 0:
+            raise InvalidFieldError("max_wait_ms", f"{opening.max_wait_ms} is not at least 0")
+        async with self._engine.session(opening.prompt_token_ids, params, max_wait_seconds) as session:
             yield session
 
     def _check_max_tokens(self, opening: pb.VerifyOpen) -> None:

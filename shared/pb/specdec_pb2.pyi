@@ -16,7 +16,12 @@ Only token ids cross the wire. Errors are gRPC statuses, never fields:
   FAILED_PRECONDITION  a round or a position is out of order
   RESOURCE_EXHAUSTED   no slot became free in time; trailing metadata "grpc-retry-pushback-ms" says when to retry
   DATA_LOSS            no token can be drawn: logits that are not numbers, or each token forbidden
+  INTERNAL             what ran for this session failed; the service goes on
   UNAVAILABLE          the service drains or is gone
+
+A target tells who it is before it reads `open`: the initial metadata of a Verify stream has "outrider-opened-bin", an
+Opened without num_cached. A client need not wait for a slot at a replica that it does not want. And if the stream ends
+without any metadata, no replica had the request.
 """
 
 import builtins
@@ -216,6 +221,7 @@ class DraftResponse(google.protobuf.message.Message):
     LAST_FIELD_NUMBER: builtins.int
     TIMING_FIELD_NUMBER: builtins.int
     PROPOSER_FIELD_NUMBER: builtins.int
+    INCARNATION_FIELD_NUMBER: builtins.int
     round: builtins.int
     """The number of the round that the proposal is for."""
     position: builtins.int
@@ -224,6 +230,8 @@ class DraftResponse(google.protobuf.message.Message):
     """Whether the proposal ends here. It may end before k tokens, at a stop token or at the end of the context."""
     proposer: Global___Proposer.ValueType
     """Where the draft tokens come from; the same for all of a proposal. Unspecified where there are none."""
+    incarnation: builtins.str
+    """Which process this is: random, drawn anew at each start. A client that does not know it asks GetModelInfo again."""
     @property
     def token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Draft tokens. Empty only in the last part."""
@@ -241,9 +249,10 @@ class DraftResponse(google.protobuf.message.Message):
         last: builtins.bool = ...,
         timing: Global___StepTiming | None = ...,
         proposer: Global___Proposer.ValueType = ...,
+        incarnation: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["timing", b"timing"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["last", b"last", "position", b"position", "proposer", b"proposer", "round", b"round", "timing", b"timing", "token_ids", b"token_ids"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["incarnation", b"incarnation", "last", b"last", "position", b"position", "proposer", b"proposer", "round", b"round", "timing", b"timing", "token_ids", b"token_ids"]) -> None: ...
 
 Global___DraftResponse: typing_extensions.TypeAlias = DraftResponse
 
@@ -284,8 +293,13 @@ class VerifyOpen(google.protobuf.message.Message):
     PROMPT_TOKEN_IDS_FIELD_NUMBER: builtins.int
     SAMPLING_FIELD_NUMBER: builtins.int
     MAX_TOKENS_FIELD_NUMBER: builtins.int
+    MAX_WAIT_MS_FIELD_NUMBER: builtins.int
     max_tokens: builtins.int
     """The most tokens to commit. At least 1; prompt and this together at most the context."""
+    max_wait_ms: builtins.int
+    """How long to wait for a slot, in milliseconds, if that is less than the service lets sessions wait; 0 does not wait.
+    Unset: as long as the service does.
+    """
     @property
     def prompt_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """The prompt. Not empty, shorter than the context, each token within the target model's vocabulary."""
@@ -300,9 +314,11 @@ class VerifyOpen(google.protobuf.message.Message):
         prompt_token_ids: collections.abc.Iterable[builtins.int] | None = ...,
         sampling: Global___SamplingParams | None = ...,
         max_tokens: builtins.int = ...,
+        max_wait_ms: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["sampling", b"sampling"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["max_tokens", b"max_tokens", "prompt_token_ids", b"prompt_token_ids", "sampling", b"sampling"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_max_wait_ms", b"_max_wait_ms", "max_wait_ms", b"max_wait_ms", "sampling", b"sampling"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_max_wait_ms", b"_max_wait_ms", "max_tokens", b"max_tokens", "max_wait_ms", b"max_wait_ms", "prompt_token_ids", b"prompt_token_ids", "sampling", b"sampling"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_max_wait_ms", b"_max_wait_ms"]) -> typing.Literal["max_wait_ms"] | None: ...
 
 Global___VerifyOpen: typing_extensions.TypeAlias = VerifyOpen
 
@@ -413,12 +429,15 @@ class Opened(google.protobuf.message.Message):
     NUM_CACHED_FIELD_NUMBER: builtins.int
     MAX_LENGTH_FIELD_NUMBER: builtins.int
     MAX_DRAFT_TOKENS_FIELD_NUMBER: builtins.int
+    INCARNATION_FIELD_NUMBER: builtins.int
     num_cached: builtins.int
     """How many tokens of the prompt were in the slot already, from an earlier session."""
     max_length: builtins.int
     """As in ModelInfo: replicas of one model may have other limits."""
     max_draft_tokens: builtins.int
     """Likewise."""
+    incarnation: builtins.str
+    """Which process this is: random, drawn anew at each start."""
     @property
     def identity(self) -> Global___ModelIdentity:
         """What decides the tokens. A session that goes on at another replica keeps its tokens only if all of it is the same."""
@@ -430,9 +449,10 @@ class Opened(google.protobuf.message.Message):
         num_cached: builtins.int = ...,
         max_length: builtins.int = ...,
         max_draft_tokens: builtins.int = ...,
+        incarnation: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["identity", b"identity"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["identity", b"identity", "max_draft_tokens", b"max_draft_tokens", "max_length", b"max_length", "num_cached", b"num_cached"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["identity", b"identity", "incarnation", b"incarnation", "max_draft_tokens", b"max_draft_tokens", "max_length", b"max_length", "num_cached", b"num_cached"]) -> None: ...
 
 Global___Opened: typing_extensions.TypeAlias = Opened
 
@@ -648,8 +668,11 @@ class DraftServiceGetModelInfoResponse(google.protobuf.message.Message):
 
     MODEL_INFO_FIELD_NUMBER: builtins.int
     MAX_DRAFT_TOKENS_FIELD_NUMBER: builtins.int
+    INCARNATION_FIELD_NUMBER: builtins.int
     max_draft_tokens: builtins.int
     """The most draft tokens of a proposal, whoever makes it."""
+    incarnation: builtins.str
+    """As in DraftResponse."""
     @property
     def model_info(self) -> Global___ModelInfo:
         """The draft model. Absent if there is none: then draft tokens are only looked up, for any vocabulary."""
@@ -659,9 +682,10 @@ class DraftServiceGetModelInfoResponse(google.protobuf.message.Message):
         *,
         model_info: Global___ModelInfo | None = ...,
         max_draft_tokens: builtins.int = ...,
+        incarnation: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["model_info", b"model_info"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["max_draft_tokens", b"max_draft_tokens", "model_info", b"model_info"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["incarnation", b"incarnation", "max_draft_tokens", b"max_draft_tokens", "model_info", b"model_info"]) -> None: ...
 
 Global___DraftServiceGetModelInfoResponse: typing_extensions.TypeAlias = DraftServiceGetModelInfoResponse
 

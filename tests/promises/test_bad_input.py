@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ LOST = grpc.StatusCode.DATA_LOSS
 
 
 def target_open(
-    prompt: Sequence[int] = (5, 6), max_tokens: int = 4, sampling: pb.SamplingParams = GREEDY
+    prompt: Sequence[int] = (5, 6), max_tokens: int = 4, sampling: pb.SamplingParams = GREEDY, **fields: Any
 ) -> pb.VerifyRequest:
     """Open a target session."""
-    return pb.VerifyRequest(open=pb.VerifyOpen(prompt_token_ids=prompt, sampling=sampling, max_tokens=max_tokens))
+    opening = pb.VerifyOpen(prompt_token_ids=prompt, sampling=sampling, max_tokens=max_tokens, **fields)
+    return pb.VerifyRequest(open=opening)
 
 
 def verify(round_number: int, position: int, draft: Sequence[int] = ()) -> pb.VerifyRequest:
@@ -55,6 +57,7 @@ TARGET_CASES = [
     ([target_open(prompt=[5] * 5000)], INVALID, "prompt_token_ids: 5000 tokens"),
     ([target_open(max_tokens=0)], INVALID, "max_tokens: 0"),
     ([target_open(max_tokens=10**9)], INVALID, "max_tokens: with the prompt"),
+    ([target_open(max_wait_ms=-1)], INVALID, "max_wait_ms: -1"),
     ([target_open(sampling=pb.SamplingParams(top_p=1, temperature=-1))], INVALID, "temperature: -1"),
     ([target_open(sampling=pb.SamplingParams(top_p=1, temperature=float("nan")))], INVALID, "temperature: nan"),
     ([target_open(sampling=pb.SamplingParams(top_p=0))], INVALID, "top_p: 0"),
@@ -161,8 +164,15 @@ async def test_no_free_slot(start: StartService, toy: tuple[Path, Path]) -> None
         await holding.write(target_open())
         await holding.write(verify(0, 2))
         await holding.read()
-        refused = stub.Verify(send([target_open(), verify(0, 2)]))
-        assert (await outcome(refused))[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+        for opening, seconds in (
+            (target_open(max_wait_ms=0), 0),
+            (target_open(max_wait_ms=5000), 1),
+            (target_open(), 1),
+        ):
+            started = time.monotonic()
+            refused = stub.Verify(send([opening, verify(0, 2)]))
+            assert (await outcome(refused))[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert seconds <= time.monotonic() - started < seconds + 0.9
         assert dict(await refused.trailing_metadata())["grpc-retry-pushback-ms"] == "1000"
         holding.cancel()
         assert await outcome(stub.Verify(send([target_open(), verify(0, 2)]), timeout=1)) == (grpc.StatusCode.OK, "")

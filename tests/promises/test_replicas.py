@@ -23,7 +23,9 @@ from toy_gateway import post, serve
 from gateway.__main__ import main
 from gateway.clients.draft_client import DraftClient
 from gateway.clients.errors import TargetUnavailableError
-from gateway.clients.target_client import PAUSES_SECONDS, TargetClient, VerifyCall
+from gateway.clients.replica_search import PAUSES_SECONDS
+from gateway.clients.target_client import TargetClient
+from gateway.clients.target_stream import VerifyCall
 from gateway.rounds.decoder import Decoder
 from gateway.rounds.round import Round
 from gateway.settings import GatewaySettings
@@ -36,6 +38,7 @@ from shared.model.checkpoints.weights_hash import weights_hash
 from shared.model.loading.load_engine import load_engine
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
+from shared.rpc import OPENED
 from shared.sampling_params import SamplingParams
 from target_service.servicer import TargetServicer
 
@@ -263,8 +266,13 @@ async def test_opened_comes_before_any_verify(single: Service) -> None:
         for num_cached in (0, 8):
             call: VerifyCall = stub.Verify()
             await call.write(target_open(prompt=range(300, 309)))
-            limits = {"max_length": info.max_length, "max_draft_tokens": info.max_draft_tokens}
-            opened = pb.Opened(identity=info.identity, num_cached=num_cached, **limits)
+            described = dict(await call.initial_metadata())[OPENED]
+            assert isinstance(described, bytes)
+            opened = pb.Opened.FromString(described)
+            assert len(opened.incarnation) == 16
+            limits: Any = {"max_length": info.max_length, "max_draft_tokens": info.max_draft_tokens}
+            assert opened == pb.Opened(identity=info.identity, incarnation=opened.incarnation, **limits)
+            opened.num_cached = num_cached
             assert await call.read() == pb.VerifyResponse(opened=opened)
             await call.write(verify(0, 9))
             response = await call.read()

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import NoReturn
@@ -11,8 +12,10 @@ import pytest
 from services import StartService, after, decoder, service
 from structlog.testing import capture_logs
 
+from gateway.clients.deadlines import Deadlines
 from gateway.clients.errors import TargetUnavailableError
-from gateway.clients.target_client import PAUSES_SECONDS, TargetClient
+from gateway.clients.replica_search import PAUSES_SECONDS
+from gateway.clients.target_client import TargetClient
 from gateway.rounds.decoder import Decoder
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
@@ -70,6 +73,38 @@ async def test_target_lost_under_eight_streams(
             assert await run(decode, 0) == expected[0]  # new ones go to the replica that is left
 
 
+async def test_a_frozen_target(start: StartService, toy: tuple[Path, Path], tmp_path: Path) -> None:
+    """A target that stops without ending costs one deadline; its sessions go on elsewhere with the same tokens."""
+    stays = start("target_service", model=toy[0], dtype="float32")
+    async with decoder(stays.address, None) as alone:
+        expected = [await run(alone, number, k=0) for number in range(4)]
+    with service("target_service", tmp_path / "target.log", model=toy[0], dtype="float32") as freezes:
+        deadlines = Deadlines(reach_seconds=2, round_seconds=2)
+        async with decoder(f"ipv4:{stays.address},{freezes.address}", None, deadlines=deadlines) as decode:
+            await asyncio.sleep(0.5)  # the channel does not report when it is connected to both
+            progress = after(40, lambda: freezes.send(signal.SIGSTOP))
+            with capture_logs() as logs:
+                got = await asyncio.gather(*(run(decode, number, 0, progress) for number in range(4)))
+    assert got == expected
+    assert any("did not answer in 2 s" in log["reason"] for log in logs if log["event"] == LOST)
+
+
+async def test_one_is_full(start: StartService, toy: tuple[Path, Path], tmp_path: Path) -> None:
+    """Beside a replica that a long stream fills, short requests never wait while another one is idle."""
+    settings = {"model": toy[0], "dtype": "float32", "num_slots": 1, "slot_wait_seconds": 20}
+    one = start("target_service", **settings)
+    with service("target_service", tmp_path / "target.log", **settings) as two:
+        async with decoder(f"ipv4:{one.address},{two.address}", None) as decode:
+            await asyncio.sleep(0.5)  # the channel does not report when it is connected to both
+            holding = decode.decode(PROMPTS[0], SamplingParams(), MAX_TOKENS, 0)
+            await anext(holding)
+            started = time.monotonic()
+            for _ in range(6):
+                assert len([done async for done in decode.decode(PROMPTS[1], SamplingParams(), 3, 0)]) == 3
+            assert time.monotonic() - started < 10
+            await holding.aclose()
+
+
 class Dying(pb_grpc.TargetServiceServicer):
     """Commits one token, 7, in one session, then dies."""
 
@@ -89,7 +124,7 @@ class Dying(pb_grpc.TargetServiceServicer):
         if len(self.openings) == 1:
             await context.write(pb.VerifyResponse(opened=pb.Opened()))
             await anext(request_iterator)
-            await context.write(pb.VerifyResponse(token_ids=[7]))
+            await context.write(pb.VerifyResponse(position=2, token_ids=[7]))
             await anext(request_iterator)
         await context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from own_process import read_events
 
+from gateway.clients.deadlines import Deadlines
 from gateway.clients.draft_client import DraftClient
 from gateway.clients.target_client import TargetClient
 from gateway.rounds.decoder import Decoder
@@ -135,9 +136,11 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartService]:
 
 
 @asynccontextmanager
-async def decoder(target: str, draft: str | None, deadline_seconds: float = 30) -> AsyncIterator[Decoder]:
+async def decoder(
+    target: str, draft: str | None, deadline_seconds: float = 30, deadlines: Deadlines | None = None
+) -> AsyncIterator[Decoder]:
     """Decode with the services at these addresses, once the draft is found."""
-    target_client = TargetClient(target)
+    target_client = TargetClient(target, deadlines=deadlines)
     info = await target_client.model_info(30)
     draft_client = DraftClient(draft or "127.0.0.1:1", info)
     watching = asyncio.create_task(draft_client.watch())

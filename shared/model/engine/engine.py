@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from functools import partial
+from math import inf
 
 import structlog
 
@@ -56,8 +57,10 @@ class Engine:
         self.info.pass_costs.extend(await asyncio.get_running_loop().run_in_executor(self._worker, measuring))
 
     @asynccontextmanager
-    async def session(self, prompt_ids: Sequence[int], params: SamplingParams) -> AsyncIterator[Session]:
-        """Hold a slot for the duration of the block, and start to prefill the prompt.
+    async def session(
+        self, prompt_ids: Sequence[int], params: SamplingParams, max_wait_seconds: float = inf
+    ) -> AsyncIterator[Session]:
+        """Hold a slot for the duration of the block, and start to prefill the prompt; see `Slots.open` for the wait.
 
         If log-probabilities of the prompt are wanted, the session starts with its first token alone, and verifies draw
         the others.
@@ -75,7 +78,8 @@ class Engine:
         grammar = params.grammar
         matcher = await asyncio.to_thread(self._grammars.compile, grammar) if grammar else None
         sampler = Sampler(params, list(prompt_ids), GrammarMask(grammar.kind, matcher) if grammar and matcher else None)
-        session = await self.slots.open(list(prompt_ids[: 1 if params.prompt_logprobs else None]), sampler)
+        first_ids = list(prompt_ids[: 1 if params.prompt_logprobs else None])
+        session = await self.slots.open(first_ids, sampler, max_wait_seconds)
         try:
             self._scheduler.prefill(session)
             yield session

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
+from math import inf
 
 from shared.errors import NoFreeSlotError
 from shared.model.engine.session import Session, common_prefix
@@ -46,13 +47,13 @@ class Slots:
         """How many sessions wait for a slot."""
         return len(self._waiting)
 
-    async def open(self, prompt_ids: list[int], sampler: Sampler) -> Session:
-        """Start a session, waiting for a slot in order of arrival.
+    async def open(self, prompt_ids: list[int], sampler: Sampler, max_wait_seconds: float = inf) -> Session:
+        """Start a session, waiting for a slot in order of arrival, for at most `max_wait_seconds`.
 
         Raises NoFreeSlotError if too many sessions already wait, or if no slot becomes free in time.
         """
         if not self._free or self._waiting:
-            await self._wait_for_slot()
+            await self._wait_for_slot(min(self._wait_seconds, max_wait_seconds))
         slot = max(self._free, key=lambda slot: slot.saving(prompt_ids))
         self._free.remove(slot)
         cached = min(common_prefix(slot.token_ids, prompt_ids), len(prompt_ids) - 1)
@@ -72,19 +73,21 @@ class Slots:
         if self._free and self._waiting and not self._waiting[0].done():
             self._waiting[0].set_result(None)
 
-    async def _wait_for_slot(self) -> None:
+    async def _wait_for_slot(self, seconds: float) -> None:
         retry_after_ms = round(self._wait_seconds * 1000)
+        if not seconds:
+            raise NoFreeSlotError(f"all {self.num_slots} slots are busy", retry_after_ms)
         if len(self._waiting) >= self._max_waiting:
             raise NoFreeSlotError(f"all {self.num_slots} slots are busy and {self._max_waiting} wait", retry_after_ms)
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         granted = False
         try:
-            async with asyncio.timeout(self._wait_seconds):
+            async with asyncio.timeout(seconds):
                 await turn
             granted = True
         except TimeoutError:
-            message = f"all {self.num_slots} slots stayed busy for {self._wait_seconds} s"
+            message = f"all {self.num_slots} slots stayed busy for {seconds} s"
             raise NoFreeSlotError(message, retry_after_ms) from None
         finally:
             self._waiting.remove(turn)

@@ -1,0 +1,31 @@
+"""Whether a target's answer can be true."""
+
+from collections.abc import Iterable
+
+from shared.pb import specdec_pb2 as pb
+
+
+def problem_in(response: pb.VerifyResponse, request: pb.VerifyDraft, room: int, vocab_size: int) -> str:
+    """Return what is wrong with the answer to a verify; nothing if it can be true.
+
+    room: how many tokens may still be committed. vocab_size: 0 if it is not known.
+    """
+    token_ids, draft_ids, accepted = response.token_ids, request.draft_token_ids, response.num_accepted
+    if (response.round, response.position) != (request.round, request.position) or response.HasField("opened"):
+        return f"it answers round {response.round} at {response.position}, not {request.round} at {request.position}"
+    if not 1 <= len(token_ids) <= min(len(draft_ids) + 1, room):
+        return f"{len(token_ids)} tokens for {len(draft_ids)} draft tokens, where {room} may follow"
+    if not len(token_ids) - 1 <= accepted <= len(draft_ids) or token_ids[:accepted] != draft_ids[:accepted]:
+        return f"it does not begin with the {accepted} draft tokens that it accepts"
+    scored = [*response.logprobs, *response.prompt_logprobs]
+    for ids in (token_ids, *(entry.top_token_ids for entry in scored)):
+        if not within(ids, vocab_size):
+            return f"a token is outside the vocabulary of {vocab_size}"
+    if any(len(entry.top_token_ids) != len(entry.top_logprobs) for entry in scored):
+        return "not as many log-probabilities as tokens"
+    return ""
+
+
+def within(token_ids: Iterable[int], vocab_size: int) -> bool:
+    """Return whether all are tokens; a vocabulary of unknown size, 0, has no end."""
+    return all(0 <= token_id < (vocab_size or 2**31) for token_id in token_ids)
