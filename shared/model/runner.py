@@ -75,7 +75,7 @@ class Runner(ABC):
         They lie within `num_slots` and `max_length`, all positions before a `start` have been run or copied, and the
         token ids are in the model's vocabulary. None of this is checked here.
 
-        Raises RuntimeError if the device fails. The slots' contents from each `start` on are then undefined.
+        Raises whatever the device raises. The slots' contents from each `start` on are then undefined.
         """
 
     @abstractmethod
@@ -85,6 +85,13 @@ class Runner(ABC):
         This overwrites the positions of `slot` before `num_tokens`; `source` must hold at least that many.
 
         Returns whether this device can copy; if not, nothing changes.
+        """
+
+    @abstractmethod
+    def clear(self, slot: int) -> None:
+        """Overwrite a slot with zeros.
+
+        Attention multiplies by 0 what a slot holds beyond its session's length, but what is not a number stays that.
         """
 
 
@@ -100,3 +107,7 @@ class RunnerWrapper(Runner):
     @override
     def copy(self, source: int, slot: int, num_tokens: int) -> bool:
         return self.runner.copy(source, slot, num_tokens)
+
+    @override
+    def clear(self, slot: int) -> None:
+        self.runner.clear(slot)

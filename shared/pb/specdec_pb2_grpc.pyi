@@ -16,7 +16,7 @@ Only token ids cross the wire. Errors are gRPC statuses, never fields:
   FAILED_PRECONDITION  a round or a position is out of order
   RESOURCE_EXHAUSTED   no slot became free in time; trailing metadata "grpc-retry-pushback-ms" says when to retry
   DATA_LOSS            no token can be drawn: logits that are not numbers, or each token forbidden
-  INTERNAL             what ran for this session failed; the service goes on
+  INTERNAL             what ran for this session failed, alone too; the service goes on
   UNAVAILABLE          the service drains or is gone
 
 A target tells who it is before it reads `open`: the initial metadata of a Verify stream has "outrider-opened-bin", an

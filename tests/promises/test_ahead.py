@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,8 +15,8 @@ from shared.model.devices.cpu.cpu_runner import CpuRunner
 from shared.model.engine.job import Job
 from shared.model.engine.metrics import EngineMeter
 from shared.model.engine.outcomes import Outcome
-from shared.model.engine.scheduler import Scheduler
 from shared.model.engine.session import Session
+from shared.model.engine.worker import Worker
 from shared.model.sampling.sampler import Sampler
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
@@ -89,9 +88,7 @@ async def test_on_equals_off(start: StartService, toy: tuple[Path, Path], draft:
 
 def test_work_ahead_waits_while_anybody_waits() -> None:
     """A pass includes work ahead only if no requested work is waiting, prefills included."""
-    scheduler = Scheduler(
-        cast("CpuRunner", None), prefill_rows=64, meter=cast("EngineMeter", None), worker=cast("Executor", None)
-    )
+    worker = Worker(cast("CpuRunner", None), prefill_rows=64, meter=cast("EngineMeter", None))
 
     def session(cached: int) -> Session:
         return Session(0, 100, Sampler(SamplingParams()), list(range(50)), cached)
@@ -99,11 +96,11 @@ def test_work_ahead_waits_while_anybody_waits() -> None:
     deliver = list[Outcome | Exception | None]().append
     jobs = [Job(session(49), (), 1, deliver, ahead=True), Job(session(49), (), 1, deliver), Job(session(0))]
     for one in jobs:
-        scheduler._jobs[one.session] = one
-    assert [planned for planned, _ in scheduler._plan()] == jobs[1:]
+        worker._jobs[one.session] = one
+    assert [planned for planned, _ in worker._plan()] == jobs[1:]
     for one in jobs[1:]:
-        del scheduler._jobs[one.session]
-    assert [planned for planned, _ in scheduler._plan()] == jobs[:1]
+        del worker._jobs[one.session]
+    assert [planned for planned, _ in worker._plan()] == jobs[:1]
 
 
 async def test_work_ahead_overlaps_the_verify(

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from shared.model.engine.metrics import EngineMeter
-from shared.model.engine.scheduler import DECODE_ROWS, Scheduler
+from shared.model.engine.scheduler import Scheduler
 from shared.model.engine.session import Session, common_prefix
 from shared.model.engine.slots import Slots
+from shared.model.engine.worker import DECODE_ROWS
 from shared.model.loading.load_runner import load_int4_runner, load_runner
 from shared.model.runner import Rows, Runner, Segment
 from shared.model.sampling.sampler import Sampler
@@ -43,6 +44,10 @@ class Counted(Runner):
         """Copy, if there is anything to copy."""
         self.copies.append(num_tokens)
         return self.runner.copy(source, slot, num_tokens)
+
+    def clear(self, slot: int) -> None:
+        """Clear."""
+        self.runner.clear(slot)
 
 
 class Decoding:

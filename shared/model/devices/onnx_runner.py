@@ -53,6 +53,11 @@ class OnnxRunner(Runner):
             states[slot, :, :num_tokens] = states[source, :, :num_tokens]
         return True
 
+    @override
+    def clear(self, slot: int) -> None:
+        for states in self._cache.values():
+            states[slot] = 0
+
     def _run(self, segment: Segment) -> torch.Tensor:
         """Return the logits of the last row, [1, V]."""
         binding = self._bindings[segment.slot]

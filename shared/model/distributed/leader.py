@@ -19,7 +19,9 @@ from shared.model.runner import Rows, Runner, RunnerWrapper, Segment
 log = structlog.get_logger()
 
 Copy = tuple[int, int, int]  # slots, from and to, and number of tokens
-Message = Copy | list[tuple[int, int, list[int], int]]  # or each segment's slot, start, tokens and number of logits
+Clear = int  # slot
+Pass = list[tuple[int, int, list[int], int]]  # each segment's slot, start, tokens and number of logits
+Message = Copy | Clear | Pass
 
 
 class _Leader(RunnerWrapper):
@@ -44,6 +46,11 @@ class _Leader(RunnerWrapper):
     def copy(self, source: int, slot: int, num_tokens: int) -> bool:
         with self._telling((source, slot, num_tokens)):
             return self.runner.copy(source, slot, num_tokens)
+
+    @override
+    def clear(self, slot: int) -> None:
+        with self._telling(slot):
+            self.runner.clear(slot)
 
     @contextmanager
     def _telling(self, message: Message) -> Iterator[None]:
@@ -72,11 +79,13 @@ def follow(runner: Runner) -> NoReturn:
     inbox: SimpleQueue[Message] = SimpleQueue()
     Thread(target=_receive, args=(leader, inbox), daemon=True).start()
     while True:
-        message = inbox.get()
-        if isinstance(message, tuple):
-            runner.copy(*message)
-        else:
-            runner.extend([Segment(*segment) for segment in message])
+        match inbox.get():
+            case list(segments):
+                runner.extend([Segment(*segment) for segment in segments])
+            case (source, slot, num_tokens):
+                runner.copy(source, slot, num_tokens)
+            case int(slot):
+                runner.clear(slot)
 
 
 def _receive(leader: Connection, inbox: SimpleQueue[Message]) -> None:

@@ -22,6 +22,8 @@ class Job:
     deliver: Callable[[Outcome | Exception | None], object] | None = None
     ahead: bool = False
     """Whether it is work ahead, which nobody has asked for yet: it runs only when nothing else does."""
+    anew: bool = False
+    """Whether its session was run once more from its first token, since no token could be drawn."""
     arrived: float = field(default_factory=perf_counter)
     forward_seconds: float = 0.0
     num_passes: int = 0

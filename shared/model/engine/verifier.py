@@ -1,6 +1,6 @@
 """Decides which draft tokens stand."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,22 +27,32 @@ def verify(rows: Rows, draft_ids: Sequence[int], sampler: Sampler, position: int
     A draft token is accepted if and only if it equals the sample, so the outcome is exactly what decoding token by
     token gives. With no draft tokens, this is plain decoding. The sampler's history holds committed tokens only.
 
-    Tokens that the device drew are used as they are. Raises NoTokenError at a row from which no token can be drawn.
+    Tokens that the device drew are used as they are. Raises NoTokenError at a row from which no token can be drawn; the
+    sampler then is as before.
 
     rows: k+1 of them, row i following the i-th draft token. position: where the first of the tokens will stand.
     """
     params = sampler.params
     token_ids: list[int] = []
-    samples = rows.drawn or (sampler.draw(row, position + index) for index, row in enumerate(rows.logits))
-    for token_id, draft_id in zip(samples, [*draft_ids, None], strict=True):
-        if token_id == NO_TOKEN:
-            raise NoTokenError(f"no token can be drawn at position {position + len(token_ids)}, says the device")
-        token_ids.append(token_id)
-        if token_ids[-1] in params.stop_token_ids or token_ids[-1] != draft_id or sampler.ended:
-            break
+    try:
+        for token_id, draft_id in zip(_samples(rows, sampler, position), [*draft_ids, None], strict=True):
+            token_ids.append(token_id)
+            if token_ids[-1] in params.stop_token_ids or token_ids[-1] != draft_id or sampler.ended:
+                break
+    except NoTokenError:
+        sampler.pop(token_ids)
+        raise
     accepted = sum(ours == theirs for ours, theirs in zip(token_ids, draft_ids, strict=False))
     scored = zip(rows.logits, token_ids, strict=False) if params.logprobs else ()
     return Verdict(accepted, token_ids, [_logprobs(row, token_id, params.top_logprobs) for row, token_id in scored])
+
+
+def _samples(rows: Rows, sampler: Sampler, position: int) -> Iterator[int]:
+    for at, sample in enumerate(rows.drawn or rows.logits, position):
+        token_id = sample if isinstance(sample, int) else sampler.draw(sample, at)
+        if token_id == NO_TOKEN:
+            raise NoTokenError(f"no token can be drawn at position {at}, says the device")
+        yield token_id
 
 
 def _logprobs(logits: torch.Tensor, token_id: int, num_top: int) -> pb.TokenLogprobs:

@@ -64,3 +64,8 @@ class CpuRunner(Runner):
     def copy(self, source: int, slot: int, num_tokens: int) -> bool:
         self._cache.copy(source, slot, num_tokens)
         return True
+
+    @override
+    @torch.inference_mode()
+    def clear(self, slot: int) -> None:
+        self._cache.clear(slot)

@@ -73,3 +73,9 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
         for layer in self.layers:
             for states in (layer.keys, layer.values):  # [slots, kv_heads, max_length, head_dim] each
                 states[slot, :, :num_tokens] = states[source, :, :num_tokens]
+
+    def clear(self, slot: int) -> None:
+        """Overwrite one slot with zeros."""
+        for layer in self.layers:
+            if layer.is_initialized:
+                layer.keys[slot] = layer.values[slot] = 0

@@ -85,6 +85,12 @@ class StaticRunner(Runner):
     def copy(self, source: int, slot: int, num_tokens: int) -> bool:
         return False  # it would be one more graph
 
+    @override
+    @torch.no_grad()
+    def clear(self, slot: int) -> None:
+        for states in self._graphs.cache.tensors:
+            states[slot] = 0
+
     def _pieces(self, index: int, segment: Segment, rows: range, max_rows: int) -> Iterator[_Piece]:
         """Split rows where a bucket ends, and into pieces of at most `max_rows`."""
         while rows:

@@ -66,6 +66,9 @@ def test_waiting_takes_no_cpu(tmp_path: Path) -> None:
         def copy(self, source: int, slot: int, num_tokens: int) -> bool:
             return False
 
+        def clear(self, slot: int) -> None:
+            pass
+
     paced = on_device(Nothing(), "simulated", str(write_profile(tmp_path / "any.toml", 60)))
     started, cpu = time.perf_counter(), time.process_time()
     paced.extend([Segment(0, 0, [1], 1)])
