@@ -1,7 +1,9 @@
 """Reads the bodies of requests, within bounds and off the event loop."""
 
+import asyncio
 import inspect
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from email.message import Message
 from typing import Any, TypeVar
 
@@ -17,6 +19,7 @@ from gateway.work_pool import WorkPool
 from shared.errors import InvalidFieldError
 
 B = TypeVar("B", bound=BaseModel)
+LINGER_SECONDS, LINGER_BODIES = 2, 16  # how long, and how many times the most bytes of a body
 
 
 class Bodies:
@@ -50,9 +53,17 @@ class Bodies:
                     break
                 parts.append(part)
         if size > self._max_bytes:
-            # What else the client sends is not read, so the connection is of no more use.
+            await self._linger(request)
             raise HTTPException(413, f"The body is larger than {self._max_bytes} bytes", {"Connection": "close"})
         return b"".join(parts)
+
+    async def _linger(self, request: Request) -> None:
+        """Drop some more of a body: a client that is still sending sees no answer, but a broken connection."""
+        left = LINGER_BODIES * self._max_bytes
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                while left > 0 and (message := await request.receive()).get("more_body"):
+                    left -= len(message["body"])
 
 
 def body_route(bodies: Bodies) -> type[APIRoute]:

@@ -86,7 +86,7 @@ CASES = [
     case("one word of 8 MB", COMPLETIONS, 400, "context_length_exceeded", prompt="a" * 8_000_000),
     Case("body of 20 MB", COMPLETIONS, lambda: b'{"prompt": "' + b"a" * 20_000_000 + b'"}', 413, "bytes"),
     case("700,000 prompts that are objects", COMPLETIONS, 400, prompt=[{}] * 700_000),
-    case("90,000 prompts that are objects", COMPLETIONS, 400, "prompt", prompt=[{}] * 90_000),
+    case("40,000 prompts that are objects", COMPLETIONS, 400, "prompt", prompt=[{}] * 40_000),
     case("20,000 prompts of 128 choices", COMPLETIONS, 400, prompt=["a"] * 20_000, n=128),
     chat("prediction of repeated words", 200, prediction={"type": "content", "content": "a " * 600}),
     chat("half an emoji in a message", 400, content=f"hi {HALF}"),
