@@ -110,9 +110,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> ChatTokenizer:
 
 
 @asynccontextmanager
-async def serve(tokenizer: ChatTokenizer, decoder: ScriptedDecoder) -> AsyncIterator[Gateway]:
-    """Run uvicorn on a free port."""
-    settings = GatewaySettings.model_construct(model_name=MODEL, default_k=4, default_lookup_tokens=6)
+async def serve(tokenizer: ChatTokenizer, decoder: ScriptedDecoder, **fields: Any) -> AsyncIterator[Gateway]:
+    """Run uvicorn on a free port, with these settings."""
+    settings = GatewaySettings.model_construct(model_name=MODEL, default_k=4, default_lookup_tokens=6, **fields)
     app = create_app(cast("Decoder", decoder), tokenizer, settings)
     listener = socket.create_server(("127.0.0.1", 0))  # connections wait in it until uvicorn is ready
     uvicorn_server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2))
