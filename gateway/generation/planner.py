@@ -24,6 +24,7 @@ from shared.sampling_params import SamplingParams
 
 COMPLETION_MAX_TOKENS = 16  # OpenAI's default; a chat's default is the rest of the context
 MAX_PROMPT_TOKENS = 2**20  # of all prompts of a completion
+MAX_ECHO = 2**20  # characters that a reply repeats of the request
 
 
 class Planner:
@@ -48,6 +49,9 @@ class Planner:
 
     def response(self, request: ResponsesRequest) -> Choice:
         """Return the one choice of a response."""
+        for field in ("tools", "text"):
+            if len(request.model_dump_json(include={field})) > MAX_ECHO:
+                raise InvalidFieldError(field, f"is longer than {MAX_ECHO} bytes, and the response repeats it")
         try:
             [choice] = self.chat(request.chat)
         except InvalidFieldError as error:
@@ -141,6 +145,8 @@ class Planner:
         num_lookup_tokens = self._num_tokens(request.speculative, "lookup", self._settings.default_lookup_tokens)
         limits = [self._max_tokens(request, field, prompt_ids, default) for prompt_ids in prompts]
         texts = [self._text(prompt) for prompt in echoes] or [""] * len(prompts)
+        if sum(map(len, texts)) * request.n > MAX_ECHO:
+            raise InvalidFieldError("echo", f"would repeat more than {MAX_ECHO} characters")
         return [
             Choice(
                 index=prompt_index * request.n + index,

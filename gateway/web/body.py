@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from email.message import Message
 from typing import Any, TypeVar
 
@@ -21,6 +21,9 @@ from shared.errors import InvalidFieldError
 B = TypeVar("B", bound=BaseModel)
 LINGER_SECONDS, LINGER_BODIES = 2, 16  # how long, and how many times the most bytes of a body
 
+LARGE, MAX_LARGE = 2**20, 16
+"""Only so many bodies of more bytes are in memory at once; the others wait, unread, and hold up no smaller ones."""
+
 
 class Bodies:
     """Reads bodies of at most `max_bytes` and `max_values`."""
@@ -28,6 +31,7 @@ class Bodies:
     def __init__(self, pool: WorkPool, max_bytes: int, max_values: int) -> None:
         """Have them parsed and validated in this pool."""
         self._pool, self._max_bytes, self._max_values = pool, max_bytes, max_values
+        self._large = asyncio.Semaphore(MAX_LARGE)
 
     async def read(self, request: Request, kind: type[B]) -> B:
         """Return the body.
@@ -39,15 +43,18 @@ class Bodies:
         if message.get_content_type() != "application/json" and not message.get_content_subtype().endswith("+json"):
             # So that no page of another site can ask without the browser's asking first.
             raise HTTPException(400, "The body is not valid: its Content-Type is not application/json")
-        body = await self._bytes(request)
-        return await unless_disconnected(request, self._pool.run(_parsed, body, kind, self._max_values))
+        async with AsyncExitStack() as held:
+            parts = await self._parts(request, held)
+            return await unless_disconnected(request, self._pool.run(_parsed, parts, kind, self._max_values))
 
-    async def _bytes(self, request: Request) -> bytes:
+    async def _parts(self, request: Request, held: AsyncExitStack) -> list[bytes]:
         announced = request.headers.get("content-length", "")
         parts, size = [], int(announced[:20]) if announced.isdecimal() else 0
         if size <= self._max_bytes:
             size = 0
             async for part in request.stream():
+                if size <= LARGE < size + len(part):
+                    await held.enter_async_context(self._large)
                 size += len(part)
                 if size > self._max_bytes:
                     break
@@ -55,7 +62,7 @@ class Bodies:
         if size > self._max_bytes:
             await self._linger(request)
             raise HTTPException(413, f"The body is larger than {self._max_bytes} bytes", {"Connection": "close"})
-        return b"".join(parts)
+        return parts
 
     async def _linger(self, request: Request) -> None:
         """Drop some more of a body: a client that is still sending sees no answer, but a broken connection."""
@@ -87,9 +94,9 @@ def body_route(bodies: Bodies) -> type[APIRoute]:
     return BodyRoute
 
 
-def _parsed(body: bytes, kind: type[B], max_values: int) -> B:
+def _parsed(parts: list[bytes], kind: type[B], max_values: int) -> B:
     try:
-        value = parse_json(body, max_values)
+        value = parse_json(b"".join(parts), max_values)
     except JsonTextError as error:
         if error.path:
             raise InvalidFieldError(".".join(map(str, error.path)), error.problem) from error

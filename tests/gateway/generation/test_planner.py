@@ -86,6 +86,24 @@ async def test_every_value_has_a_bound(scripted: Gateway, path: str, fields: dic
     assert scripted.decoder.calls == []
 
 
+async def test_what_a_reply_repeats_is_bounded(scripted: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tools that are not offered, a form that is not asked for, and echoed prompts, over all choices."""
+    long = "a" * planner.MAX_ECHO
+    tools = [{"type": "function", "name": "f", "description": long}]
+    for fields, param in (
+        ({"tools": tools, "tool_choice": "none"}, "tools"),
+        ({"text": {"format": {"type": "text", "name": long}}}, "text"),
+        ({"text": {"format": {"type": "text", "schema": {"title": long}}}}, "text"),
+    ):
+        response = await scripted.post(RESPONSES, prompt=None, input="hi", **fields)
+        assert (response.status_code, error_of(response)["param"]) == (400, param)
+    monkeypatch.setattr(planner, "MAX_ECHO", 100)
+    for prompts, status in ((["a" * 25] * 2, 200), (["a" * 25, "a" * 26], 400)):
+        response = await scripted.post(COMPLETIONS, prompt=prompts, n=2, echo=True)
+        assert response.status_code == status
+    assert error_of(response)["param"] == "echo"
+
+
 async def test_tokenizing_more_than_the_context(scripted: Gateway) -> None:
     """A text may be counted that does not fit, unless it is very long."""
     response = await scripted.post("/tokenize", prompt="word " * CONTEXT)

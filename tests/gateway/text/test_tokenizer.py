@@ -1,6 +1,7 @@
 """The gateway's tokenizer: templates, stop tokens, and text that grows token by token."""
 
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -196,6 +197,22 @@ def test_only_a_possible_stop_is_held_back() -> None:
     matcher = StopStrings(["</s>"])
     assert [matcher.push(piece) for piece in ("one <", "b> two </", "s")] == ["one ", "<b> two ", ""]
     assert matcher.flush() == "</s"
+
+
+def test_what_is_held_back_is_what_may_begin_a_stop() -> None:
+    """Claim: for strings that overlap themselves and each other, it is the longest end of the text that begins one."""
+    rng = random.Random(1)
+    for _ in range(300):
+        stops = ["".join(rng.choices("ab", k=rng.randint(1, 7))) for _ in range(3)]
+        matcher, text, out = StopStrings(stops), "", ""
+        while not matcher.found and len(text) < 30:
+            piece = "".join(rng.choices("ab", k=rng.randint(1, 3)))
+            text, out = text + piece, out + matcher.push(piece)
+            if not any(stop in text for stop in stops):
+                begun = (length for stop in stops for length in range(len(stop)) if text.endswith(stop[:length]))
+                assert out == text[: len(text) - max(begun)]
+        starts = [text.find(stop) for stop in stops if stop in text]
+        assert out == (text[: min(starts)] if starts else out)
 
 
 def test_choice_seeds_are_fixed() -> None:

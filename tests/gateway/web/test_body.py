@@ -2,15 +2,23 @@
 
 import asyncio
 import json
+import os
+import threading
 from typing import Any
 from urllib.parse import urlparse
 
 import httpx
 import pytest
 import scripted_gateway
-from scripted_gateway import CHAT, CONTEXT, MODEL, Gateway, error_of
+from scripted_gateway import CHAT, CONTEXT, MODEL, TEXT, Gateway, ScriptedDecoder, error_of
 
+from gateway.generation.choice import Choice
+from gateway.generation.planner import Planner
+from gateway.requests.completion import CompletionRequest
+from gateway.requests.json_text import parse_json
 from gateway.settings import GatewaySettings
+from gateway.text.tokenizer import ChatTokenizer
+from gateway.web import body
 
 # Assigned, for pytest looks for fixtures among a module's names.
 tiny = scripted_gateway.tiny
@@ -22,10 +30,10 @@ MAX_BYTES = GatewaySettings.model_fields["max_body_bytes"].default
 MAX_VALUES = GatewaySettings.model_fields["max_json_values"].default + CONTEXT
 
 
-async def raw(scripted: Gateway, path: str, body: bytes, content_type: str = "application/json") -> httpx.Response:
+async def raw(scripted: Gateway, path: str, content: bytes, content_type: str = "application/json") -> httpx.Response:
     """Post these bytes."""
     async with httpx.AsyncClient(base_url=scripted.url, timeout=30) as http:
-        return await http.post(path, content=body, headers={"content-type": content_type})
+        return await http.post(path, content=content, headers={"content-type": content_type})
 
 
 async def talk(url: str, sent: bytes) -> bytes:
@@ -163,3 +171,91 @@ async def test_every_body_is_bounded_and_described(scripted: Gateway, path: str)
     async with httpx.AsyncClient(base_url=scripted.url) as http:
         described = (await http.get("/openapi.json")).json()["paths"][path]["post"]["requestBody"]
     assert described["content"]["application/json"]["schema"]["$ref"].endswith("Request")
+
+
+class Slow:
+    """Planning that takes until it is let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Take the planner's place."""
+        self.go, self.num_begun = threading.Event(), 0
+        planned = Planner.completion
+
+        def plan(planner: Planner, request: CompletionRequest) -> list[Choice]:
+            self.num_begun += 1
+            assert self.go.wait(20)
+            return planned(planner, request)
+
+        monkeypatch.setattr(Planner, "completion", plan)
+
+
+NUM_THREADS = max(2, os.cpu_count() or 1)
+
+
+async def test_too_many_wait(tiny: ChatTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When as much waits as may, a request is refused at once, to be tried again; what needs no thread is answered."""
+    slow = Slow(monkeypatch)
+    async with scripted_gateway.serve(tiny, ScriptedDecoder(), max_waiting_work=1) as gateway:
+        gateway.play(TEXT)
+        async with httpx.AsyncClient(base_url=gateway.url, timeout=30) as http:
+            fields = {"model": MODEL, "prompt": "hi"}
+            asked = [asyncio.create_task(http.post(COMPLETIONS, json=fields)) for _ in range(NUM_THREADS)]
+            async with asyncio.timeout(20):
+                while slow.num_begun < NUM_THREADS:
+                    await asyncio.sleep(0.01)
+            asked.append(asyncio.create_task(http.post(COMPLETIONS, json=fields)))
+            await asyncio.sleep(0.1)
+            refused = await http.post(COMPLETIONS, json=fields)
+            assert (await http.get("/health")).status_code == 200
+            slow.go.set()
+            answers = await asyncio.gather(*asked)
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert (error_of(refused)["type"], error_of(refused)["code"]) == ("service_unavailable", "overloaded")
+    assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_who_leaves_is_not_read(scripted: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The requests of clients who left while they waited are not even parsed."""
+    slow = Slow(monkeypatch)
+    parsed = []
+
+    def parse(content: bytes, max_values: int) -> Any:
+        parsed.append(content)
+        return parse_json(content, max_values)
+
+    monkeypatch.setattr(body, "parse_json", parse)
+    fields = {"model": MODEL, "prompt": "hi"}
+    async with httpx.AsyncClient(base_url=scripted.url, timeout=30) as http:
+        running = [asyncio.create_task(http.post(COMPLETIONS, json=fields)) for _ in range(NUM_THREADS)]
+        async with asyncio.timeout(20):
+            while slow.num_begun < NUM_THREADS:
+                await asyncio.sleep(0.01)
+        waiting = [asyncio.create_task(http.post(COMPLETIONS, json=fields)) for _ in range(5)]
+        await asyncio.sleep(0.2)
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)
+        await asyncio.sleep(0.2)
+        slow.go.set()
+        assert {answer.status_code for answer in await asyncio.gather(*running)} == {200}
+    assert len(parsed) == NUM_THREADS
+
+
+async def test_large_bodies_do_not_hold_up_small_ones(scripted: Gateway) -> None:
+    """Only so many large bodies are taken in at once; while their clients dawdle, small ones are read."""
+    place = urlparse(scripted.url)
+    head = f"POST {COMPLETIONS} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    sent = f'{head}Content-Length: {2 * body.LARGE}\r\n\r\n{{"model":"{MODEL}","prompt":"hi"'.encode()
+    writers = []
+    for _ in range(body.MAX_LARGE + 1):
+        _, writer = await asyncio.open_connection(place.hostname, place.port)
+        writer.write(sent + b" " * (body.LARGE + 1))
+        writers.append(writer)
+    await asyncio.sleep(0.5)
+    assert (await scripted.post(COMPLETIONS)).status_code == 200
+    large = asyncio.create_task(scripted.post(COMPLETIONS, unknown="a" * body.LARGE))
+    await asyncio.sleep(0.5)
+    assert not large.done()
+    for writer in writers:
+        writer.close()
+    assert (await large).status_code == 200
