@@ -24,9 +24,9 @@ class CostModel:
     """The fixed cost of a proposal, apart from its tokens; a round with k = 0 has no proposal."""
 
     def round_seconds(self, k: int) -> float:
-        """Return the time of a round with k draft tokens."""
+        """Return the time of a round with k draft tokens: at least a microsecond, whatever was measured."""
         proposal = max(self.proposal_seconds + k * self.draft_token_seconds, 0.0) if k else 0.0
-        return proposal + self.verify_seconds[k] + self.overhead_seconds
+        return max(proposal + self.verify_seconds[k] + self.overhead_seconds, 1e-6)
 
     def tokens_per_second(self, acceptance: float | Sequence[float]) -> list[float]:
         """Return the expected speed of each k, indexed by k.

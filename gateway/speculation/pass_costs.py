@@ -52,8 +52,11 @@ class PassCosts:
         return bool(self._classes)
 
     def add(self, num_rows: int, seconds: float) -> bool:
-        """Record a pass once, although each of its sessions reports it; return whether it is new."""
-        if (num_rows, seconds) == self._last:
+        """Record a pass once, although each of its sessions reports it; return whether it is new.
+
+        Of a pass that cannot be, nothing is recorded.
+        """
+        if (num_rows, seconds) == self._last or num_rows < 1 or seconds < 0:
             return False
         self._last = num_rows, seconds
         size = round(TUNING.row_classes_per_octave * log2(num_rows))

@@ -80,7 +80,7 @@ class RoundCosts:
                 self._draft.add(timing.num_sessions, timing.forward_us / 1e6)
         if catches_up(proposal) and proposal.proposer not in LOOKUPS:
             if proposal.timings:
-                self._catching_up.add(proposal.timings[0].forward_us / 1e6 / proposal.num_new)
+                self._catching_up.add(max(proposal.timings[0].forward_us, 0) / 1e6 / proposal.num_new)
             elif proposing_seconds > self.catch_up_seconds(proposal.num_new):  # what came too late took even longer
                 self._catching_up.add(proposing_seconds / self.num_sessions / proposal.num_new)
         if tells_costs(proposal):

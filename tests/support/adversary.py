@@ -14,8 +14,9 @@ from shared.pb import specdec_pb2_grpc as pb_grpc
 class Adversary(pb_grpc.DraftServiceServicer):
     """Proposes repeats, stop tokens, nothing at all, and tokens that nobody asked for."""
 
-    def __init__(self, target: pb.ModelInfo, stop_token_id: int) -> None:
-        """Claim to fit this target."""
+    def __init__(self, target: pb.ModelInfo, stop_token_id: int, *timings: pb.StepTiming) -> None:
+        """Claim to fit this target, and to have taken these times, in turn."""
+        self._timings = itertools.cycle(timings or [pb.StepTiming()])
         self.info = pb.ModelInfo()
         self.info.CopyFrom(target)
         self._stop = stop_token_id
@@ -39,7 +40,9 @@ class Adversary(pb_grpc.DraftServiceServicer):
             ids = [[last] * k, [self._stop] * k, [], list(range(k)), [self.info.tokenizer_size - 1] * k][turn % 5]
             await context.write(pb.DraftResponse(round=message.round - 1, token_ids=[1, 2, 3]))
             for token_id in ids:
-                await context.write(pb.DraftResponse(round=message.round, token_ids=[token_id]))
+                await context.write(
+                    pb.DraftResponse(round=message.round, token_ids=[token_id], timing=next(self._timings))
+                )
             await context.write(pb.DraftResponse(round=message.round, last=True))
 
 
