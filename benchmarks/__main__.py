@@ -1,4 +1,4 @@
-"""`python -m benchmarks single|sweep|load|peers|turns|cost|trn2`, and `all`, which writes the report: `make bench`."""
+"""`python -m benchmarks MODE`, and `all`, which writes the report: `make bench`."""
 
 import asyncio
 import shlex
@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 from rich.console import Console
 
-from benchmarks import cost, load, peers, single, sweep, trn2, turns
+from benchmarks import cost, crowd, load, peers, single, sweep, trn2, turns
 from benchmarks.client import TIMEOUT, Client, models, served
 from benchmarks.flags import add_common_flags
 from benchmarks.machine import Machine
@@ -22,8 +22,17 @@ from benchmarks.section import Section
 from scripts.stack import free_port, stack
 from scripts.stack import parser as stack_parser
 
-MODES = {"single": single, "turns": turns, "sweep": sweep, "peers": peers, "load": load, "cost": cost, "trn2": trn2}
-REPORT = [mode for mode in MODES if mode != "trn2"]  # the modes of `make bench`
+MODES = {
+    "single": single,
+    "turns": turns,
+    "sweep": sweep,
+    "peers": peers,
+    "load": load,
+    "cost": cost,
+    "trn2": trn2,
+    "crowd": crowd,
+}
+REPORT = [mode for mode in MODES if mode not in {"trn2", "crowd"}]  # the modes of `make bench`
 ALL_FLAGS = {  # for modes whose own defaults would make `all` take too long
     "turns": ["--max-tokens=16"],
     "sweep": ["--limit=1"],

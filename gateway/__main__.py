@@ -48,7 +48,9 @@ async def main(settings: GatewaySettings) -> None:
         # uvicorn raises the signal again once it has stopped; that must not end the process before it has cleaned up.
         asyncio.get_running_loop().add_signal_handler(number, lambda: None)
     sys.setswitchinterval(0.001)
-    gc.freeze()  # what lives as long as the process: each walk over it stops every stream for a tenth of a second
+    # Never look for garbage again among what is there now: that stops everything for 0.1 s each time.
+    gc.collect()
+    gc.freeze()
     async with asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(draft_client.watch()) if settings.draft else None
         log.info("serving", host=settings.host, port=settings.port)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
@@ -36,6 +36,7 @@ class Meter:
         because their replica of the target serves another model.
         """
         self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)  # memory, open files, processor time
         streams = Gauge("outrider_streams", "Sequences that are being decoded.", registry=self._registry)
         streams.set_function(num_streams)
         self._registry.register(_Refusals(num_refused))

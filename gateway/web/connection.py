@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import h11
@@ -172,12 +173,13 @@ class BoundedProtocol(H11Protocol):
         if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE} and not self.transport.is_closing():
             response = error.response
             headers = [*self.server_state.default_headers, *response.raw_headers, (b"connection", b"close")]
-            for event in (
-                h11.Response(status_code=response.status_code, headers=headers),
-                h11.Data(data=bytes(response.body)),
-                h11.EndOfMessage(),
-            ):
-                self.transport.write(self.conn.send(event))
+            with suppress(h11.LocalProtocolError):  # an answer to HEAD may have no body
+                for event in (
+                    h11.Response(status_code=response.status_code, headers=headers),
+                    h11.Data(data=bytes(response.body)),
+                    h11.EndOfMessage(),
+                ):
+                    self.transport.write(self.conn.send(event))
         self.close()
 
     def close(self) -> None:

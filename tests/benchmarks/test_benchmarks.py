@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,18 @@ def test_single(toy_url: str) -> None:
     assert plain["draft"] == 0 < speculative["draft"]
     assert 0 < plain["overhead, share of the round"] < 1
     assert "All texts are equal." in section.notes[0]
+
+
+def test_crowd(toy_url: str) -> None:
+    """Claim: /health answers beside all who wait, and the memory of a stream is that of those that were there."""
+    flags = ["crowd", "--idle=100", "--half=50", "--streams=30", "--seconds=3", *TINY, f"--gateway={toy_url}"]
+    (section,) = command.run_each([command.parser().parse_args(flags, Namespace(command=""))])
+    assert [problem for problem in section.problems if "is meant to" not in problem] == []  # other tests run beside it
+    (health,), (memory,) = rows(section, 0), rows(section, 1)
+    assert health["asked"] > 10
+    assert 0 < health["p50, s"] <= health["p99.9, s"] <= health["at most, s"] < 3
+    assert 0 < memory["before, MB"] <= memory["at most, MB"] < 2 * memory["before, MB"]
+    assert 20 < memory["streams then"] <= 30
 
 
 def test_turns(toy_url: str) -> None:

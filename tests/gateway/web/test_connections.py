@@ -187,8 +187,10 @@ async def test_requests_beyond_the_limit(strict: Gateway) -> None:
 async def test_a_client_who_leaves_behind_a_second_request(strict: Gateway) -> None:
     """Claim: that another request was sent ahead does not hide that the client is gone."""
     strict.decoder.pause_seconds = 60
-    async with connected(strict, chat() + GET) as [(_, writer)]:
+    async with connected(strict, chat()) as [(_, writer)]:
         await until_decoding(strict)
+        writer.write(GET)
+        await asyncio.sleep(0.1)
         writer.close()
         await strict.until_idle()
 
