@@ -12,7 +12,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from shared.errors import STATUS, NoFreeSlotError, OutriderError
+from shared.errors import STATUS, NoFreeSlotError, OutriderError, SessionFailedError
 from shared.network_delay import NetworkDelay
 
 log = structlog.get_logger()
@@ -39,21 +39,33 @@ OPTIONS = [
     ("grpc.so_reuseport", 0),
 ]
 
+MAX_DETAILS = 1000  # bytes
+
 
 @asynccontextmanager
 async def errors_as_status(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
-    """End the RPC with the gRPC status of the OutriderError that the block raises."""
+    """End the RPC with the gRPC status of the OutriderError that the block raises, or with INTERNAL for any other."""
     refusal: OutriderError | None = None
     try:
         yield
     except* OutriderError as group:  # from a task group, or a single one
         refusal = next(_flattened(group))
+    except* Exception:
+        log.exception("rpc failed", peer=context.peer())
+        refusal = SessionFailedError("internal error; the log has it")
     if refusal:
-        log.info("rpc refused", reason=str(refusal))
+        reason = shortened(str(refusal))
+        log.info("rpc refused", reason=reason, peer=context.peer())
         pushback = (
             (("grpc-retry-pushback-ms", str(refusal.retry_after_ms)),) if isinstance(refusal, NoFreeSlotError) else ()
         )
-        await context.abort(STATUS[type(refusal)], str(refusal), pushback)
+        await context.abort(STATUS[type(refusal)], reason, pushback)
+
+
+def shortened(text: str) -> str:
+    """Return what of a text fits the details of a status: gRPC refuses 8 KB or more, and writes many bytes as three."""
+    encoded = text.encode(errors="replace")
+    return encoded[:MAX_DETAILS].decode(errors="ignore") + " ..." * (len(encoded) > MAX_DETAILS)
 
 
 def _flattened(group: BaseExceptionGroup[OutriderError]) -> Iterator[OutriderError]:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -14,6 +14,7 @@ from shared.model.engine.metrics import EngineMeter
 from shared.model.engine.scheduler import Scheduler
 from shared.model.engine.session import Session
 from shared.model.engine.slots import Slots
+from shared.model.large_stack import large_stack
 from shared.model.runner import Runner
 from shared.model.sampling.grammar import GrammarMask, Grammars
 from shared.model.sampling.sampler import Sampler
@@ -41,6 +42,7 @@ class Engine:
         self.meter = EngineMeter(self.slots)
         self._scheduler = Scheduler(runner, settings.prefill_rows, self.meter, worker)
         self._worker = worker
+        self._compilers = ThreadPoolExecutor(2, "grammar")
         self.inexact = ""
         """Why a row's bits may depend on the rows beside it; empty if the start's checks found that they do not."""
         self.run = self._scheduler.run
@@ -72,15 +74,23 @@ class Engine:
         self.check_token_ids("prompt_token_ids", prompt_ids)
         if not 0 <= (params.output_start or 0) <= len(prompt_ids):
             raise InvalidFieldError("output_start", f"{params.output_start} is not within the prompt")
-        grammar = params.grammar
-        matcher = await asyncio.to_thread(self._grammars.compile, grammar) if grammar else None
-        sampler = Sampler(params, list(prompt_ids), GrammarMask(grammar.kind, matcher) if grammar and matcher else None)
+        sampler = await self._sampler(params, list(prompt_ids))
         session = await self.slots.open(list(prompt_ids[: 1 if params.prompt_logprobs else None]), sampler)
         try:
             self._scheduler.prefill(session)
             yield session
         finally:
             self._scheduler.withdraw(session, lambda: self.slots.close(session))
+
+    async def _sampler(self, params: SamplingParams, prompt_ids: list[int]) -> Sampler:
+        """Return a sampler that begins after the prompt. Raises InvalidFieldError."""
+        if not (grammar := params.grammar):
+            return Sampler(params, prompt_ids)
+        if not (matcher := self._grammars.kept(grammar)):  # which does not wait for those that compile
+            with large_stack():  # the thread may start now
+                compiling = asyncio.get_running_loop().run_in_executor(self._compilers, self._grammars.compile, grammar)
+            matcher = await compiling
+        return await asyncio.to_thread(lambda: Sampler(params, prompt_ids, GrammarMask(grammar.kind, matcher)))
 
     def check_token_ids(self, field: str, token_ids: Sequence[int]) -> None:
         """Raise InvalidFieldError if a token is outside the vocabulary."""
