@@ -1,9 +1,10 @@
 """What every gRPC server and channel of Outrider has in common."""
 
 import asyncio
+import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -90,11 +91,13 @@ class RpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
         reflection.enable_server_reflection((service_name, health.SERVICE_NAME, reflection.SERVICE_NAME), self.grpc)
 
-    async def serve(self, address: str) -> None:
+    async def serve(self, address: str, work: Coroutine[Any, Any, None] | None = None) -> None:
         """Serve at `host:port` until SIGTERM or SIGINT, then refuse new streams and let the open ones finish.
 
-        Ends the process if the address cannot be bound.
+        Does the work meanwhile, and cancels it at the end. If it fails, the process ends at once, with exit code 1: its
+        clients go on elsewhere. So it does if the address cannot be bound.
         """
+        working = asyncio.create_task(self._end_with(work)) if work else None
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -110,4 +113,18 @@ class RpcServer:
         log.info("draining", grace_seconds=self._grace_seconds)
         await self._health.enter_graceful_shutdown()
         await self.grpc.stop(self._grace_seconds)
+        if working:
+            working.cancel()
+            await asyncio.wait([working])
         log.info("stopped")
+
+    async def _end_with(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do the work, and end the process if it fails; at once, since what failed may never return."""
+        try:
+            await work
+        except Exception as error:
+            log.exception("the worker failed: the process ends", reason=str(error))
+            for name in ("", self._service_name):
+                await self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+            await asyncio.sleep(0.1)  # for those who watch its health
+            os._exit(1)

@@ -9,6 +9,7 @@ from functools import partial
 import structlog
 
 from shared.errors import InvalidFieldError
+from shared.interpolation import pass_seconds
 from shared.model.engine.measure_passes import measure_passes
 from shared.model.engine.metrics import EngineMeter
 from shared.model.engine.scheduler import Scheduler
@@ -23,6 +24,8 @@ from shared.pb import specdec_pb2 as pb
 from shared.sampling_params import SamplingParams
 
 log = structlog.get_logger()
+
+STUCK_AFTER = 50  # times what a pass took at start, where no session was long
 
 
 class Engine:
@@ -40,8 +43,9 @@ class Engine:
         self.info, self._runner, self._grammars = info, runner, grammars
         self.slots = Slots(settings.num_slots, info.max_length, settings.slot_wait_seconds, settings.max_waiting)
         self.meter = EngineMeter(self.slots)
-        self._scheduler = Scheduler(runner, settings.prefill_rows, self.meter, worker)
+        self._scheduler = Scheduler(runner, settings.prefill_rows, self.meter, worker, self._allowed_seconds)
         self._worker = worker
+        self._watchdog_seconds = settings.watchdog_seconds
         self._compilers = ThreadPoolExecutor(2, "grammar")
         self.inexact = ""
         """Why a row's bits may depend on the rows beside it; empty if the start's checks found that they do not."""
@@ -91,6 +95,12 @@ class Engine:
                 compiling = asyncio.get_running_loop().run_in_executor(self._compilers, self._grammars.compile, grammar)
             matcher = await compiling
         return await asyncio.to_thread(lambda: Sampler(params, prompt_ids, GrammarMask(grammar.kind, matcher)))
+
+    def _allowed_seconds(self, num_rows: int) -> float:
+        """Return how long a pass may take before it counts as stuck: many times what its kind took at start."""
+        rows = [cost.num_rows for cost in self.info.pass_costs]
+        seconds = [cost.forward_us / 1e6 for cost in self.info.pass_costs]
+        return max(self._watchdog_seconds, STUCK_AFTER * pass_seconds(rows, seconds, num_rows) if rows else 0)
 
     def check_token_ids(self, field: str, token_ids: Sequence[int]) -> None:
         """Raise InvalidFieldError if a token is outside the vocabulary."""
