@@ -30,10 +30,7 @@ async def main(settings: DraftSettings) -> None:
     pb_grpc.add_DraftServiceServicer_to_server(DraftServicer(engine, settings), server.grpc)
     if settings.metrics_port:
         start_http_server(settings.metrics_port, settings.address.rpartition(":")[0], engine.meter.registry)
-    async with asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(engine.run())
-        await server.serve(settings.address)
-        running.cancel()
+    await server.serve(settings.address, engine.run())
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """What every gRPC server and channel of Outrider has in common."""
 
 import asyncio
+import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,7 +13,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from shared.errors import STATUS, NoFreeSlotError, OutriderError
+from shared.errors import STATUS, NoFreeSlotError, OutriderError, SessionFailedError
 from shared.network_delay import NetworkDelay
 
 log = structlog.get_logger()
@@ -42,21 +43,33 @@ OPTIONS = [
     ("grpc.so_reuseport", 0),
 ]
 
+MAX_DETAILS = 1000  # bytes
+
 
 @asynccontextmanager
 async def errors_as_status(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
-    """End the RPC with the gRPC status of the OutriderError that the block raises."""
+    """End the RPC with the gRPC status of the OutriderError that the block raises, or with INTERNAL for any other."""
     refusal: OutriderError | None = None
     try:
         yield
     except* OutriderError as group:  # from a task group, or a single one
         refusal = next(_flattened(group))
+    except* Exception:
+        log.exception("rpc failed", peer=context.peer())
+        refusal = SessionFailedError("internal error; the log has it")
     if refusal:
-        log.info("rpc refused", reason=str(refusal))
+        reason = shortened(str(refusal))
+        log.info("rpc refused", reason=reason, peer=context.peer())
         pushback = (
             (("grpc-retry-pushback-ms", str(refusal.retry_after_ms)),) if isinstance(refusal, NoFreeSlotError) else ()
         )
-        await context.abort(STATUS[type(refusal)], str(refusal), pushback)
+        await context.abort(STATUS[type(refusal)], reason, pushback)
+
+
+def shortened(text: str) -> str:
+    """Return what of a text fits the details of a status: gRPC refuses 8 KB or more, and writes many bytes as three."""
+    encoded = text.encode(errors="replace")
+    return encoded[:MAX_DETAILS].decode(errors="ignore") + " ..." * (len(encoded) > MAX_DETAILS)
 
 
 def _flattened(group: BaseExceptionGroup[OutriderError]) -> Iterator[OutriderError]:
@@ -81,11 +94,13 @@ class RpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
         reflection.enable_server_reflection((service_name, health.SERVICE_NAME, reflection.SERVICE_NAME), self.grpc)
 
-    async def serve(self, address: str) -> None:
+    async def serve(self, address: str, work: Coroutine[Any, Any, None] | None = None) -> None:
         """Serve at `host:port` until SIGTERM or SIGINT, then refuse new streams and let the open ones finish.
 
-        Ends the process if the address cannot be bound.
+        Does the work meanwhile, and cancels it at the end. If it fails, the process ends at once, with exit code 1: its
+        clients go on elsewhere. So it does if the address cannot be bound.
         """
+        working = asyncio.create_task(self._end_with(work)) if work else None
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -101,4 +116,18 @@ class RpcServer:
         log.info("draining", grace_seconds=self._grace_seconds)
         await self._health.enter_graceful_shutdown()
         await self.grpc.stop(self._grace_seconds)
+        if working:
+            working.cancel()
+            await asyncio.wait([working])
         log.info("stopped")
+
+    async def _end_with(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do the work, and end the process if it fails; at once, since what failed may never return."""
+        try:
+            await work
+        except Exception as error:
+            log.exception("the worker failed: the process ends", reason=str(error))
+            for name in ("", self._service_name):
+                await self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+            await asyncio.sleep(0.1)  # for those who watch its health
+            os._exit(1)

@@ -37,10 +37,7 @@ async def main(settings: TargetSettings) -> None:
     pb_grpc.add_TargetServiceServicer_to_server(TargetServicer(engine), server.grpc)
     if settings.metrics_port:
         start_http_server(settings.metrics_port, settings.address.rpartition(":")[0], engine.meter.registry)
-    async with asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(engine.run())
-        await server.serve(settings.address)
-        running.cancel()
+    await server.serve(settings.address, engine.run())
 
 
 if __name__ == "__main__":

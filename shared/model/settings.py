@@ -29,6 +29,10 @@ class EngineSettings(Settings):
     """How long a session waits for a slot."""
     max_waiting: int = Field(64, ge=0)
     """How many sessions can wait for a slot."""
+    grammar_seconds: float = Field(10, gt=0)
+    """How much CPU time a grammar, a schema or a regular expression may take to compile."""
+    watchdog_seconds: float = Field(60, gt=0)
+    """The service ends if a pass takes longer than this, and than 50 times what its kind took at start."""
     quant: Quant = "none"
     """Round the weights, for drafts on a CPU: `auto` picks what decodes fastest; `int4` runs on ONNX Runtime."""
     kernel: str = "auto"

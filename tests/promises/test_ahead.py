@@ -16,6 +16,7 @@ from shared.model.engine.job import Job
 from shared.model.engine.metrics import EngineMeter
 from shared.model.engine.outcomes import Outcome
 from shared.model.engine.session import Session
+from shared.model.engine.watchdog import Watchdog
 from shared.model.engine.worker import Worker
 from shared.model.sampling.sampler import Sampler
 from shared.pb import specdec_pb2 as pb
@@ -88,7 +89,9 @@ async def test_on_equals_off(start: StartService, toy: tuple[Path, Path], draft:
 
 def test_work_ahead_waits_while_anybody_waits() -> None:
     """A pass includes work ahead only if no requested work is waiting, prefills included."""
-    worker = Worker(cast("CpuRunner", None), prefill_rows=64, meter=cast("EngineMeter", None))
+    worker = Worker(
+        cast("CpuRunner", None), prefill_rows=64, meter=cast("EngineMeter", None), watchdog=cast("Watchdog", None)
+    )
 
     def session(cached: int) -> Session:
         return Session(0, 100, Sampler(SamplingParams()), list(range(50)), cached)

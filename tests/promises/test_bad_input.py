@@ -84,6 +84,8 @@ TARGET_CASES = [
     ([target_open(), verify(0, 3)], ORDER, "position: 3 where 2"),
     ([target_open(), verify(0, 2, [5, 100_000])], INVALID, "draft_token_ids[1]: 100000"),
     ([target_open(), verify(0, 2, [5] * 17)], INVALID, "draft_token_ids: 17 of them, at most 16"),
+    # a long message is cut: gRPC would end the stream with RESOURCE_EXHAUSTED
+    ([target_open(sampling=pb.SamplingParams(top_p=1, regex="(é" * 20_000))], INVALID, "regex: at 1(8): invalid regex"),
 ]
 DRAFT_CASES = [
     ([draft_open(prompt=())], INVALID, "prompt_token_ids: empty"),

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from math import inf
@@ -10,11 +10,13 @@ from math import inf
 import structlog
 
 from shared.errors import InvalidFieldError
+from shared.interpolation import pass_seconds
 from shared.model.engine.measure_passes import measure_passes
 from shared.model.engine.metrics import EngineMeter
 from shared.model.engine.scheduler import Scheduler
 from shared.model.engine.session import Session
 from shared.model.engine.slots import Slots
+from shared.model.large_stack import large_stack
 from shared.model.runner import Runner
 from shared.model.sampling.grammar import GrammarMask, Grammars
 from shared.model.sampling.sampler import Sampler
@@ -23,6 +25,8 @@ from shared.pb import specdec_pb2 as pb
 from shared.sampling_params import SamplingParams
 
 log = structlog.get_logger()
+
+STUCK_AFTER = 50  # times what a pass took at start, where no session was long
 
 
 class Engine:
@@ -40,8 +44,10 @@ class Engine:
         self.info, self._runner, self._grammars = info, runner, grammars
         self.slots = Slots(settings.num_slots, info.max_length, settings.slot_wait_seconds, settings.max_waiting)
         self.meter = EngineMeter(self.slots)
-        self._scheduler = Scheduler(runner, settings.prefill_rows, self.meter, worker)
+        self._scheduler = Scheduler(runner, settings.prefill_rows, self.meter, worker, self._allowed_seconds)
         self._worker = worker
+        self._watchdog_seconds = settings.watchdog_seconds
+        self._compilers = ThreadPoolExecutor(2, "grammar")
         self.inexact = ""
         """Why a row's bits may depend on the rows beside it; empty if the start's checks found that they do not."""
         self.run = self._scheduler.run
@@ -75,9 +81,7 @@ class Engine:
         self.check_token_ids("prompt_token_ids", prompt_ids)
         if not 0 <= (params.output_start or 0) <= len(prompt_ids):
             raise InvalidFieldError("output_start", f"{params.output_start} is not within the prompt")
-        grammar = params.grammar
-        matcher = await asyncio.to_thread(self._grammars.compile, grammar) if grammar else None
-        sampler = Sampler(params, list(prompt_ids), GrammarMask(grammar.kind, matcher) if grammar and matcher else None)
+        sampler = await self._sampler(params, list(prompt_ids))
         first_ids = list(prompt_ids[: 1 if params.prompt_logprobs else None])
         session = await self.slots.open(first_ids, sampler, max_wait_seconds)
         try:
@@ -85,6 +89,22 @@ class Engine:
             yield session
         finally:
             self._scheduler.withdraw(session, lambda: self.slots.close(session))
+
+    async def _sampler(self, params: SamplingParams, prompt_ids: list[int]) -> Sampler:
+        """Return a sampler that begins after the prompt. Raises InvalidFieldError."""
+        if not (grammar := params.grammar):
+            return Sampler(params, prompt_ids)
+        if not (matcher := self._grammars.kept(grammar)):  # which does not wait for those that compile
+            with large_stack():  # the thread may start now
+                compiling = asyncio.get_running_loop().run_in_executor(self._compilers, self._grammars.compile, grammar)
+            matcher = await compiling
+        return await asyncio.to_thread(lambda: Sampler(params, prompt_ids, GrammarMask(grammar.kind, matcher)))
+
+    def _allowed_seconds(self, num_rows: int) -> float:
+        """Return how long a pass may take before it counts as stuck: many times what its kind took at start."""
+        rows = [cost.num_rows for cost in self.info.pass_costs]
+        seconds = [cost.forward_us / 1e6 for cost in self.info.pass_costs]
+        return max(self._watchdog_seconds, STUCK_AFTER * pass_seconds(rows, seconds, num_rows) if rows else 0)
 
     def check_token_ids(self, field: str, token_ids: Sequence[int]) -> None:
         """Raise InvalidFieldError if a token is outside the vocabulary."""

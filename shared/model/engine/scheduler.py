@@ -1,6 +1,7 @@
 """Hands the jobs of all sessions to the worker thread."""
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
@@ -9,6 +10,7 @@ from shared.model.engine.job import Job, Withdrawal
 from shared.model.engine.metrics import EngineMeter
 from shared.model.engine.outcomes import Outcome, Outcomes
 from shared.model.engine.session import Session
+from shared.model.engine.watchdog import StuckError, Watchdog
 from shared.model.engine.worker import Worker
 from shared.model.runner import Runner
 
@@ -20,9 +22,20 @@ class Scheduler:
     goes from pass to pass without the event loop, which would add a millisecond to each draft token.
     """
 
-    def __init__(self, runner: Runner, prefill_rows: int, meter: EngineMeter, thread: Executor) -> None:
-        """Prepare; nothing runs before `run`. The thread is the one that loaded the runner; `run` shuts it down."""
-        self._worker = Worker(runner, prefill_rows, meter)
+    def __init__(
+        self,
+        runner: Runner,
+        prefill_rows: int,
+        meter: EngineMeter,
+        thread: Executor,
+        allowed_seconds: Callable[[int], float] = lambda _: math.inf,
+    ) -> None:
+        """Prepare; nothing runs before `run`. The thread is the one that loaded the runner; `run` shuts it down.
+
+        A pass of so many rows that takes longer than `allowed_seconds` is taken for one that never returns.
+        """
+        self._watchdog = Watchdog(allowed_seconds)
+        self._worker = Worker(runner, prefill_rows, meter, self._watchdog)
         self._inbox = self._worker.inbox
         self._thread = thread
 
@@ -63,9 +76,15 @@ class Scheduler:
         await settled.wait()
 
     async def run(self) -> None:
-        """Run forward passes until cancelled."""
+        """Run forward passes until cancelled. Raises what ends the worker, and StuckError if a pass does not return."""
+        working = asyncio.get_running_loop().run_in_executor(self._thread, self._worker.work)
+        returns = True
         try:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._worker.work)
+            await self._watchdog.watch(working)
+            working.result()
+        except StuckError:
+            returns = False
+            raise
         finally:
             self._inbox.put(None)
-            self._thread.shutdown()
+            self._thread.shutdown(wait=returns)

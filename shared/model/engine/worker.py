@@ -15,6 +15,7 @@ from shared.model.engine.outcomes import Outcome
 from shared.model.engine.prefixes import Prefixes
 from shared.model.engine.session import Session
 from shared.model.engine.verifier import verify
+from shared.model.engine.watchdog import Watchdog
 from shared.model.runner import MAX_ROWS, Rows, Runner, Segment
 
 log = structlog.get_logger()
@@ -34,13 +35,14 @@ class Worker:
     Whatever fails ends the session that it failed for, and no other: see `_run_apart`.
     """
 
-    def __init__(self, runner: Runner, prefill_rows: int, meter: EngineMeter) -> None:
-        """Prepare; nothing runs before `work`."""
+    def __init__(self, runner: Runner, prefill_rows: int, meter: EngineMeter, watchdog: Watchdog) -> None:
+        """Prepare; nothing runs before `work`. The watchdog is told what runs."""
         self.inbox: SimpleQueue[Job | Withdrawal | None] = SimpleQueue()
         """What other threads have for it; None ends it."""
         self._runner = runner
         self._prefill_rows = prefill_rows
         self._meter = meter
+        self._watchdog = watchdog
         self._jobs: dict[Session, Job] = {}  # oldest first
         self._batch_wait = BatchWait()
         self._prefixes = Prefixes(runner)
@@ -48,9 +50,11 @@ class Worker:
     def work(self) -> None:
         """Run forward passes until None arrives. Raises what the device raises when it runs nothing any more."""
         while self._receive():
+            self._watchdog.run(0, len(self._jobs))
             plan = self._plan()  # empty if the only job was a prefill, and another session had run all of it
             if plan and self._pass(plan):
                 self._run_apart([job for job, _ in plan])
+            self._watchdog.rest()
 
     def _receive(self) -> bool:
         """Take in messages until the next pass is due. Return whether to run it: no longer once None arrived."""
@@ -139,6 +143,7 @@ class Worker:
             job.draft_ids = ()
             segment = job.segment(self._prefill_rows)
             if error := self._pass([(job, segment)]):
+                self._watchdog.run(len(segment.token_ids), 0)
                 self._runner.clear(job.session.slot)
                 self._runner.extend([Segment(job.session.slot, 0, [0] * len(segment.token_ids), 1)])
                 ended.append((job, error))
@@ -147,6 +152,7 @@ class Worker:
 
     def _run(self, plan: Plan) -> list[Rows]:
         """Run the forward pass, and return the wanted rows of each job. Raises what the device raises."""
+        self._watchdog.run(sum(len(segment.token_ids) for _, segment in plan), len(plan))
         started = perf_counter()
         results = self._runner.extend([segment for _, segment in plan])
         seconds = perf_counter() - started

@@ -15,6 +15,7 @@ from shared.model.devices.cpu.kernels.processor import isa
 from shared.model.devices.simulated import on_device
 from shared.model.distributed.leader import lead
 from shared.model.engine.engine import Engine
+from shared.model.large_stack import large_stack
 from shared.model.loading.open_runner import open_runner
 from shared.model.loading.probes import inexact_pass
 from shared.model.sampling.grammar import Grammars
@@ -28,7 +29,9 @@ log = structlog.get_logger()
 async def load_engine(folder: Path, settings: EngineSettings) -> Engine:
     """Open the model, try it out and describe it. Raises ModelError."""
     worker = ThreadPoolExecutor(1, "forward")
-    return await asyncio.get_running_loop().run_in_executor(worker, _load, folder, settings, worker)
+    with large_stack():  # it follows grammars, too
+        loading = asyncio.get_running_loop().run_in_executor(worker, _load, folder, settings, worker)
+    return await loading
 
 
 def _load(folder: Path, settings: EngineSettings, worker: Executor) -> Engine:
@@ -73,8 +76,9 @@ def _load(folder: Path, settings: EngineSettings, worker: Executor) -> Engine:
         device=info.device,
         row_exact=info.row_exact,
     )
-    end_ids = {*_end_token_ids(folder, config), tokenizer.eos_token_id} - {None}
-    engine = Engine(served, settings, info, Grammars(tokenizer, vocab_size, sorted(end_ids)), worker)
+    end_ids = sorted({*_end_token_ids(folder, config), tokenizer.eos_token_id} - {None})
+    grammars = Grammars(tokenizer, vocab_size, end_ids, settings.grammar_seconds)
+    engine = Engine(served, settings, info, grammars, worker)
     engine.inexact = problem and f"rows are not exact: {problem}"
     return engine
 

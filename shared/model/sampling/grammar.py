@@ -1,25 +1,21 @@
 """Makes output conform to a grammar, with llguidance."""
 
-from collections.abc import Callable, Sequence
-from functools import cached_property, lru_cache
+from collections.abc import Sequence
+from functools import cached_property
+from threading import Lock
 
-import llguidance
 import numpy as np
 import torch
 from llguidance import LLMatcher, LLTokenizer
 from transformers import PreTrainedTokenizerFast
 
 from shared.errors import InvalidFieldError
+from shared.model.sampling.grammar_trial import GrammarTrials, Trial, matcher_of
 from shared.model.sampling.logits_processors import LogitsProcessor
-from shared.sampling_params import JSON_WHITESPACE, Grammar
+from shared.sampling_params import Grammar
 
-_WRITERS: dict[str, Callable[[str], str]] = {
-    "json_schema": lambda text: LLMatcher.grammar_from_json_schema(
-        text, defaults={"whitespace_pattern": JSON_WHITESPACE}
-    ),
-    "regex": LLMatcher.grammar_from_regex,
-    "lark": lambda text: llguidance.grammar_from("grammar", text),  # accepts GBNF too
-}
+MAX_CHARACTERS = 2**19  # of a grammar
+MAX_BYTES = 2**28  # of a compiled grammar, and of all that are kept
 
 
 class GrammarMask(LogitsProcessor):
@@ -60,24 +56,53 @@ class GrammarMask(LogitsProcessor):
 
 
 class Grammars:
-    """Compiles grammars for one model's tokenizer. Takes CPU time: call it in a thread."""
+    """Compiles grammars for one model's tokenizer, and keeps those used last. Takes CPU time: call it in a thread.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, vocab_size: int, end_ids: Sequence[int]) -> None:
-        """Compile for rows of `vocab_size` logits; any of `end_ids` may follow a complete text."""
+    A thread that compiles needs a `large_stack`.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerFast, vocab_size: int, end_ids: Sequence[int], seconds: float = 10
+    ) -> None:
+        """Compile for rows of `vocab_size` logits; any of `end_ids` may follow a complete text.
+
+        A grammar that takes longer than `seconds` is refused.
+        """
         self._tokenizer, self._vocab_size, self._end_ids = tokenizer, vocab_size, end_ids
-        self.compile = lru_cache(maxsize=128)(self._compile)
+        self._trials = GrammarTrials(tokenizer.backend_tokenizer.to_str(), vocab_size, end_ids, seconds)
+        self._kept: dict[Grammar, tuple[LLMatcher, int]] = {}  # and how many bytes each takes; used last comes last
+        self._keeping = Lock()
+
+    def kept(self, grammar: Grammar) -> LLMatcher | None:
+        """Return a matcher in its initial state, if the grammar has been compiled a short while ago; in any thread."""
+        with self._keeping:
+            if not (kept := self._kept.pop(grammar, None)):
+                return None
+            self._kept[grammar] = kept
+            return kept[0]
+
+    def compile(self, grammar: Grammar) -> LLMatcher:
+        """Return a matcher in its initial state. Raises InvalidFieldError for a grammar that cannot be compiled."""
+        if kept := self.kept(grammar):  # since when it waited for a thread
+            return kept
+        if len(grammar.text) > MAX_CHARACTERS:
+            raise InvalidFieldError(grammar.kind, f"{len(grammar.text)} characters, at most {MAX_CHARACTERS}")
+        trial = self._trials.run(grammar.kind, grammar.text)
+        if trial.num_bytes > MAX_BYTES:
+            trial = Trial(problem=f"takes {trial.num_bytes >> 20} MB when compiled, at most {MAX_BYTES >> 20}")
+        if trial.problem:
+            raise InvalidFieldError(grammar.kind, trial.problem)
+        matcher = matcher_of(self._vocabulary, trial.written)
+        self._keep(grammar, matcher, trial.num_bytes + 2**16)
+        return matcher
 
     @cached_property
     def _vocabulary(self) -> LLTokenizer:  # about a second for 150,000 tokens
         tokenizer = self._tokenizer.backend_tokenizer.to_str()
         return LLTokenizer(tokenizer, n_vocab=self._vocab_size, eos_token=list(self._end_ids))
 
-    def _compile(self, grammar: Grammar) -> LLMatcher:
-        """Return a matcher in its initial state. Raises InvalidFieldError for an invalid grammar."""
-        try:
-            matcher = LLMatcher(self._vocabulary, _WRITERS[grammar.kind](grammar.text), log_level=0)
-        except ValueError as error:
-            raise InvalidFieldError(grammar.kind, str(error)) from error
-        if matcher.is_error():
-            raise InvalidFieldError(grammar.kind, matcher.get_error())
-        return matcher
+    def _keep(self, grammar: Grammar, matcher: LLMatcher, num_bytes: int) -> None:
+        with self._keeping:
+            self._kept[grammar] = matcher, num_bytes
+            while sum(size for _, size in self._kept.values()) > MAX_BYTES:
+                del self._kept[next(iter(self._kept))]

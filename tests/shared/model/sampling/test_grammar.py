@@ -6,6 +6,7 @@ import json
 import random
 import re
 from collections.abc import AsyncIterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -222,13 +223,19 @@ async def test_response_format_of_the_api(toy_url: str) -> None:
             assert reply.choices[0].message.content == text
 
 
+@lru_cache(maxsize=1)
+def grammars_of(tokenizer: PreTrainedTokenizerFast) -> Grammars:
+    """Compile for a tokenizer's own vocabulary."""
+    return Grammars(tokenizer, len(tokenizer), [tokenizer.eos_token_id])
+
+
 def walk(
     grammar: Grammar, tokenizer: PreTrainedTokenizerFast, seed: int, likely: Sequence[str] = ()
 ) -> tuple[str, bool]:
     """Return a random text that conforms to the grammar, and whether it ended within 400 tokens."""
     favoured = tokenizer.convert_tokens_to_ids(list(likely))
     torch.manual_seed(seed)
-    mask = GrammarMask(grammar.kind, Grammars(tokenizer, len(tokenizer), [tokenizer.eos_token_id]).compile(grammar))
+    mask = GrammarMask(grammar.kind, grammars_of(tokenizer).compile(grammar))
     token_ids: list[int] = []
     while not mask.ended and len(token_ids) < 400:
         scores = torch.randn(len(tokenizer))
@@ -311,7 +318,7 @@ def test_a_reply_may_end_on_what_stands_between_calls(toy: tuple[Path, Path], fo
     grammar = form.required_calls([function], [])
     assert grammar
     assert form.tools
-    mask = GrammarMask(grammar.kind, Grammars(tokenizer, len(tokenizer), [tokenizer.eos_token_id]).compile(grammar))
+    mask = GrammarMask(grammar.kind, grammars_of(tokenizer).compile(grammar))
     space, arguments = form.tools.space, form.tools.arguments
     call = f'{form.tools.opening}{space}{{"name": "f", "{arguments}": {{}}}}{space}{form.tools.closing}'
     for text in (call, form.tools.between):
