@@ -31,7 +31,7 @@ class GatewaySettings(Settings):
     max_k: int = Field(12, ge=1, le=31)
     """The largest number that `auto` chooses."""
     draft_deadline_seconds: float = Field(1.0, gt=0)
-    """How many seconds a round waits for its draft tokens."""
+    """How many seconds a round waits for its draft tokens at most: less once it is known what the draft takes."""
     open_timeout_seconds: float = Field(60, gt=0)
     """How many seconds a session waits for a target to take it, beside the wait for a slot."""
     first_token_timeout_seconds: float = Field(300, gt=0)
