@@ -49,7 +49,7 @@ class GatewaySettings(Settings):
     max_k: int = Field(12, ge=1, le=31)
     """The largest number that `auto` chooses."""
     draft_deadline_seconds: float = Field(1.0, gt=0)
-    """How many seconds a round waits for its draft tokens."""
+    """How many seconds a round waits for its draft tokens at most: less once it is known what the draft takes."""
     max_body_bytes: int = Field(2**24, ge=1)
     """The most bytes of a request's body."""
     max_json_values: int = Field(100_000, ge=1)

@@ -1,16 +1,23 @@
 """The gateway's side of the draft service: whether it is up, and whether it fits the target."""
 
 import asyncio
+from time import perf_counter
 
 import grpc
 import structlog
 
+from gateway.clients.draft_pace import DraftPace
 from gateway.clients.pairing import mismatches
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
 from shared.rpc import OPTIONS
 
 log = structlog.get_logger()
+
+SHUN_SECONDS = 60.0
+MAX_KNOWN = 64
+# The longest answer is one of GetModelInfo. What a draft sends is not to fill the memory.
+LIMITS = list((dict[str, object](OPTIONS) | {"grpc.max_receive_message_length": 2**20}).items())
 
 DraftCall = grpc.aio.StreamStreamCall[pb.DraftRequest, pb.DraftResponse]
 
@@ -20,16 +27,43 @@ class DraftClient:
 
     def __init__(self, address: str, target: pb.ModelInfo) -> None:
         """Prepare to connect to `host:port`; `watch` does."""
-        self._channel = grpc.aio.insecure_channel(address, options=OPTIONS)
+        self._channel = grpc.aio.insecure_channel(address, options=LIMITS)
         self._stub = pb_grpc.DraftServiceStub(self._channel)
         self._target = target
         self.info: pb.DraftServiceGetModelInfoResponse | None = None
         """What it serves; None unless it is up and fits the target."""
+        self.pace = DraftPace()
+        """How long its proposals take."""
+        self._known: set[str] = set()  # the incarnations that were met
+        self._shunned_until = 0.0  # in seconds of `perf_counter`
+        self._checking: asyncio.Task[None] | None = None
+
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens the target has."""
+        return self._target.vocab_size
 
     @property
     def shares_cpu(self) -> bool:
         """Whether it probably computes on the target's cores: both run on a CPU."""
         return self.info is not None and self.info.model_info.device == self._target.device == "cpu"
+
+    @property
+    def shunned(self) -> bool:
+        """Whether to leave it alone, up or not."""
+        return perf_counter() < self._shunned_until
+
+    def shun(self) -> None:
+        """Leave it alone for a while: it does not keep to the contract."""
+        self._shunned_until = perf_counter() + SHUN_SECONDS
+
+    def meet(self, incarnation: str) -> None:
+        """Check what is served anew if a process answers that was not met yet: it may be another model's."""
+        if incarnation and incarnation not in self._known and (not self._checking or self._checking.done()):
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known.add(incarnation)
+            self._checking = asyncio.create_task(self._take_up())
 
     async def model_info(self, timeout_seconds: float) -> pb.DraftServiceGetModelInfoResponse | None:
         """Return what it serves; None if it does not answer in time."""
@@ -62,14 +96,19 @@ class DraftClient:
 
     async def close(self) -> None:
         """Close the connection."""
+        if self._checking:
+            self._checking.cancel()
         await self._channel.close()
 
     async def _take_up(self) -> None:
         info = await self.model_info(timeout_seconds=5)
         if not info:
             return
+        self._known.add(info.incarnation)
         if problems := mismatches(self._target, info):
+            self.info = None
             log.error("draft does not fit the target: decoding plainly", problems=problems)
         else:
+            if not self.info:
+                log.info("draft service found: speculating", model=info.model_info.name or None)
             self.info = info
-            log.info("draft service found: speculating", model=info.model_info.name or None)

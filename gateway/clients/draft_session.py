@@ -6,11 +6,16 @@ from dataclasses import replace
 from time import perf_counter
 from typing import Self
 
+import grpc
+
 from gateway.clients.draft_client import DraftClient
 from gateway.clients.draft_stream import DraftState, DraftStream
 from gateway.clients.proposal import Proposal
 from shared.pb import specdec_pb2 as pb
 from shared.sampling_params import SamplingParams
+
+PAUSE_SECONDS = 1.0  # after a refused stream, for example when no slot was free
+MAX_DOUBLINGS = 6  # of the pause, after streams that proposed nothing
 
 
 class DraftSession:
@@ -26,7 +31,8 @@ class DraftSession:
     and from any of the three to CLOSED when the stream ends.
 
     CLOSED: there is no stream, and the draft knows nothing. A round opens one with the whole sequence, if the service
-    is up and did not refuse one a moment ago.
+    is up. A stream that was refused is not followed by another for a second, and one that ended without any proposal
+    for twice as long each time. Only a lost replica is replaced at once, once.
     ASKED: the round waits for its proposal.
     READY: the proposal is complete. The next round sends the stream what was committed since the last message.
     LATE: the deadline passed. Rounds do without draft tokens, and send nothing, until the proposal is complete.
@@ -51,6 +57,7 @@ class DraftSession:
         self._committed = list(prompt_ids)
         self._round = -1
         self._stream: DraftStream | None = None  # the last one
+        self._num_useless = 0  # streams one after another that made no proposal
 
     @classmethod
     @asynccontextmanager
@@ -90,9 +97,17 @@ class DraftSession:
         request = self._request(k, num_lookup_tokens)
         if not request:
             return Proposal(self._round, asked=False)
-        proposal = Proposal(self._round, num_new=self.behind if k else 0)
+        asked = request.open if request.HasField("open") else request.advance
+        proposal = Proposal(
+            self._round,
+            num_new=self.behind if k else 0,
+            most=max(asked.num_draft_tokens, asked.num_lookup_tokens),
+            vocab_size=self._client.vocab_size,
+        )
         if not self._stream or self._stream.state is DraftState.CLOSED:
-            self._stream = DraftStream(self._client.draft())
+            if self._stream:
+                self._num_useless = 0 if self._stream.has_proposed else self._num_useless + 1
+            self._stream = DraftStream(self._client)
         await self._stream.ask(request, proposal, len(self._committed), self._deadline_seconds)
         return replace(proposal, token_ids=list(proposal.token_ids), timings=list(proposal.timings))
 
@@ -100,10 +115,20 @@ class DraftSession:
         """Append what the target committed."""
         self._committed.extend(token_ids)
 
+    def _may_ask(self, stream: DraftStream) -> bool:
+        """Return whether the stream may be asked, or replaced if it ended."""
+        if stream.state is not DraftState.CLOSED:
+            return stream.state is DraftState.READY
+        lost = stream.code is grpc.StatusCode.UNAVAILABLE
+        if lost and (stream.has_proposed or not self._num_useless):
+            return True
+        pause_seconds = PAUSE_SECONDS * 2.0 ** min(self._num_useless, MAX_DOUBLINGS)
+        return perf_counter() > stream.ended_at + pause_seconds
+
     def _request(self, k: int, num_lookup_tokens: int) -> pb.DraftRequest | None:
         """Return the request to the draft, or None if this round does not ask it."""
         info, stream = self._client.info, self._stream
-        if not info or (stream and (stream.state is DraftState.LATE or perf_counter() < stream.reopen_at)):
+        if not info or self._client.shunned or (stream and not self._may_ask(stream)):
             return None
         told = stream.told if stream else 0
         new_ids = self._committed[told:]

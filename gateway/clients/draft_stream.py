@@ -8,13 +8,13 @@ from time import perf_counter
 import grpc
 import structlog
 
-from gateway.clients.draft_client import DraftCall
+from gateway.clients.draft_client import DraftClient
 from gateway.clients.proposal import Proposal
 from shared.pb import specdec_pb2 as pb
 
 log = structlog.get_logger()
 
-_PAUSE_SECONDS = 1.0  # after a refused stream, for example when no slot was free
+MAX_PARTS = 100  # after a question; a proposal has at most 32, and of those before it there may be a rest
 
 
 class DraftState(Enum):
@@ -29,26 +29,33 @@ class DraftState(Enum):
 class DraftStream:
     """A stream, how much of the sequence it was told, and the proposal it was last asked for."""
 
-    def __init__(self, call: DraftCall) -> None:
+    def __init__(self, client: DraftClient) -> None:
         """Begin to read; the first `ask` must open the stream."""
         self.state = DraftState.CLOSED
         self.told = 0
         """How many of the committed tokens it was told."""
         self.known = 0
         """How many of them it was told when the draft model was last asked."""
-        self.reopen_at = 0.0
-        """When another stream may replace it, in seconds of `perf_counter`."""
-        self._call = call
+        self.has_proposed = False
+        """Whether any proposal was complete."""
+        self.code: grpc.StatusCode | None = None
+        """What it ended with."""
+        self.ended_at = 0.0
+        """In seconds of `perf_counter`."""
+        self._client, self._call = client, client.draft()
         self._proposal = Proposal(-1)
+        self._asked_at, self._num_parts = 0.0, 0
         self._progress = asyncio.Event()
         self._reader = asyncio.create_task(self._read())
+        self._writer: asyncio.Task[None] | None = None
 
     async def ask(
-        self, request: pb.DraftRequest, proposal: Proposal, num_committed: int, deadline_seconds: float
+        self, request: pb.DraftRequest, proposal: Proposal, num_committed: int, longest_seconds: float
     ) -> None:
         """Send a request with everything committed; fill the proposal until it is complete or the deadline passes.
 
-        Raises RuntimeError if the stream knows more than was committed.
+        The deadline is what is long for this draft, at most `longest_seconds`. Raises RuntimeError if the stream knows
+        more than was committed.
         """
         if not self.known <= self.told <= num_committed:
             raise RuntimeError(f"the draft knows {self.known} and was told {self.told} of {num_committed} tokens")
@@ -56,10 +63,11 @@ class DraftStream:
         self.told = num_committed
         if proposal.num_new:
             self.known = num_committed
+        self._asked_at, self._num_parts = perf_counter(), 0
+        self._writer = asyncio.create_task(self._write(request))  # which a draft that does not read may hold up
+        deadline_seconds = self._client.pace.deadline_seconds(proposal.most, proposal.num_new, longest_seconds)
         try:
             async with asyncio.timeout(deadline_seconds):
-                with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # it ended: the reader says why
-                    await self._call.write(request)
                 await self._until_answered()
         except TimeoutError:
             log.info("draft is late: going on without", round=proposal.round, arrived=len(proposal.token_ids))
@@ -70,25 +78,44 @@ class DraftStream:
         """End the stream."""
         self._reader.cancel()
 
+    async def _write(self, request: pb.DraftRequest) -> None:
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # it ended: the reader says why
+            await self._call.write(request)
+
     async def _until_answered(self) -> None:
         while self.state is DraftState.ASKED:
             self._progress.clear()
             await self._progress.wait()
 
     async def _read(self) -> None:
+        incarnation = None
         try:
             async for part in self._call:
+                self._num_parts += 1
+                if self._num_parts > MAX_PARTS or incarnation not in {None, part.incarnation}:
+                    log.warning("draft left alone: it answers what it was not asked")
+                    self._client.shun()
+                    break
+                if incarnation is None:
+                    incarnation = part.incarnation
+                    self._client.meet(incarnation)
                 if part.round == self._proposal.round:
-                    self._proposal.add(part)
-                    if part.last:
-                        self.state = DraftState.READY
-                    self._progress.set()
+                    self._take(part)
         except grpc.aio.AioRpcError as error:
             log.info("draft stream ended", reason=error.details() or error.code().name)
-            if error.code() is not grpc.StatusCode.UNAVAILABLE:
-                self.reopen_at = perf_counter() + _PAUSE_SECONDS
+            self.code = error.code()
         finally:
             self._call.cancel()
-            self.state = DraftState.CLOSED
+            if self._writer:
+                self._writer.cancel()
+            self.state, self.ended_at = DraftState.CLOSED, perf_counter()
             self.told = self.known = 0
             self._progress.set()
+
+    def _take(self, part: pb.DraftResponse) -> None:
+        proposal = self._proposal
+        proposal.add(part)
+        if part.last and self.state is not DraftState.READY:
+            self._client.pace.add(proposal.most, proposal.num_new, perf_counter() - self._asked_at)
+            self.state, self.has_proposed = DraftState.READY, True
+        self._progress.set()

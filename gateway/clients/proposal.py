@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass, field
 
+from gateway.clients.answer_check import sane, within
 from shared.pb import specdec_pb2 as pb
 
 LOOKUPS = (pb.PROPOSER_PROMPT_LOOKUP, pb.PROPOSER_PREDICTION)
+PROPOSERS = (pb.PROPOSER_DRAFT_MODEL, *LOOKUPS)
+END = 2**31  # of what an int32 can say
 
 
 @dataclass
@@ -19,9 +22,18 @@ class Proposal:
     """Whether the draft was asked for it."""
     num_new: int = 0
     """How many committed tokens were new to the draft model, if it was asked."""
+    most: int = END
+    """How many draft tokens were asked for; it takes no more."""
+    vocab_size: int = END
+    """How many tokens the target has; it takes none from the first one on that is outside."""
 
     def add(self, part: pb.DraftResponse) -> None:
-        """Append a part that has arrived."""
-        self.token_ids.extend(part.token_ids)
-        self.proposer = self.proposer or part.proposer
-        self.timings.append(part.timing)
+        """Append a part that has arrived, as far as it can be used."""
+        token_ids = part.token_ids[: self.most - len(self.token_ids)]
+        if not within(token_ids, self.vocab_size):
+            self.most = len(self.token_ids)  # the rest would stand at other positions than it was meant for
+            return
+        self.token_ids.extend(token_ids)
+        if token_ids and not self.proposer:
+            self.proposer = part.proposer if part.proposer in PROPOSERS else pb.PROPOSER_DRAFT_MODEL
+        self.timings.append(part.timing if sane(part.timing) else pb.StepTiming())

@@ -3,13 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from math import inf
+from time import perf_counter
 
 import grpc
 from google.protobuf.message import DecodeError
 
+from gateway.clients.answer_check import problem_in, sane
 from gateway.clients.deadlines import Deadlines
 from gateway.clients.errors import NotReachedError, SessionFailedError, SilentError, TargetUnavailableError
-from gateway.clients.verdict_check import problem_in
 from shared.errors import InvalidFieldError, NoFreeSlotError, NoTokenError, OutriderError
 from shared.pb import specdec_pb2 as pb
 from shared.rpc import OPENED
@@ -55,11 +57,14 @@ class TargetStream:
         Raises InvalidFieldError, NoTokenError, TargetUnavailableError.
         """
         request = pb.VerifyDraft(round=self._round, position=position, draft_token_ids=draft_ids)
+        asked = perf_counter()
         async with self._answer(self._deadlines.round_seconds if self._round else self._deadlines.first_token_seconds):
             await self._write(pb.VerifyRequest(verify=request))
             response = await self._read()
         if problem := problem_in(response, request, room, vocab_size):
             raise TargetUnavailableError(f"the target's answer is wrong: {problem}")
+        if not sane(response.timing, perf_counter() - asked if self._round else inf):  # the first pass began before
+            response.ClearField("timing")
         self._round += 1
         return response
 

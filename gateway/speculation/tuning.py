@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from gateway.clients.draft_pace import CATCH_UP_TOKENS
+
 
 @dataclass(frozen=True)
 class Tuning:
@@ -46,7 +48,7 @@ class Tuning:
     """The most rows per session in a draft's pass that is not a prefill: the last draft token and the bonus token."""
     first_draft_cost: float = 1 / 4
     """Until measured, the assumed cost of a draft token, as a share of a target's pass for as many sessions."""
-    catch_up_tokens: int = 32
+    catch_up_tokens: int = CATCH_UP_TOKENS
     """From this many new tokens the draft model is catching up, and its time says nothing about other rounds."""
 
 

@@ -69,6 +69,22 @@ async def test_stalled_draft(start: StartService, toy: tuple[Path, Path], tmp_pa
     assert tokens(rounds) == expected
 
 
+async def test_a_frozen_draft_costs_what_is_long_for_it(
+    start: StartService, toy: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Once enough proposals were measured, the deadline is a multiple of what they took, and not the longest."""
+    target = start("target_service", model=toy[0], dtype="bfloat16").address
+    with service("draft_service", tmp_path / "draft.log", model=toy[1]) as draft:
+        async with decoder(target, draft.address, deadline_seconds=20) as decode:
+            rounds: list[Round] = []
+            async for done in decode.decode(PROMPT[:20], PARAMS, MAX_TOKENS, 4):
+                rounds.append(done)
+                if len(rounds) == 20:
+                    draft.send(signal.SIGSTOP)
+    assert 3.9 < max(done.time.seconds for done in rounds[20:]) < 15
+    assert sum(done.time.seconds > 3.9 for done in rounds) == 1
+
+
 @pytest.mark.parametrize("k", [0, 4])
 async def test_slots_free_after_disconnect(start: StartService, toy: tuple[Path, Path], k: int) -> None:
     """When a client vanishes mid-answer, the next one gets both services' only slot within a second."""

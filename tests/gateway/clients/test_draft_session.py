@@ -5,12 +5,14 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 import grpc
 import pytest
 
 from gateway.clients.draft_client import DraftClient
+from gateway.clients.draft_pace import DraftPace
 from gateway.clients.draft_session import DraftSession
 from gateway.clients.draft_stream import DraftState
 from gateway.clients.proposal import Proposal
@@ -29,9 +31,14 @@ class Puppet(pb_grpc.DraftServiceServicer):
         self.requests: asyncio.Queue[pb.DraftRequest] = asyncio.Queue()
         self._answers: asyncio.Queue[pb.DraftResponse | grpc.StatusCode] = asyncio.Queue()
 
+        self.incarnation, self.reads = "first", True
+        self.info = pb.DraftServiceGetModelInfoResponse(max_draft_tokens=4)  # no model, which fits any target
+
     async def GetModelInfo(self, request: Any, context: Any) -> pb.DraftServiceGetModelInfoResponse:
-        """Have no model, which fits any target."""
-        return pb.DraftServiceGetModelInfoResponse(max_draft_tokens=4)
+        """Describe itself."""
+        info = pb.DraftServiceGetModelInfoResponse(incarnation=self.incarnation)
+        info.MergeFrom(self.info)
+        return info
 
     async def Draft(  # type: ignore[override]  # writes to the context
         self, request_iterator: AsyncIterator[pb.DraftRequest], context: Any
@@ -39,7 +46,7 @@ class Puppet(pb_grpc.DraftServiceServicer):
         """Give on what is asked, and what the test answers."""
 
         async def take() -> None:
-            async for request in request_iterator:
+            async for request in request_iterator if self.reads else _nothing():
                 self.requests.put_nowait(request)
 
         taking = asyncio.create_task(take())
@@ -53,11 +60,17 @@ class Puppet(pb_grpc.DraftServiceServicer):
     def answer(self, round_: int, *token_ids: int, last: bool = True) -> None:
         """Send a part of a proposal."""
         part = pb.DraftResponse(round=round_, token_ids=token_ids, last=last, proposer=pb.PROPOSER_DRAFT_MODEL)
+        part.incarnation = self.incarnation
         self._answers.put_nowait(part)
 
     def end(self, code: grpc.StatusCode) -> None:
         """End the stream."""
         self._answers.put_nowait(code)
+
+
+async def _nothing() -> AsyncIterator[pb.DraftRequest]:
+    for _ in range(0):
+        yield pb.DraftRequest()
 
 
 @dataclass
@@ -82,13 +95,14 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(deadline_seconds: float = 5.0) -> AsyncIterator[Scene]:
+async def scene(deadline_seconds: float = 5.0, *, reads: bool = True) -> AsyncIterator[Scene]:
     """Serve the puppet, and open a session at it."""
     puppet, server = Puppet(), grpc.aio.server()
+    puppet.reads = reads
     pb_grpc.add_DraftServiceServicer_to_server(puppet, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    client = DraftClient(f"127.0.0.1:{port}", pb.ModelInfo())
+    client = DraftClient(f"127.0.0.1:{port}", pb.ModelInfo(vocab_size=100))
     watching = asyncio.create_task(client.watch())
     async with asyncio.timeout(5):
         while not client.info:
@@ -207,6 +221,90 @@ async def test_a_refused_stream_is_not_opened_again_at_once() -> None:
         assert request.open.prompt_token_ids == PROMPT
         at.puppet.answer(2, 41)
         assert (await proposing).asked
+
+
+async def test_pauses_grow() -> None:
+    """Streams that propose nothing follow one another ever more slowly; a proposal makes up for them."""
+    async with scene() as at:
+        for _ in range(2):  # the first one lost is replaced at once
+            proposing, _ = await at.ask()
+            at.puppet.end(grpc.StatusCode.UNAVAILABLE)
+            await proposing
+        stream = at.session._stream
+        assert stream
+        for ago, may in ((1.9, False), (2.1, True)):
+            stream.ended_at = perf_counter() - ago
+            assert at.session._may_ask(stream) == may
+        proposing, _ = await at.ask()
+        at.puppet.answer(2, 20)
+        await proposing
+        at.puppet.end(grpc.StatusCode.UNAVAILABLE)
+        await at.until(DraftState.CLOSED)
+        assert at.session._may_ask(at.session._stream or stream)
+
+
+@pytest.mark.parametrize("fits", [True, False])
+async def test_an_unknown_process_is_asked_what_it_serves(*, fits: bool) -> None:
+    """A draft that restarted behind the gateway's back is checked anew, and left if it does not fit any more."""
+    async with scene() as at:
+        client, before = at.session._client, at.session._client.info
+        proposing, _ = await at.ask()
+        at.puppet.answer(0, 20)
+        await proposing
+        assert client.info is before
+        at.puppet.incarnation = "second"
+        at.puppet.info = pb.DraftServiceGetModelInfoResponse(
+            max_draft_tokens=2, model_info=pb.ModelInfo(tokenizer_fingerprint="" if fits else "other", vocab_size=100)
+        )
+        at.puppet.end(grpc.StatusCode.UNAVAILABLE)
+        await at.until(DraftState.CLOSED)
+        proposing, _ = await at.ask()
+        at.puppet.answer(1, 20)
+        await proposing
+        async with asyncio.timeout(5):
+            while client.info is before:
+                await asyncio.sleep(0.005)
+        assert (client.info.max_draft_tokens if client.info else None) == (2 if fits else None)
+        assert not client.shunned
+
+
+async def test_a_stream_is_of_one_process() -> None:
+    """A process never answers a session of its predecessor's."""
+    async with scene() as at:
+        proposing, _ = await at.ask()
+        at.puppet.answer(0, 20, last=False)
+        await asyncio.sleep(0.1)
+        at.puppet.incarnation = "second"
+        at.puppet.answer(0, 21)
+        assert (await proposing).token_ids == [20]
+        assert at.session.state is DraftState.CLOSED
+        assert not (await at.session.propose(2, 0)).asked
+
+
+async def test_a_draft_that_does_not_read() -> None:
+    """A write that it holds up costs one deadline, and no round after it waits."""
+    async with scene(deadline_seconds=0.3, reads=False) as at:
+        at.session.commit([1] * 2**20)  # more than gRPC sends ahead of a reader
+        started = perf_counter()
+        assert (await at.session.propose(2, 0)).asked
+        for _ in range(5):
+            assert not (await at.session.propose(2, 0)).asked
+        assert 0.3 <= perf_counter() - started < 2
+        assert at.session.state is DraftState.LATE
+
+
+def test_the_deadline_is_what_is_long_for_the_draft() -> None:
+    """It follows what proposals for as many tokens took, late ones too, within its bounds."""
+    pace = DraftPace()
+    for _ in range(8):
+        assert pace.deadline_seconds(4, 1, 1.0) == 1.0
+        pace.add(4, 1, 0.06)
+        pace.add(4, 100, 0.9)  # the draft caught up, which tells nothing of other rounds
+    assert pace.deadline_seconds(4, 1, 1.0) == pytest.approx(0.24)
+    assert pace.deadline_seconds(4, 100, 1.0) == pace.deadline_seconds(3, 1, 1.0) == 1.0
+    assert pace.deadline_seconds(4, 1, 4.0) == pytest.approx(0.8)
+    pace.add(4, 1, 2.0)
+    assert pace.deadline_seconds(4, 1, 1.0) == 1.0
 
 
 async def test_what_the_draft_knows_was_told_and_what_it_was_told_was_committed() -> None:

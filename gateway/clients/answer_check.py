@@ -1,8 +1,11 @@
-"""Whether a target's answer can be true."""
+"""Whether what a service answers can be true. What cannot would end up in sums, logarithms and texts."""
 
 from collections.abc import Iterable
+from math import inf
 
 from shared.pb import specdec_pb2 as pb
+
+_SLACK_US = 1000  # what is measured apart need not add up
 
 
 def problem_in(response: pb.VerifyResponse, request: pb.VerifyDraft, room: int, vocab_size: int) -> str:
@@ -24,6 +27,15 @@ def problem_in(response: pb.VerifyResponse, request: pb.VerifyDraft, room: int, 
     if any(len(entry.top_token_ids) != len(entry.top_logprobs) for entry in scored):
         return "not as many log-probabilities as tokens"
     return ""
+
+
+def sane(timing: pb.StepTiming, waited_seconds: float = inf) -> bool:
+    """Return whether a timing can be true of an answer that was waited for so long."""
+    spent_us = (timing.queue_us, timing.forward_us, timing.sample_us)
+    counts = (timing.num_passes, timing.num_rows, timing.num_sessions)
+    if min(counts) < 0 or (max(counts) > 0 and not min(counts)):
+        return False
+    return min(spent_us) >= -_SLACK_US and sum(spent_us) <= waited_seconds * 1e6 + _SLACK_US
 
 
 def within(token_ids: Iterable[int], vocab_size: int) -> bool:
