@@ -65,22 +65,36 @@ def chained_refs(number: int) -> Any:
     return {"$ref": "#/$defs/d0", "$defs": links | {f"d{number}": {"type": "integer"}}}
 
 
+def lark_chain(number: int) -> str:
+    """Return a grammar whose rules refer to each other in a chain."""
+    rules = "\n".join(f"r{i}: r{i + 1}" for i in range(number))
+    return f'start: r0\n{rules}\nr{number}: "x"'
+
+
+def schema_format(schema: Any) -> Any:
+    """Return a response format of this schema."""
+    return {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+
+
 def tool(parameters: Any, **function: Any) -> list[Any]:
     """Return a list of one tool."""
     return [{"type": "function", "function": {"name": "f", "parameters": parameters} | function}]
 
 
 HALF = "\ud83d"  # a half of an emoji
-LARK_CHAIN = "start: r0\n" + "\n".join(f"r{i}: r{i + 1}" for i in range(4000)) + '\nr4000: "x"'
 DIGITS = '{"model": "toy", "prompt": "x", "max_tokens": %s}'
 KWARGS = ("tokenize", "chat_template", "tools", "add_generation_prompt", "conversation", "self", "messages", "padding")
 CASES = [
     case("temperature of 1e-40", COMPLETIONS, 200, prompt="x", temperature=1e-40),
     case("repetition penalty of 1e-40", COMPLETIONS, 200, prompt="x", repetition_penalty=1e-40),
     case("bias of 3e38", COMPLETIONS, 400, "logit_bias", prompt="x", logit_bias={"70": 3e38}),
-    chat("2,000 chained references", 400, "response_format", response_format={
-        "type": "json_schema", "json_schema": {"name": "x", "schema": chained_refs(2000)}}),
-    case("4,000 chained rules", COMPLETIONS, 400, "guided_grammar", prompt="x", guided_grammar=LARK_CHAIN),
+    chat("2,000 chained references", 200, response_format=schema_format(chained_refs(2000))),
+    chat("20,000 chained references", 400, "response_format", response_format=schema_format(chained_refs(20_000))),
+    case("4,000 chained rules", COMPLETIONS, 200, prompt="x", guided_grammar=lark_chain(4000)),
+    case("40,000 chained rules", COMPLETIONS, 400, "guided_grammar", prompt="x", guided_grammar=lark_chain(40_000)),
+    case("50,000 groups in a regex", COMPLETIONS, 400, "guided_regex", prompt="x",
+         guided_regex="(" * 50_000 + "a" + ")" * 50_000),
+    case("a regex of many states", COMPLETIONS, 200, prompt="x", guided_regex="((a{1,500}){1,500}){1,500}b"),
     case("prompt of 8 MB", COMPLETIONS, 400, "context_length_exceeded", prompt="word " * 1_600_000),
     chat("message of 8 MB", 400, "context_length_exceeded", content="word " * 1_600_000),
     case("one word of 8 MB", COMPLETIONS, 400, "context_length_exceeded", prompt="a" * 8_000_000),
