@@ -49,8 +49,10 @@ async def main(settings: GatewaySettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn raises the signal again once it has stopped; that must not end the process before it has cleaned up.
         asyncio.get_running_loop().add_signal_handler(number, lambda: None)
+    # Streams wait for the pool's threads to let go of the interpreter, and for the garbage collector. It need not look
+    # at what lives as long as the process.
     sys.setswitchinterval(0.001)
-    gc.freeze()  # what lives as long as the process: each walk over it stops every stream for a tenth of a second
+    gc.freeze()
     async with asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(draft_client.watch()) if settings.draft else None
         log.info("serving", host=settings.host, port=settings.port)

@@ -31,12 +31,17 @@ class WorkPool:
         self._max_waiting = max_waiting
         self.num_waiting = 0
 
+    @property
+    def busy(self) -> bool:
+        """Whether work has to wait."""
+        return self._free.locked()
+
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what the work returns. Raises OverloadedError.
 
         Cancelled while it waits, it never begins. Once begun it runs to its end and keeps its thread until then.
         """
-        if self._free.locked() and self.num_waiting >= self._max_waiting:
+        if self.busy and self.num_waiting >= self._max_waiting:
             raise OverloadedError(f"{self.num_waiting} requests wait to be read already; try again")
         self.num_waiting += 1
         try:
