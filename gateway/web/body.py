@@ -19,6 +19,8 @@ from shared.errors import InvalidFieldError
 
 B = TypeVar("B", bound=BaseModel)
 
+LONG = 2**17
+"""The work for a body of more bytes may be long."""
 LARGE, MAX_LARGE = 2**20, 16
 """Only so many bodies of more bytes are in memory at once; the others wait, unread, and hold up no smaller ones."""
 
@@ -59,6 +61,7 @@ class Bodies:
         if size > self._max_bytes:
             # What else the client sends is not read, so the connection is of no more use.
             raise HTTPException(413, f"The body is larger than {self._max_bytes} bytes", {"Connection": "close"})
+        request.state.long = size > LONG
         return parts
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from fastapi.responses import StreamingResponse
@@ -83,10 +84,12 @@ async def unless_disconnected(request: Request, work: Awaitable[T]) -> T:
 async def run_in_pool(request: Request, pool: WorkPool, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Return what the work returns. While it waits for a thread, the client's leaving takes its place away.
 
-    The request's body must have been read. Raises ClientDisconnect and OverloadedError.
+    The request's body must have been read: where it is long, the work may be. Raises ClientDisconnect and
+    OverloadedError.
     """
-    running = pool.run(work, *args, **kwargs)
-    return await (unless_disconnected(request, running) if pool.busy else running)
+    long = getattr(request.state, "long", False)
+    running = pool.run(partial(work, *args, **kwargs), long=long)
+    return await (unless_disconnected(request, running) if pool.busy(long=long) else running)
 
 
 async def _disconnect(request: Request) -> None:
