@@ -47,8 +47,9 @@ async def main(settings: GatewaySettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn raises the signal again once it has stopped; that must not end the process before it has cleaned up.
         asyncio.get_running_loop().add_signal_handler(number, lambda: None)
+    # Streams wait for the pool's threads to let go of the interpreter, and for the garbage collector. It need not look
+    # at what lives as long as the process.
     sys.setswitchinterval(0.001)
-    # Never look for garbage again among what is there now: that stops everything for 0.1 s each time.
     gc.collect()
     gc.freeze()
     async with asyncio.TaskGroup() as tasks:

@@ -38,7 +38,7 @@ from gateway.web.model_routes import model_routes
 from gateway.web.page_routes import add_page
 from gateway.web.probe_routes import probe_routes
 from gateway.web.request_scope import RequestScope
-from gateway.web.sse import EventStream, unless_disconnected
+from gateway.web.sse import EventStream, run_in_pool, unless_disconnected
 from gateway.web.token_routes import token_routes
 from gateway.work_pool import WorkPool
 from shared.errors import OutriderError
@@ -65,17 +65,17 @@ def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySett
 
     @app.post("/v1/chat/completions")
     async def chat(body: ChatRequest, request: Request) -> Response:
-        choices = await unless_disconnected(request, pool.run(planner.chat, body))
+        choices = await run_in_pool(request, pool, planner.chat, body)
         return await answer(request, body, choices, ChatReply)
 
     @app.post("/v1/completions")
     async def completion(body: CompletionRequest, request: Request) -> Response:
-        choices = await unless_disconnected(request, pool.run(planner.completion, body))
+        choices = await run_in_pool(request, pool, planner.completion, body)
         return await answer(request, body, choices, CompletionReply)
 
     @app.post("/v1/responses")
     async def response(body: ResponsesRequest, request: Request) -> Response:
-        choice = await unless_disconnected(request, pool.run(planner.response, body))
+        choice = await run_in_pool(request, pool, planner.response, body)
         usage = Usage(prompt_tokens=len(choice.prompt_ids), meter=meter)
         reply = ResponsesReply(body, choice.params.seed, tokenizer.token_bytes, usage)
         events = response_events(decode([choice], usage), reply)

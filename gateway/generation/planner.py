@@ -17,7 +17,7 @@ from gateway.requests.responses import CHAT_FIELDS, ResponsesRequest
 from gateway.requests.sampling_fields import Speculative
 from gateway.requests.tokenization import DetokenizeRequest, TokenizeRequest
 from gateway.settings import GatewaySettings
-from gateway.text.tokenizer import ChatTokenizer, Json, TextLengthError
+from gateway.text.tokenizer import ChatTokenizer, TextLengthError
 from shared.errors import InvalidFieldError
 from shared.pb import specdec_pb2 as pb
 from shared.sampling_params import SamplingParams
@@ -40,7 +40,8 @@ class Planner:
     def chat(self, request: ChatRequest) -> list[Choice]:
         """Return the n choices of a chat."""
         self.check_model(request.model)
-        prompt = self._rendered(request.messages, request.offered, request.chat_template_kwargs)
+        fitting = self._fitting(request.messages, self._target.max_length)
+        prompt = self._tokenizer.render_chat(fitting, request.offered, request.chat_template_kwargs)
         prompts = [self._encode("messages", prompt, special=False)]
         plan = ReplyPlan.of(self._tokenizer, prompt, request)
         predicted_ids = self._encode("prediction", request.prediction.text, special=False) if request.prediction else []
@@ -83,7 +84,8 @@ class Planner:
         self.check_model(request.model or self._settings.model_name)
         at_most = max(self._target.max_length, self._settings.max_json_values)
         if request.messages:
-            return self._encode("messages", self._rendered(request.messages), at_most, special=False)
+            prompt = self._tokenizer.render_chat(self._fitting(request.messages, at_most))
+            return self._encode("messages", prompt, at_most, special=False)
         return self._encode("prompt", request.prompt or "", at_most, special=request.add_special_tokens)
 
     def detokenize(self, request: DetokenizeRequest) -> str:
@@ -101,18 +103,15 @@ class Planner:
         if name != self._settings.model_name:
             raise ModelNotFoundError(name)
 
-    def _rendered(
-        self, messages: Sequence[ChatMessage], tools: Sequence[Json] = (), options: Json | None = None
-    ) -> str:
-        """Return the text of a chat, unless it is clear beforehand that it is too long."""
-        context = self._target.max_length
-        if len(messages) > context:
+    def _fitting(self, messages: Sequence[ChatMessage], at_most: int) -> Sequence[ChatMessage]:
+        """Return the messages, unless it is clear before they are rendered that they are more than so many tokens."""
+        if len(messages) > at_most:
             raise self._no_room("messages", f"{len(messages)} messages")
         try:
-            self._tokenizer.check_size(sum(message.num_bytes for message in messages), context)
+            self._tokenizer.check_size(sum(message.num_bytes for message in messages), at_most)
         except TextLengthError as error:
             raise self._no_room("messages", str(error)) from error
-        return self._tokenizer.render_chat(messages, tools, options)
+        return messages
 
     def _encode(self, field: str, text: str, at_most: int | None = None, *, special: bool = True) -> list[int]:
         """Return the token ids of a text, by default of one that leaves room in the context."""

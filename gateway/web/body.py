@@ -4,7 +4,6 @@ import asyncio
 import inspect
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
-from email.message import Message
 from typing import Any, TypeVar
 
 from fastapi import Request, Response
@@ -14,13 +13,15 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
 from gateway.requests.json_text import JsonTextError, parse_json
-from gateway.web.sse import unless_disconnected
+from gateway.web.sse import run_in_pool
 from gateway.work_pool import WorkPool
 from shared.errors import InvalidFieldError
 
 B = TypeVar("B", bound=BaseModel)
 LINGER_SECONDS, LINGER_BODIES = 2, 16  # how long, and how many times the most bytes of a body
 
+LONG = 2**17
+"""The work for a body of more bytes may be long."""
 LARGE, MAX_LARGE = 2**20, 16
 """Only so many bodies of more bytes are in memory at once; the others wait, unread, and hold up no smaller ones."""
 
@@ -38,14 +39,13 @@ class Bodies:
 
         Raises HTTPException, RequestValidationError, InvalidFieldError, OverloadedError, and ClientDisconnect.
         """
-        message = Message()
-        message["content-type"] = request.headers.get("content-type", "")
-        if message.get_content_type() != "application/json" and not message.get_content_subtype().endswith("+json"):
+        content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if content_type != "application/json" and not content_type.endswith("+json"):
             # So that no page of another site can ask without the browser's asking first.
             raise HTTPException(400, "The body is not valid: its Content-Type is not application/json")
         async with AsyncExitStack() as held:
             parts = await self._parts(request, held)
-            return await unless_disconnected(request, self._pool.run(_parsed, parts, kind, self._max_values))
+            return await run_in_pool(request, self._pool, _parsed, parts, kind, self._max_values)
 
     async def _parts(self, request: Request, held: AsyncExitStack) -> list[bytes]:
         announced = request.headers.get("content-length", "")
@@ -62,6 +62,7 @@ class Bodies:
         if size > self._max_bytes:
             await self._linger(request)
             raise HTTPException(413, f"The body is larger than {self._max_bytes} bytes", {"Connection": "close"})
+        request.state.long = size > LONG
         return parts
 
     async def _linger(self, request: Request) -> None:

@@ -2,9 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect, Request
@@ -12,7 +13,9 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.web.deadline import in_time
 from gateway.web.errors import api_error
+from gateway.work_pool import WorkPool
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 DONE = "data: [DONE]\n\n"
@@ -76,6 +79,17 @@ async def unless_disconnected(request: Request, work: Awaitable[T]) -> T:
         working.cancel()
         leaving.cancel()
         await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def run_in_pool(request: Request, pool: WorkPool, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return what the work returns. While it waits for a thread, the client's leaving takes its place away.
+
+    The request's body must have been read: where it is long, the work may be. Raises ClientDisconnect and
+    OverloadedError.
+    """
+    long = getattr(request.state, "long", False)
+    running = pool.run(partial(work, *args, **kwargs), long=long)
+    return await (unless_disconnected(request, running) if pool.busy(long=long) else running)
 
 
 async def _disconnect(request: Request) -> None:

@@ -9,7 +9,7 @@ from fastapi.routing import APIRoute
 from gateway.generation.planner import Planner
 from gateway.requests.tokenization import DetokenizeRequest, TokenizeRequest
 from gateway.text.tokenizer import ChatTokenizer
-from gateway.web.sse import unless_disconnected
+from gateway.web.sse import run_in_pool
 from gateway.work_pool import WorkPool
 
 
@@ -21,11 +21,11 @@ def token_routes(
 
     @routes.post("/tokenize")
     async def tokenize(body: TokenizeRequest, request: Request) -> Response:
-        return await unless_disconnected(request, pool.run(tokenized, body))
+        return await run_in_pool(request, pool, tokenized, body)
 
     @routes.post("/detokenize")
     async def detokenize(body: DetokenizeRequest, request: Request) -> Response:
-        return await unless_disconnected(request, pool.run(detokenized, body))
+        return await run_in_pool(request, pool, detokenized, body)
 
     def tokenized(body: TokenizeRequest) -> Response:
         token_ids = planner.tokenize(body)

@@ -1,11 +1,14 @@
 """The threads for what takes CPU time: how many run, how many wait, and who gives up."""
 
 import asyncio
+import os
 import threading
 
 import pytest
 
 from gateway.work_pool import OverloadedError, WorkPool
+
+NUM_THREADS = max(2, os.cpu_count() or 1)
 
 
 class Work:
@@ -73,6 +76,23 @@ async def test_work_that_runs_keeps_its_thread() -> None:
     assert (work.num_begun, pool.num_waiting) == (len(tasks) - 1, 1)
     work.go.set()
     assert await late == "done"
+
+
+async def test_long_work_leaves_a_thread() -> None:
+    """However much work that may be long there is, given up or not, short work begins at once."""
+    pool, work = WorkPool(max_waiting=9), Work()
+    tasks = [asyncio.create_task(pool.run(work, long=True)) for _ in range(NUM_THREADS + 2)]
+    async with asyncio.timeout(20):
+        while work.num_begun < NUM_THREADS - 1:
+            await asyncio.sleep(0.01)
+    assert (pool.busy(long=True), pool.busy(), pool.num_waiting) == (True, False, 3)
+    for task in (tasks[0], tasks[-1]):
+        task.cancel()
+    await asyncio.wait([tasks[0], tasks[-1]])
+    assert await pool.run(lambda: "short") == "short"
+    assert (work.num_begun, pool.num_waiting) == (NUM_THREADS - 1, 2)
+    work.go.set()
+    assert await asyncio.gather(*tasks[1:-1]) == ["done"] * NUM_THREADS
 
 
 async def test_an_error_is_the_callers() -> None:

@@ -174,7 +174,7 @@ async def test_every_body_is_bounded_and_described(scripted: Gateway, path: str)
 
 
 class Slow:
-    """Planning that takes until it is let go."""
+    """Planning that takes until it is let go, of prompts that say so."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Take the planner's place."""
@@ -182,8 +182,9 @@ class Slow:
         planned = Planner.completion
 
         def plan(planner: Planner, request: CompletionRequest) -> list[Choice]:
-            self.num_begun += 1
-            assert self.go.wait(20)
+            if request.prompt == "slow":
+                self.num_begun += 1
+                assert self.go.wait(20)
             return planned(planner, request)
 
         monkeypatch.setattr(Planner, "completion", plan)
@@ -198,7 +199,7 @@ async def test_too_many_wait(tiny: ChatTokenizer, monkeypatch: pytest.MonkeyPatc
     async with scripted_gateway.serve(tiny, ScriptedDecoder(), max_waiting_work=1) as gateway:
         gateway.play(TEXT)
         async with httpx.AsyncClient(base_url=gateway.url, timeout=30) as http:
-            fields = {"model": MODEL, "prompt": "hi"}
+            fields = {"model": MODEL, "prompt": "slow"}
             asked = [asyncio.create_task(http.post(COMPLETIONS, json=fields)) for _ in range(NUM_THREADS)]
             async with asyncio.timeout(20):
                 while slow.num_begun < NUM_THREADS:
@@ -224,7 +225,7 @@ async def test_who_leaves_is_not_read(scripted: Gateway, monkeypatch: pytest.Mon
         return parse_json(content, max_values)
 
     monkeypatch.setattr(body, "parse_json", parse)
-    fields = {"model": MODEL, "prompt": "hi"}
+    fields = {"model": MODEL, "prompt": "slow"}
     async with httpx.AsyncClient(base_url=scripted.url, timeout=30) as http:
         running = [asyncio.create_task(http.post(COMPLETIONS, json=fields)) for _ in range(NUM_THREADS)]
         async with asyncio.timeout(20):
@@ -239,6 +240,21 @@ async def test_who_leaves_is_not_read(scripted: Gateway, monkeypatch: pytest.Mon
         slow.go.set()
         assert {answer.status_code for answer in await asyncio.gather(*running)} == {200}
     assert len(parsed) == NUM_THREADS
+
+
+async def test_long_bodies_leave_a_thread(scripted: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many long requests are planned, a short one is answered meanwhile."""
+    slow = Slow(monkeypatch)
+    fields = {"model": MODEL, "prompt": "slow", "unknown": "a" * body.LONG}
+    async with httpx.AsyncClient(base_url=scripted.url, timeout=30) as http:
+        asked = [asyncio.create_task(http.post(COMPLETIONS, json=fields)) for _ in range(2 * NUM_THREADS)]
+        async with asyncio.timeout(20):
+            while slow.num_begun < NUM_THREADS - 1:
+                await asyncio.sleep(0.01)
+        assert (await scripted.post(COMPLETIONS)).status_code == 200
+        assert slow.num_begun == NUM_THREADS - 1
+        slow.go.set()
+        assert {answer.status_code for answer in await asyncio.gather(*asked)} == {200}
 
 
 async def test_large_bodies_do_not_hold_up_small_ones(scripted: Gateway) -> None:
