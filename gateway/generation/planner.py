@@ -1,6 +1,7 @@
 """Turns a request into the choices to decode."""
 
 import secrets
+from array import array
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
@@ -87,13 +88,14 @@ class Planner:
         params = replace(self._params(request), grammar=plan.grammar)
         k = self._num_tokens(request.speculative, "model", self._settings.default_k)
         num_lookup_tokens = self._num_tokens(request.speculative, "lookup", self._settings.default_lookup_tokens)
+        limits = [self._max_tokens(request, field, prompt_ids, default) for prompt_ids in prompts]
         return [
             Choice(
                 index=prompt_index * request.n + index,
                 prompt_ids=prompt_ids,
                 # By the index within its prompt, so that a prompt's replies do not depend on the other prompts.
                 params=replace(params, seed=choice_seed(params.seed, index)),
-                max_tokens=self._max_tokens(request, field, prompt_ids, default),
+                max_tokens=limits[prompt_index],
                 k=k,
                 num_lookup_tokens=num_lookup_tokens,
                 stop_strings=request.stop_strings,
@@ -103,7 +105,7 @@ class Planner:
                 echo=self._text(echoes[prompt_index]) if echoes else "",
                 first=index == 0,
             )
-            for prompt_index, prompt_ids in enumerate(prompts)
+            for prompt_index, prompt_ids in enumerate(array("i", token_ids) for token_ids in prompts)
             for index in range(request.n)
         ]
 
