@@ -1,5 +1,6 @@
 """One session at the draft service, which may be slow, full or gone: nothing here ever fails a request."""
 
+from array import array
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -54,7 +55,7 @@ class DraftSession:
         # A draft that joins in the middle of the reply must know where it began; log-probabilities are not its task.
         self._params = replace(params, output_start=len(prompt_ids), logprobs=False, prompt_logprobs=False)
         self._predicted_ids = predicted_ids
-        self._committed = list(prompt_ids)
+        self._committed = array("i", prompt_ids)
         self._round = -1
         self._stream: DraftStream | None = None  # the last one
         self._num_useless = 0  # streams one after another that made no proposal

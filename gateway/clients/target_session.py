@@ -1,6 +1,7 @@
 """One sequence being decoded by the target service, at whichever replica takes it."""
 
 import asyncio
+from array import array
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -42,7 +43,7 @@ class TargetSession:
     ) -> None:
         """Prepare; `open` starts the stream."""
         self._start, self._replicas = start, replicas
-        self._token_ids = list(prompt_ids)
+        self._token_ids = array("i", prompt_ids)  # a list takes nine times as much while it waits for a slot
         self._end = len(prompt_ids) + max_tokens
         output_start = len(prompt_ids) if params.output_start is None else params.output_start
         self._params = replace(params, output_start=output_start)
@@ -81,7 +82,7 @@ class TargetSession:
         self._give_turn()
 
     def _commit(self, response: pb.VerifyResponse) -> None:
-        self._token_ids += response.token_ids
+        self._token_ids.extend(response.token_ids)
         self._replays.commit()
         self._give_turn()
         if not self._begun:  # the first round reports the prompt's log-probabilities, once

@@ -12,7 +12,8 @@ class Choice:
     """What to decode for one choice."""
 
     index: int
-    prompt_ids: list[int]
+    prompt_ids: Sequence[int]
+    """The prompt. The planner gives an array: a list of integers takes nine times as much for as long as it waits."""
     params: SamplingParams
     max_tokens: int
     k: int | None

@@ -1,6 +1,7 @@
 """Turns a request into the choices to decode."""
 
 import secrets
+from array import array
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
@@ -162,7 +163,7 @@ class Planner:
                 echo=texts[prompt_index],
                 first=index == 0,
             )
-            for prompt_index, prompt_ids in enumerate(prompts)
+            for prompt_index, prompt_ids in enumerate(array("i", token_ids) for token_ids in prompts)
             for index in range(request.n)
         ]
 

@@ -102,7 +102,7 @@ CASES = [
     case("700,000 prompts that are objects", COMPLETIONS, 400, prompt=[{}] * 700_000),
     case("40,000 prompts that are objects", COMPLETIONS, 400, "prompt", prompt=[{}] * 40_000),
     case("20,000 prompts of 128 choices", COMPLETIONS, 400, prompt=["a"] * 20_000, n=128),
-    chat("prediction of repeated words", 200, prediction={"type": "content", "content": "a " * 600}),
+    chat("prediction of repeated words", 200, prediction={"type": "content", "content": "a " * 120}),
     chat("half an emoji in a message", 400, content=f"hi {HALF}"),
     chat("half an emoji in a text part", 400, content=[{"type": "text", "text": HALF}]),
     chat("half an emoji in a tool", 400, tools=tool({}, description=HALF)),
