@@ -1,7 +1,9 @@
 """A client's connection, on which nothing waits for ever and of which there are not too many."""
 
 import asyncio
+import math
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, ClassVar
@@ -74,7 +76,7 @@ class BoundedProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=0)  # `pause_writing` as soon as the system takes no more
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD_BYTES)
+        self._set_up(transport.get_extra_info("socket"))
         self._follow()
         if len(self.connections) > self.max_connections and len(self.waiting) > SPARE:
             next(iter(self.waiting)).close()
@@ -128,6 +130,16 @@ class BoundedProtocol(H11Protocol):
         busy = len(self.connections) - len(self.waiting)
         app = self._serve if busy <= self.max_connections or scope["path"] in PROBES else CROWDED.response
         await app(scope, receive, send)
+
+    def _set_up(self, connection: socket.socket) -> None:
+        """Have the system keep little for a client who does not read, and notice one who has vanished."""
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD_BYTES)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if sys.platform == "linux":
+            seconds = self.settings.reader_timeout_seconds
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(math.ceil(seconds / 2), 1))
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(math.ceil(seconds / 6), 1))
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, math.ceil(seconds * 1000))
 
     def _follow(self) -> None:
         """Give the client its time for what it has to send next, if that has changed."""

@@ -1,14 +1,10 @@
 """The time that a request may take as a whole."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from typing import TypeVar
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.generation.errors import RequestTimeoutError
-
-T = TypeVar("T")
 
 
 class Deadline:
@@ -30,7 +26,7 @@ class Deadline:
         scope.setdefault("state", {})["deadline"] = deadline
 
         async def send_in_time(message: Message) -> None:
-            if not timer.expired():
+            if message["type"] == "http.response.start" and not timer.expired():
                 timer.reschedule(None)
             await send(message)
 
@@ -38,18 +34,12 @@ class Deadline:
             async with asyncio.timeout_at(deadline) as timer:
                 await self._app(scope, receive, send_in_time)
         except TimeoutError as error:
-            raise (RequestTimeoutError() if timer.expired() else error) from error
+            if timer.expired():
+                raise RequestTimeoutError from error
+            raise
 
 
-async def in_time(items: AsyncGenerator[T], scope: Scope) -> AsyncGenerator[T]:
-    """Yield the items of an answer to this request. Raises RequestTimeoutError when they take too long."""
+def deadline_of(scope: Scope) -> float | None:
+    """Return when, in the event loop's time, the answer to this request has to end."""
     deadline: float | None = scope.get("state", {}).get("deadline")
-    while True:
-        try:
-            async with asyncio.timeout_at(deadline) as timer:
-                item = await anext(items)
-        except StopAsyncIteration:
-            return
-        except TimeoutError as error:
-            raise (RequestTimeoutError() if timer.expired() else error) from error
-        yield item
+    return deadline

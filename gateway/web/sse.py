@@ -11,7 +11,8 @@ from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
-from gateway.web.deadline import in_time
+from gateway.generation.errors import RequestTimeoutError
+from gateway.web.deadline import deadline_of
 from gateway.web.errors import api_error
 from gateway.work_pool import WorkPool
 
@@ -37,30 +38,38 @@ class EventStream(StreamingResponse):
 
     def __init__(self, first: dict[str, Any], rest: AsyncGenerator[dict[str, Any]], *, named: bool = False) -> None:
         """Continue a generator whose first item was taken while an error could still become an HTTP status."""
-        super().__init__((), headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
-        self._first, self._rest, self._named = first, rest, named
+        super().__init__(self._events(first), headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        self._rest, self._named = rest, named
+        self._number = first.get("sequence_number", 0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send everything, or as much as the client stays for."""
+        """Send everything, or as much as the client stays for and the request has time for."""
         async with aclosing(self._rest):
-            self.body_iterator = _events(self._first, in_time(self._rest, scope), named=self._named)
-            await super().__call__(scope, receive, send)
+            try:
+                async with asyncio.timeout_at(deadline_of(scope)) as timer:
+                    await super().__call__(scope, receive, send)
+            except TimeoutError:
+                if not timer.expired():
+                    raise
+                last = self._failure(RequestTimeoutError())
+                await send({"type": "http.response.body", "body": last.encode(), "more_body": False})
 
+    async def _events(self, first: dict[str, Any]) -> AsyncIterator[str]:
+        yield event(first, named=self._named)
+        try:
+            async for item in self._rest:
+                self._number += 1
+                yield event(item, named=self._named)
+        except Exception as error:  # noqa: BLE001  # api_error logs unexpected errors
+            yield self._failure(error)
+        else:
+            if not self._named:
+                yield DONE
 
-async def _events(first: dict[str, Any], rest: AsyncGenerator[dict[str, Any]], *, named: bool) -> AsyncIterator[str]:
-    yield event(first, named=named)
-    number = first.get("sequence_number", 0)
-    try:
-        async for item in rest:
-            number += 1
-            yield event(item, named=named)
-    except Exception as error:  # noqa: BLE001  # api_error logs unexpected errors
+    def _failure(self, error: Exception) -> str:
         body = api_error(error).body
-        failure = body["error"] | {"type": "error", "sequence_number": number + 1}
-        yield event(failure, named=True) if named else event(body)
-    else:
-        if not named:
-            yield DONE
+        named = body["error"] | {"type": "error", "sequence_number": self._number + 1}
+        return event(named, named=True) if self._named else event(body)
 
 
 async def unless_disconnected(request: Request, work: Awaitable[T]) -> T:
