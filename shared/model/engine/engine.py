@@ -78,6 +78,9 @@ class Engine:
         self.check_token_ids("prompt_token_ids", prompt_ids)
         if not 0 <= (params.output_start or 0) <= len(prompt_ids):
             raise InvalidFieldError("output_start", f"{params.output_start} is not within the prompt")
+        num_output = 0 if params.output_start is None else len(prompt_ids) - params.output_start
+        if num_output < params.min_tokens and not params.grammar and self._all_stop(params):
+            raise InvalidFieldError("stop_token_ids", "with min_tokens, they forbid each token of the vocabulary")
         sampler = await self._sampler(params, list(prompt_ids))
         session = await self.slots.open(list(prompt_ids[: 1 if params.prompt_logprobs else None]), sampler)
         try:
@@ -104,7 +107,11 @@ class Engine:
 
     def check_token_ids(self, field: str, token_ids: Sequence[int]) -> None:
         """Raise InvalidFieldError if a token is outside the vocabulary."""
-        for index, token_id in enumerate(token_ids):
-            if not 0 <= token_id < self.info.vocab_size:
-                problem = f"{token_id} is outside the vocabulary of {self.info.vocab_size}"
-                raise InvalidFieldError(f"{field}[{index}]", problem)
+        size = self.info.vocab_size
+        if token_ids and not 0 <= min(token_ids) <= max(token_ids) < size:  # many times as fast as one by one
+            index, token_id = next((i, token_id) for i, token_id in enumerate(token_ids) if not 0 <= token_id < size)
+            raise InvalidFieldError(f"{field}[{index}]", f"{token_id} is outside the vocabulary of {size}")
+
+    def _all_stop(self, params: SamplingParams) -> bool:
+        vocabulary = range(self.info.vocab_size)
+        return len(params.stop_token_ids) >= len(vocabulary) and params.stop_token_ids.issuperset(vocabulary)
