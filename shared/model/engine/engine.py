@@ -8,7 +8,7 @@ from functools import partial
 
 import structlog
 
-from shared.errors import InvalidFieldError
+from shared.errors import InvalidFieldError, NoFreeSlotError
 from shared.interpolation import pass_seconds
 from shared.model.engine.measure_passes import measure_passes
 from shared.model.engine.metrics import EngineMeter
@@ -47,6 +47,7 @@ class Engine:
         self._worker = worker
         self._watchdog_seconds = settings.watchdog_seconds
         self._compilers = ThreadPoolExecutor(2, "grammar")
+        self._compile_seconds = settings.slot_wait_seconds + 2 * settings.grammar_seconds
         self.inexact = ""
         """Why a row's bits may depend on the rows beside it; empty if the start's checks found that they do not."""
         self.run = self._scheduler.run
@@ -90,13 +91,17 @@ class Engine:
             self._scheduler.withdraw(session, lambda: self.slots.close(session))
 
     async def _sampler(self, params: SamplingParams, prompt_ids: list[int]) -> Sampler:
-        """Return a sampler that begins after the prompt. Raises InvalidFieldError."""
+        """Return a sampler that begins after the prompt. Raises InvalidFieldError, NoFreeSlotError."""
         if not (grammar := params.grammar):
             return Sampler(params, prompt_ids)
         if not (matcher := self._grammars.kept(grammar)):  # which does not wait for those that compile
             with large_stack():  # the thread may start now
                 compiling = asyncio.get_running_loop().run_in_executor(self._compilers, self._grammars.compile, grammar)
-            matcher = await compiling
+            try:
+                matcher = await asyncio.wait_for(compiling, self._compile_seconds)
+            except TimeoutError:
+                problem = f"other grammars were compiled for {self._compile_seconds:g} s"
+                raise NoFreeSlotError(problem, round(self._compile_seconds * 1000)) from None
         return await asyncio.to_thread(lambda: Sampler(params, prompt_ids, GrammarMask(grammar.kind, matcher)))
 
     def _allowed_seconds(self, num_rows: int) -> float:
