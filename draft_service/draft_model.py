@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from draft_service.proposer import Ask
-from shared.errors import InvalidFieldError
 from shared.pb import specdec_pb2 as pb
 from shared.sampling_params import SamplingParams
 
@@ -52,12 +51,9 @@ class DraftModel:
         return self._session
 
     def commit(self, token_ids: Sequence[int]) -> None:
-        """Append committed tokens. Raises InvalidFieldError if they do not fit this model."""
+        """Append committed tokens. Raises InvalidFieldError if this model does not know one of them."""
         self._engine.check_token_ids("token_ids", token_ids)
         self._pending.extend(token_ids)
-        end, limit = self._committed + len(self._pending), self._engine.info.max_length
-        if end > limit:
-            raise InvalidFieldError("token_ids", f"they end at {end}, the context is {limit}")
 
     async def propose(self, ask: Ask) -> AsyncGenerator[pb.DraftResponse, None]:
         """Yield the draft tokens as they are made; fewer than k at a stop token or at the end of the context."""

@@ -16,10 +16,12 @@ class Proposals:
         proposers: Sequence[Proposer],
         opening: pb.DraftOpen,
         max_draft_tokens: int,
+        max_length: int,
         write: Callable[[pb.DraftResponse], Awaitable[None]],
     ) -> None:
-        """Ask the proposers in this order; `write` sends a part of a proposal."""
+        """Ask the proposers in this order, up to `max_length` tokens; `write` sends a part of a proposal."""
         self._proposers, self._max_draft_tokens, self._write = proposers, max_draft_tokens, write
+        self._max_length = max_length
         self._round, self._committed = opening.round, len(opening.prompt_token_ids)
 
     async def propose(self, ask: Ask) -> None:
@@ -47,6 +49,8 @@ class Proposals:
             raise OutOfOrderError(f"position: {request.position} where {self._committed} tokens were committed")
         if not request.token_ids:
             raise InvalidFieldError("token_ids", "empty")
+        if (end := self._committed + len(request.token_ids)) > self._max_length:
+            raise InvalidFieldError("token_ids", f"they end at {end}, the context is {self._max_length}")
         for proposer in self._proposers:
             proposer.commit(request.token_ids)
-        self._round, self._committed = request.round, self._committed + len(request.token_ids)
+        self._round, self._committed = request.round, end

@@ -19,9 +19,12 @@ from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
 from shared.rpc import errors_as_status
 from shared.sampling_params import SamplingParams
+from shared.streams import Streams
 
 if TYPE_CHECKING:  # a draft service without a model needs no torch
     from shared.model.engine.engine import Engine
+
+MAX_LENGTH = 2**20  # tokens of a sequence or a prediction, where no model says less
 
 DraftContext = grpc.aio.ServicerContext[pb.DraftRequest, pb.DraftResponse]
 InfoContext = grpc.aio.ServicerContext[pb.DraftServiceGetModelInfoRequest, pb.DraftServiceGetModelInfoResponse]
@@ -34,6 +37,8 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
         """Serve the engine's model, or lookups alone if there is no engine."""
         self._engine, self._settings = engine, settings
         self._incarnation = token_hex(8)
+        self._max_length = engine.info.max_length if engine else MAX_LENGTH
+        self._streams = Streams(settings.num_slots, settings.max_waiting, settings.idle_seconds)
 
     async def GetModelInfo(
         self,
@@ -51,23 +56,28 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
         self, request_iterator: AsyncIterator[pb.DraftRequest], context: DraftContext
     ) -> None:
         """Hold one session: `open`, then one `advance` after each round."""
+        send = self._streams.writer(context.write)
 
         async def write(part: pb.DraftResponse) -> None:
             part.incarnation = self._incarnation
-            await context.write(part)
+            await send(part)
 
-        async with errors_as_status(context):
-            first = await anext(request_iterator, None)
+        async with errors_as_status(context), AsyncExitStack() as slot:
+            slot.enter_context(self._streams.admitted())
+            requests = self._streams.requests(request_iterator)
+            first = await anext(requests, None)
             if first is None:
                 return
             if first.WhichOneof("message") != "open":
                 raise OutOfOrderError("message: the first one of a stream is `open`")
-            async with AsyncExitStack() as slot, asyncio.TaskGroup() as tasks:
+            async with asyncio.TaskGroup() as tasks:
+                self._check(first.open)
                 model = await self._model(first.open, slot)
-                proposers = [*self._lookups(first.open), *([model] if model else [])]
-                proposals = Proposals(proposers, first.open, self._settings.max_draft_tokens, write)
+                lookups = await asyncio.to_thread(self._lookups, first.open)  # a second for a million tokens
+                proposers = [*lookups, *([model] if model else [])]
+                proposals = Proposals(proposers, first.open, self._settings.max_draft_tokens, self._max_length, write)
                 proposal = tasks.create_task(proposals.propose(first.open))
-                async for request in request_iterator:
+                async for request in requests:
                     if model and not proposal.done():
                         model.stop()  # the unfinished proposal is superseded
                     await proposal  # not cancelled: after a cancelled write, gRPC sends no status
@@ -76,6 +86,17 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
                     proposals.advance(request.advance)
                     proposal = tasks.create_task(proposals.propose(request.advance))
                     await asyncio.sleep(0)  # let it start before listening for the next request
+
+    def _check(self, opening: pb.DraftOpen) -> None:
+        """Raise InvalidFieldError for lists that are empty, too long, or name tokens that there are not."""
+        if not opening.prompt_token_ids:
+            raise InvalidFieldError("prompt_token_ids", "empty")
+        for field, limit in (("prompt_token_ids", self._max_length), ("predicted_token_ids", MAX_LENGTH)):
+            token_ids = getattr(opening, field)
+            if len(token_ids) > limit:
+                raise InvalidFieldError(field, f"{len(token_ids)} tokens, at most {limit}")
+            if self._engine:
+                self._engine.check_token_ids(field, token_ids)
 
     async def _model(self, opening: pb.DraftOpen, slot: AsyncExitStack) -> DraftModel | None:
         """Return the draft model's proposer, if there is a model; it already prefills if the first round asks it."""
@@ -89,11 +110,7 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
         return model
 
     def _lookups(self, opening: pb.DraftOpen) -> list[Proposer]:
-        """Return the proposers that need no model, the surest first. Raises InvalidFieldError."""
-        if not opening.prompt_token_ids:
-            raise InvalidFieldError("prompt_token_ids", "empty")
-        if self._engine:
-            self._engine.check_token_ids("predicted_token_ids", opening.predicted_token_ids)
+        """Return the proposers that need no model, the surest first."""
         prompt_ids, min_match = opening.prompt_token_ids, self._settings.lookup_min_match
         prediction = Prediction(opening.predicted_token_ids, min_match)
         if opening.sampling.HasField("output_start") and opening.sampling.output_start < len(prompt_ids):

@@ -5,6 +5,7 @@ OutriderError
 ├── OutOfOrderError        a round or position is out of order      FAILED_PRECONDITION
 ├── NoFreeSlotError        no slot became free in time              RESOURCE_EXHAUSTED
 ├── NoTokenError           no token can be drawn                    DATA_LOSS
+├── IdleError              nothing came from the client, or went to  DEADLINE_EXCEEDED
 ├── SessionFailedError     what ran for one session failed        INTERNAL
 ├── DrainingError          the service takes no new sessions        UNAVAILABLE
 └── ModelError             a model that cannot be served            stops the start
@@ -43,6 +44,10 @@ class NoTokenError(OutriderError):
     """No token can be drawn: a row's logits are not numbers, or every token is forbidden."""
 
 
+class IdleError(OutriderError):
+    """The client sent nothing, or read nothing, for so long that its slot is given to others."""
+
+
 class SessionFailedError(OutriderError):
     """What ran for one session failed, alone too, while the model goes on to run for others."""
 
@@ -60,6 +65,7 @@ STATUS: dict[type[OutriderError], grpc.StatusCode] = {
     OutOfOrderError: grpc.StatusCode.FAILED_PRECONDITION,
     NoFreeSlotError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     NoTokenError: grpc.StatusCode.DATA_LOSS,  # gRPC itself never sends it, and another replica would fail, too
+    IdleError: grpc.StatusCode.DEADLINE_EXCEEDED,
     SessionFailedError: grpc.StatusCode.INTERNAL,
     DrainingError: grpc.StatusCode.UNAVAILABLE,
 }

@@ -34,7 +34,7 @@ async def main(settings: TargetSettings) -> None:
     server = RpcServer(
         pb.DESCRIPTOR.services_by_name["TargetService"].full_name, settings.grace_seconds, settings.network_delay_ms
     )
-    pb_grpc.add_TargetServiceServicer_to_server(TargetServicer(engine), server.grpc)
+    pb_grpc.add_TargetServiceServicer_to_server(TargetServicer(engine, settings), server.grpc)
     if settings.metrics_port:
         start_http_server(settings.metrics_port, settings.address.rpartition(":")[0], engine.meter.registry)
     await server.serve(settings.address, engine.run())

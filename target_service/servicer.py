@@ -11,10 +11,12 @@ import structlog
 from shared.errors import InvalidFieldError, OutOfOrderError
 from shared.model.engine.engine import Engine
 from shared.model.engine.session import Session
+from shared.model.settings import EngineSettings
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
 from shared.rpc import OPENED, errors_as_status
 from shared.sampling_params import SamplingParams
+from shared.streams import Streams
 
 log = structlog.get_logger()
 
@@ -25,10 +27,11 @@ InfoContext = grpc.aio.ServicerContext[pb.TargetServiceGetModelInfoRequest, pb.T
 class TargetServicer(pb_grpc.TargetServiceServicer):
     """Verifies draft tokens with the target model."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, settings: EngineSettings) -> None:
         """Serve the engine's model."""
         self._engine = engine
         self._incarnation = token_hex(8)
+        self._streams = Streams(settings.num_slots, settings.max_waiting, settings.idle_seconds)
 
     async def GetModelInfo(
         self,
@@ -42,6 +45,7 @@ class TargetServicer(pb_grpc.TargetServiceServicer):
         self, request_iterator: AsyncIterator[pb.VerifyRequest], context: VerifyContext
     ) -> None:
         """Hold one session: `open`, which is answered as soon as it has a slot, then one `verify` a round."""
+        write = self._streams.writer(context.write)
         async with errors_as_status(context), AsyncExitStack() as held:
             info = self._engine.info
             opened = pb.Opened(
@@ -51,20 +55,22 @@ class TargetServicer(pb_grpc.TargetServiceServicer):
                 incarnation=self._incarnation,
             )
             await context.send_initial_metadata(((OPENED, opened.SerializeToString()),))
-            first = await anext(request_iterator, None)
+            held.enter_context(self._streams.admitted())
+            requests = self._streams.requests(request_iterator)
+            first = await anext(requests, None)
             if first is None:
                 return
             if first.WhichOneof("message") != "open":
                 raise OutOfOrderError("message: the first one of a stream is `open`")
             session = await held.enter_async_context(self._session(first.open))
             opened.num_cached = session.reused
-            await context.write(pb.VerifyResponse(opened=opened))
+            await write(pb.VerifyResponse(opened=opened))
             rounds = Rounds(self._engine, session, first.open)
-            async for request in request_iterator:
+            async for request in requests:
                 if request.WhichOneof("message") != "verify":
                     raise OutOfOrderError("message: after `open`, each one is `verify`")
                 response = await rounds.verify(request.verify)
-                await context.write(response)
+                await write(response)
                 if response.finish_reason:
                     return
 

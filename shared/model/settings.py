@@ -31,6 +31,8 @@ class EngineSettings(Settings):
     """How many sessions can wait for a slot."""
     grammar_seconds: float = Field(10, gt=0)
     """How much CPU time a grammar, a schema or a regular expression may take to compile."""
+    idle_seconds: float = Field(60, gt=0)
+    """How long a stream may send nothing, or read nothing, before it loses its slot."""
     watchdog_seconds: float = Field(60, gt=0)
     """The service ends if a pass takes longer than this, and than 50 times what its kind took at start."""
     quant: Quant = "none"

@@ -15,6 +15,7 @@ Only token ids cross the wire. Errors are gRPC statuses, never fields:
   INVALID_ARGUMENT     a field has a wrong value; the message begins with the field's name
   FAILED_PRECONDITION  a round or a position is out of order
   RESOURCE_EXHAUSTED   no slot became free in time; trailing metadata "grpc-retry-pushback-ms" says when to retry
+  DEADLINE_EXCEEDED    the client sent nothing, or read nothing, for longer than the service allows
   DATA_LOSS            no token can be drawn: logits that are not numbers, or each token forbidden
   INTERNAL             what ran for this session failed, alone too; the service goes on
   UNAVAILABLE          the service drains or is gone
@@ -153,7 +154,7 @@ class DraftOpen(google.protobuf.message.Message):
     @property
     def predicted_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """How the client expects the sequence to go on after its prompt, if it does: what a request for an edit is likely to
-        be answered with. Each within the draft model's vocabulary if there is a draft model.
+        be answered with. At most 1,048,576, each within the draft model's vocabulary if there is a draft model.
         """
 
     def __init__(
@@ -539,7 +540,9 @@ class SamplingParams(google.protobuf.message.Message):
     """A context-free grammar in Lark's syntax, or in GBNF."""
     @property
     def stop_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Tokens after which the sequence ends. They are committed."""
+        """Tokens after which the sequence ends. They are committed. At most 262,144, and not each token of the vocabulary while
+        min_tokens keeps them away.
+        """
 
     @property
     def logit_bias(self) -> google.protobuf.internal.containers.ScalarMap[builtins.int, builtins.float]:

@@ -15,6 +15,7 @@ Only token ids cross the wire. Errors are gRPC statuses, never fields:
   INVALID_ARGUMENT     a field has a wrong value; the message begins with the field's name
   FAILED_PRECONDITION  a round or a position is out of order
   RESOURCE_EXHAUSTED   no slot became free in time; trailing metadata "grpc-retry-pushback-ms" says when to retry
+  DEADLINE_EXCEEDED    the client sent nothing, or read nothing, for longer than the service allows
   DATA_LOSS            no token can be drawn: logits that are not numbers, or each token forbidden
   INTERNAL             what ran for this session failed, alone too; the service goes on
   UNAVAILABLE          the service drains or is gone

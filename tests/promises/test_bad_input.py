@@ -18,7 +18,6 @@ from shared.pb import specdec_pb2_grpc as pb_grpc
 GREEDY = pb.SamplingParams(top_p=1)
 FORBIDDEN = pb.SamplingParams(top_p=1, min_tokens=1, stop_token_ids=range(1000))
 INVALID, ORDER = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION
-LOST = grpc.StatusCode.DATA_LOSS
 
 
 def target_open(
@@ -71,11 +70,10 @@ TARGET_CASES = [
     ([target_open(sampling=pb.SamplingParams(top_p=1, min_tokens=-1))], INVALID, "min_tokens: -1"),
     ([target_open(sampling=pb.SamplingParams(top_p=1, top_logprobs=21))], INVALID, "top_logprobs: 21"),
     ([target_open(sampling=pb.SamplingParams(top_p=1, output_start=3))], INVALID, "output_start: 3"),
-    (
-        [target_open(sampling=FORBIDDEN), verify(0, 2)],
-        LOST,
-        "no token can be drawn at position 2: each token is forbidden",
-    ),
+    ([target_open(sampling=FORBIDDEN)], INVALID, "stop_token_ids: with min_tokens, they forbid each token"),
+    ([target_open(sampling=pb.SamplingParams(top_p=1, stop_token_ids=[5] * 2**19))], INVALID, "stop_token_ids: 524288"),
+    ([target_open(prompt=[5] * 2_000_000)], INVALID, "prompt_token_ids: 2000000 tokens"),
+    ([target_open(), verify(0, 2, [5] * 2_000_000)], INVALID, "draft_token_ids: 2000000 of them, at most 16"),
     ([verify(0, 2)], ORDER, "message: the first one"),
     ([pb.VerifyRequest()], ORDER, "message: the first one"),
     ([target_open(), target_open()], ORDER, "message: after `open`"),
@@ -96,7 +94,9 @@ DRAFT_CASES = [
     ([draft_asking(num_lookup_tokens=10**9)], INVALID, "num_lookup_tokens: 1000000000"),
     ([draft_asking(num_lookup_tokens=-1)], INVALID, "num_lookup_tokens: -1"),
     ([draft_asking(predicted_token_ids=[5, 100_000])], INVALID, "predicted_token_ids[1]: 100000"),
-    ([draft_open(sampling=FORBIDDEN)], LOST, "no token can be drawn at position 2: each token is forbidden"),
+    ([draft_asking(predicted_token_ids=[5] * 2_000_000)], INVALID, "predicted_token_ids: 2000000 tokens, at most 1048"),
+    ([draft_open(prompt=[5] * 5000, k=0)], INVALID, "prompt_token_ids: 5000 tokens, at most"),
+    ([draft_open(sampling=FORBIDDEN)], INVALID, "stop_token_ids: with min_tokens, they forbid each token"),
     ([advance(1, 2, [5])], ORDER, "message: the first one"),
     ([draft_open(), draft_open()], ORDER, "message: after `open`"),
     ([draft_open(), advance(0, 2, [5])], ORDER, "round: 0 does not follow 0"),

@@ -80,13 +80,14 @@ async def gateway_of(
 @asynccontextmanager
 async def replica(folder: Path, kernel: str, **told: Any) -> AsyncIterator[str]:
     """Serve the model in this process, reporting these fields: the seam for processors that are not here."""
-    engine = await load_engine(folder, trial_settings(folder, device="cpu", max_length=2048, max_draft_tokens=16))
+    settings = trial_settings(folder, device="cpu", max_length=2048, max_draft_tokens=16)
+    engine = await load_engine(folder, settings)
     engine.info.identity.weights, engine.info.identity.kernel = weights_hash(folder), kernel
     for field, value in told.items():
         setattr(engine.info, field, value)
     engine.info.identity.row_exact = engine.info.row_exact
     server, running = grpc.aio.server(), asyncio.create_task(engine.run())
-    pb_grpc.add_TargetServiceServicer_to_server(TargetServicer(engine), server)
+    pb_grpc.add_TargetServiceServicer_to_server(TargetServicer(engine, settings), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     yield f"127.0.0.1:{port}"

@@ -9,7 +9,7 @@ from math import inf
 
 import structlog
 
-from shared.errors import InvalidFieldError
+from shared.errors import InvalidFieldError, NoFreeSlotError
 from shared.interpolation import pass_seconds
 from shared.model.engine.measure_passes import measure_passes
 from shared.model.engine.metrics import EngineMeter
@@ -48,6 +48,7 @@ class Engine:
         self._worker = worker
         self._watchdog_seconds = settings.watchdog_seconds
         self._compilers = ThreadPoolExecutor(2, "grammar")
+        self._compile_seconds = settings.slot_wait_seconds + 2 * settings.grammar_seconds
         self.inexact = ""
         """Why a row's bits may depend on the rows beside it; empty if the start's checks found that they do not."""
         self.run = self._scheduler.run
@@ -81,6 +82,9 @@ class Engine:
         self.check_token_ids("prompt_token_ids", prompt_ids)
         if not 0 <= (params.output_start or 0) <= len(prompt_ids):
             raise InvalidFieldError("output_start", f"{params.output_start} is not within the prompt")
+        num_output = 0 if params.output_start is None else len(prompt_ids) - params.output_start
+        if num_output < params.min_tokens and not params.grammar and self._all_stop(params):
+            raise InvalidFieldError("stop_token_ids", "with min_tokens, they forbid each token of the vocabulary")
         sampler = await self._sampler(params, list(prompt_ids))
         first_ids = list(prompt_ids[: 1 if params.prompt_logprobs else None])
         session = await self.slots.open(first_ids, sampler, max_wait_seconds)
@@ -91,13 +95,17 @@ class Engine:
             self._scheduler.withdraw(session, lambda: self.slots.close(session))
 
     async def _sampler(self, params: SamplingParams, prompt_ids: list[int]) -> Sampler:
-        """Return a sampler that begins after the prompt. Raises InvalidFieldError."""
+        """Return a sampler that begins after the prompt. Raises InvalidFieldError, NoFreeSlotError."""
         if not (grammar := params.grammar):
             return Sampler(params, prompt_ids)
         if not (matcher := self._grammars.kept(grammar)):  # which does not wait for those that compile
             with large_stack():  # the thread may start now
                 compiling = asyncio.get_running_loop().run_in_executor(self._compilers, self._grammars.compile, grammar)
-            matcher = await compiling
+            try:
+                matcher = await asyncio.wait_for(compiling, self._compile_seconds)
+            except TimeoutError:
+                problem = f"other grammars were compiled for {self._compile_seconds:g} s"
+                raise NoFreeSlotError(problem, round(self._compile_seconds * 1000)) from None
         return await asyncio.to_thread(lambda: Sampler(params, prompt_ids, GrammarMask(grammar.kind, matcher)))
 
     def _allowed_seconds(self, num_rows: int) -> float:
@@ -108,7 +116,11 @@ class Engine:
 
     def check_token_ids(self, field: str, token_ids: Sequence[int]) -> None:
         """Raise InvalidFieldError if a token is outside the vocabulary."""
-        for index, token_id in enumerate(token_ids):
-            if not 0 <= token_id < self.info.vocab_size:
-                problem = f"{token_id} is outside the vocabulary of {self.info.vocab_size}"
-                raise InvalidFieldError(f"{field}[{index}]", problem)
+        size = self.info.vocab_size
+        if token_ids and not 0 <= min(token_ids) <= max(token_ids) < size:  # many times as fast as one by one
+            index, token_id = next((i, token_id) for i, token_id in enumerate(token_ids) if not 0 <= token_id < size)
+            raise InvalidFieldError(f"{field}[{index}]", f"{token_id} is outside the vocabulary of {size}")
+
+    def _all_stop(self, params: SamplingParams) -> bool:
+        vocabulary = range(self.info.vocab_size)
+        return len(params.stop_token_ids) >= len(vocabulary) and params.stop_token_ids.issuperset(vocabulary)

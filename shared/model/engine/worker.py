@@ -103,22 +103,21 @@ class Worker:
         plan: Plan = []
         room, prefill_room = MAX_ROWS - self._prefill_rows, self._prefill_rows
         for job in [job for job in self._jobs.values() if not job.ahead] or list(self._jobs.values()):
-            if prefill_room or len(job.rows) <= DECODE_ROWS:
-                try:
+            try:
+                if prefill_room or len(job.rows) <= DECODE_ROWS:
                     self._prefixes.take_over(job.session)
-                except Exception as error:
-                    log.exception("copying a prefix failed", num_tokens=job.session.num_prompt)
-                    self._fail(job, failure_of(error))
-                    continue
-            num_rows = len(job.rows)
-            if not num_rows:  # a prefill, all of which another session has run
-                del self._jobs[job.session]
-            elif num_rows <= min(DECODE_ROWS, room):
-                plan.append((job, job.segment(num_rows)))
-                room -= num_rows
-            elif num_rows > DECODE_ROWS and prefill_room:
-                plan.append((job, job.segment(prefill_room)))
-                prefill_room = 0
+                num_rows = len(job.rows)
+                if not num_rows:  # a prefill, all of which another session has run
+                    del self._jobs[job.session]
+                elif num_rows <= min(DECODE_ROWS, room):
+                    plan.append((job, job.segment(num_rows)))
+                    room -= num_rows
+                elif num_rows > DECODE_ROWS and prefill_room:
+                    plan.append((job, job.segment(prefill_room)))
+                    prefill_room = 0
+            except Exception as error:
+                log.exception("planning a pass failed", position=len(job.session.token_ids))
+                self._fail(job, failure_of(error))
         return plan
 
     def _pass(self, plan: Plan) -> OutriderError | None:

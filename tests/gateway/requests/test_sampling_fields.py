@@ -16,7 +16,7 @@ from services import StartService, decoder
 
 from gateway.rounds.decoder import Decoder
 from gateway.rounds.round import Round
-from shared.errors import NoTokenError
+from shared.errors import InvalidFieldError
 from shared.model.engine.session import Session
 from shared.model.sampling.sampler import Sampler
 from shared.sampling_params import SamplingParams
@@ -172,9 +172,9 @@ async def test_extreme_values(good: Decoder, reference: Reference, params: Sampl
 
 
 async def test_no_token_left(good: Decoder) -> None:
-    """The session ends at once with the reason, is tried nowhere else, and another one that runs beside it goes on."""
+    """The request is refused with the reason, is tried nowhere else, and another one that runs beside it goes on."""
     forbidden = SamplingParams(0, stop_token_ids=frozenset(range(576)), min_tokens=MAX_TOKENS)
     beside = asyncio.create_task(run(good, PROMPTS[1], PLAIN, 3))
-    with pytest.raises(NoTokenError, match="no token can be drawn at position 5: each token is forbidden"):
+    with pytest.raises(InvalidFieldError, match="stop_token_ids: with min_tokens, they forbid each token"):
         await run(good, PROMPTS[0], forbidden, 3)
     assert tokens(await beside)

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mix import trial_settings
 from services import Service, decoder, service
 from transformers import PreTrainedTokenizerFast
 
 from gateway.requests.grammar_fields import choice_grammar
 from gateway.rounds.decoder import Decoder
-from shared.errors import InvalidFieldError
+from shared.errors import InvalidFieldError, NoFreeSlotError
+from shared.model.loading.load_engine import load_engine
 from shared.model.sampling.grammar import MAX_CHARACTERS, Grammars
 from shared.model.sampling.grammar_trial import GrammarTrials
 from shared.sampling_params import Grammar, SamplingParams
@@ -39,11 +41,12 @@ def chained_objects(count: int) -> str:
 
 
 HARMLESS = {
+    "kept": Grammar("regex", "[a-f]{3}"),
     "refs": Grammar("json_schema", chained_refs(6000)),
     "objects": Grammar("json_schema", chained_objects(2200)),
     "rules": Grammar("lark", "start: r0\n" + chained_rules(16_000)),
 }
-"""In an ordinary thread's stack, each of them ended the process."""
+"""In an ordinary thread's stack, each of them but the first ended the process."""
 REFUSED = {
     "intersections": (
         Grammar("lark", "start: T\nT: " + " & ".join(f"/.*a{i}.*/" for i in range(2000))),
@@ -89,6 +92,27 @@ async def test_hostile_grammars(target: Service) -> None:
             assert error.problem.startswith(problem)
         assert await beside == expected
         assert target.process.is_alive()
+
+
+async def test_many_at_once(toy: tuple[Path, Path]) -> None:
+    """Two are compiled at a time; those that would wait too long are told to come back, and one that is kept is not."""
+    settings = trial_settings(toy[0], device="cpu", grammar_seconds=0.5, slot_wait_seconds=0.5, max_waiting=9)
+    engine = await load_engine(toy[0], settings)
+    running = asyncio.create_task(engine.run())
+
+    async def hold(grammar: Grammar) -> None:
+        async with engine.session([5], SamplingParams(grammar=grammar)):
+            pass
+
+    await asyncio.to_thread(engine._grammars.compile, HARMLESS["kept"])  # however long the first process takes to start
+    endless = [Grammar("lark", f"{REFUSED['intersections'][0].text} & /.*b{i}.*/") for i in range(20)]
+    asking = [asyncio.create_task(hold(grammar)) for grammar in endless]
+    await asyncio.sleep(0.1)
+    await hold(HARMLESS["kept"])
+    errors = await asyncio.gather(*asking, return_exceptions=True)
+    assert {type(error) for error in errors} <= {InvalidFieldError, NoFreeSlotError}
+    assert sum(isinstance(error, NoFreeSlotError) for error in errors) > 10
+    running.cancel()
 
 
 async def test_a_choice_of_many(toy: tuple[Path, Path], target: Service) -> None:
