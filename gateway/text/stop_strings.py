@@ -13,11 +13,14 @@ class StopStrings:
     def __init__(self, stops: Sequence[str], *, include: bool = False) -> None:
         """Look for these strings, none of them empty; `include` passes on the one that is found."""
         self._stops, self._include = [_Beginning(stop) for stop in stops], include
+        self._firsts = frozenset(stop[0] for stop in stops)
         self._held = ""
         self.found = False
 
     def push(self, text: str) -> str:
         """Return the held text and this one, up to a stop string or to what must be held back."""
+        if not self._held and self._firsts.isdisjoint(text):  # as nearly always
+            return text
         ends = [(len(self._held) + end, stop) for stop in self._stops if (end := stop.push(text))]
         found = [(end - len(stop.whole), end) for end, stop in ends]
         self.found, text = bool(found), self._held + text
@@ -47,8 +50,6 @@ class _Beginning:
 
     def push(self, text: str) -> int:
         """Go on until the string is whole; return where in the text it ends, 0 if it does not."""
-        if not self.length and self.whole[0] not in text:
-            return 0
         for end, character in enumerate(text, 1):
             self.length = self._after(self.length, character)
             if self.length == len(self.whole):
