@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Self
+from operator import attrgetter
+from typing import NamedTuple, Self
 
 from gateway.parsing.tool_call import ToolCallDelta
 
 
-@dataclass(frozen=True)
-class ReplyPart:
+class ReplyPart(NamedTuple):
     """A piece of content, a piece of reasoning, or a part of a call."""
 
     content: str = ""
@@ -26,18 +26,11 @@ class ReplyPart:
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
         """Return the parts of one item as one."""
-        first, *others = parts
-        calls = [part.call for part in parts if part.call]
-        return (
-            cls(
-                "".join(part.content for part in parts),
-                "".join(part.reasoning for part in parts),
-                replace(calls[0], arguments="".join(call.arguments for call in calls)) if calls else None,
-                sum(part.num_tokens for part in parts),
-            )
-            if others
-            else first
-        )
+        if len(parts) == 1:
+            return parts[0]
+        contents, reasonings, calls, nums = zip(*parts, strict=True)
+        call = calls[0] and replace(calls[0], arguments="".join(call.arguments for call in calls if call))
+        return cls("".join(contents), "".join(reasonings), call, sum(nums))
 
 
 @dataclass(frozen=True)
@@ -49,7 +42,7 @@ class ReplyParts:
     @classmethod
     def of(cls, parts: Iterable[ReplyPart]) -> Self:
         """Join what belongs together."""
-        return cls([ReplyPart.joined(list(group)) for _, group in groupby(parts, lambda part: part.item)])
+        return cls([ReplyPart.joined(list(group)) for _, group in groupby(parts, attrgetter("item"))])
 
     @property
     def content(self) -> str:

@@ -1,7 +1,6 @@
 """Ends a text at a stop string."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 
 class StopStrings:
@@ -13,24 +12,23 @@ class StopStrings:
 
     def __init__(self, stops: Sequence[str], *, include: bool = False) -> None:
         """Look for these strings, none of them empty; `include` passes on the one that is found."""
-        self._stops, self._include = stops, include
-        self._overlaps = [0] * len(stops)
-        """How many characters at the end of the text begin each of the stop strings."""
+        self._stops, self._include = [_Beginning(stop) for stop in stops], include
+        self._firsts = frozenset(stop[0] for stop in stops)
         self._held = ""
         self.found = False
 
     def push(self, text: str) -> str:
         """Return the held text and this one, up to a stop string or to what must be held back."""
-        pairs = zip(self._stops, self._overlaps, strict=True)
-        self._overlaps = [_overlap(stop, before, text) for stop, before in pairs]
-        text = self._held + text
-        found = [(start, start + len(stop)) for stop in self._stops if (start := text.find(stop)) >= 0]
-        self.found = bool(found)
+        if not self._held and self._firsts.isdisjoint(text):  # as nearly always
+            return text
+        ends = [(len(self._held) + end, stop) for stop in self._stops if (end := stop.push(text))]
+        found = [(end - len(stop.whole), end) for end, stop in ends]
+        self.found, text = bool(found), self._held + text
         if found:
             start, rest = min(found)
             end = rest if self._include else start
         else:
-            end = rest = len(text) - max(self._overlaps, default=0)
+            end = rest = len(text) - max((stop.length for stop in self._stops), default=0)
         self._held = text[rest:]
         return text[:end]
 
@@ -40,25 +38,25 @@ class StopStrings:
         return held
 
 
-def _overlap(stop: str, overlap: int, text: str) -> int:
-    """Return how much of `stop`, but not all of it, ends a text that grew by this one: Knuth, Morris and Pratt."""
-    borders = _borders(stop)
-    for character in text:
-        while overlap and stop[overlap] != character:
-            overlap = borders[overlap]
-        overlap += stop[overlap] == character
-        if overlap == len(stop):
-            overlap = borders[overlap]
-    return overlap
+class _Beginning:
+    """How much of a string the end of a text is, by the algorithm of Knuth, Morris and Pratt: one step a character."""
 
+    def __init__(self, whole: str) -> None:
+        """Begin a text."""
+        self.whole, self.length = whole, 0
+        self._shorter = [0]  # for each beginning by its length, less 1: that of the next shorter one it ends with
+        for character in whole[1:]:
+            self._shorter.append(self._after(self._shorter[-1], character))
 
-@lru_cache(maxsize=1024)
-def _borders(stop: str) -> list[int]:
-    """Return, for each beginning of `stop`, the longest shorter beginning that it ends with."""
-    borders = [0, 0]
-    for character in stop[1:]:
-        border = borders[-1]
-        while border and stop[border] != character:
-            border = borders[border]
-        borders.append(border + (stop[border] == character))
-    return borders
+    def push(self, text: str) -> int:
+        """Go on until the string is whole; return where in the text it ends, 0 if it does not."""
+        for end, character in enumerate(text, 1):
+            self.length = self._after(self.length, character)
+            if self.length == len(self.whole):
+                return end
+        return 0
+
+    def _after(self, length: int, character: str) -> int:
+        while length and self.whole[length] != character:
+            length = self._shorter[length - 1]
+        return length + (self.whole[length] == character)
