@@ -63,6 +63,15 @@ def test_constraints_name_versions_alone() -> None:
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines if not line.startswith("#"))
 
 
+@pytest.mark.parametrize("page", ["proofs.md", "robustness.md"])
+def test_every_proof_is_there(page: str) -> None:
+    """A page names no test file, and no test, that does not exist."""
+    named = re.findall(r"`([a-z_/]+/test_[a-z_]+\.py)(?:::(\w+))?`", (ROOT / "docs" / page).read_text())
+    assert named
+    for path, test in named:
+        assert f"def {test}" in (ROOT / "tests" / path).read_text()
+
+
 def test_the_licence_is_the_one_that_is_declared() -> None:
     """Its text is there, as pyproject.toml says."""
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license"]
