@@ -136,7 +136,7 @@ def leaves(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
         yield place, value
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@settings(max_examples=120, deadline=None, derandomize=True, database=None)
 @given(
     text=st.lists(st.sampled_from(FRAGMENTS), min_size=1, max_size=14).map("".join),
     form=st.sampled_from(FORMS),
