@@ -1,6 +1,6 @@
 """Whether what a service answers can be true. What cannot would end up in sums, logarithms and texts."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from math import inf
 
 from shared.pb import specdec_pb2 as pb
@@ -38,6 +38,6 @@ def sane(timing: pb.StepTiming, waited_seconds: float = inf) -> bool:
     return min(spent_us) >= -_SLACK_US and sum(spent_us) <= waited_seconds * 1e6 + _SLACK_US
 
 
-def within(token_ids: Iterable[int], vocab_size: int) -> bool:
+def within(token_ids: Sequence[int], vocab_size: int) -> bool:
     """Return whether all are tokens; a vocabulary of unknown size, 0, has no end."""
-    return all(0 <= token_id < (vocab_size or 2**31) for token_id in token_ids)
+    return not token_ids or (min(token_ids) >= 0 and max(token_ids) < (vocab_size or 2**31))

@@ -33,7 +33,8 @@ class DraftSession:
 
     CLOSED: there is no stream, and the draft knows nothing. A round opens one with the whole sequence, if the service
     is up. A stream that was refused is not followed by another for a second, and one that ended without any proposal
-    for twice as long each time. Only a lost replica is replaced at once, once.
+    for twice as long each time; none follows one that the draft did not read. Only a lost replica is replaced at once,
+    once.
     ASKED: the round waits for its proposal.
     READY: the proposal is complete. The next round sends the stream what was committed since the last message.
     LATE: the deadline passed. Rounds do without draft tokens, and send nothing, until the proposal is complete.
@@ -120,6 +121,8 @@ class DraftSession:
         """Return whether the stream may be asked, or replaced if it ended."""
         if stream.state is not DraftState.CLOSED:
             return stream.state is DraftState.READY
+        if not stream.is_read:
+            return False
         lost = stream.code is grpc.StatusCode.UNAVAILABLE
         if lost and (stream.has_proposed or not self._num_useless):
             return True

@@ -36,6 +36,8 @@ class DraftStream:
         """How many of the committed tokens it was told."""
         self.known = 0
         """How many of them it was told when the draft model was last asked."""
+        self.is_read = True
+        """Whether the draft reads: writing did not take as long as the deadline, after which the stream has ended."""
         self.has_proposed = False
         """Whether any proposal was complete."""
         self.code: grpc.StatusCode | None = None
@@ -47,7 +49,6 @@ class DraftStream:
         self._asked_at, self._num_parts = 0.0, 0
         self._progress = asyncio.Event()
         self._reader = asyncio.create_task(self._read())
-        self._writer: asyncio.Task[None] | None = None
 
     async def ask(
         self, request: pb.DraftRequest, proposal: Proposal, num_committed: int, longest_seconds: float
@@ -63,11 +64,13 @@ class DraftStream:
         self.told = num_committed
         if proposal.num_new:
             self.known = num_committed
-        self._asked_at, self._num_parts = perf_counter(), 0
-        self._writer = asyncio.create_task(self._write(request))  # which a draft that does not read may hold up
+        self._asked_at, self._num_parts, self.is_read = perf_counter(), 0, False
         deadline_seconds = self._client.pace.deadline_seconds(proposal.most, proposal.num_new, longest_seconds)
         try:
             async with asyncio.timeout(deadline_seconds):
+                with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # it ended: the reader says why
+                    await self._call.write(request)
+                self.is_read = True
                 await self._until_answered()
         except TimeoutError:
             log.info("draft is late: going on without", round=proposal.round, arrived=len(proposal.token_ids))
@@ -77,10 +80,6 @@ class DraftStream:
     def close(self) -> None:
         """End the stream."""
         self._reader.cancel()
-
-    async def _write(self, request: pb.DraftRequest) -> None:
-        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # it ended: the reader says why
-            await self._call.write(request)
 
     async def _until_answered(self) -> None:
         while self.state is DraftState.ASKED:
@@ -92,13 +91,13 @@ class DraftStream:
         try:
             async for part in self._call:
                 self._num_parts += 1
-                if self._num_parts > MAX_PARTS or incarnation not in {None, part.incarnation}:
-                    log.warning("draft left alone: it answers what it was not asked")
-                    self._client.shun()
-                    break
                 if incarnation is None:
                     incarnation = part.incarnation
                     self._client.meet(incarnation)
+                if self._num_parts > MAX_PARTS or incarnation != part.incarnation:
+                    log.warning("draft left alone: it answers what it was not asked")
+                    self._client.shun()
+                    break
                 if part.round == self._proposal.round:
                     self._take(part)
         except grpc.aio.AioRpcError as error:
@@ -106,8 +105,6 @@ class DraftStream:
             self.code = error.code()
         finally:
             self._call.cancel()
-            if self._writer:
-                self._writer.cancel()
             self.state, self.ended_at = DraftState.CLOSED, perf_counter()
             self.told = self.known = 0
             self._progress.set()

@@ -22,7 +22,8 @@ class Replays:
     A replay may bring the next replica what ended the last one. So the session is a suspect until a token of it is
     committed, and a suspect that loses its replica again is given up: nothing ends more than two replicas. But those
     beside it lost the same replica. So suspects go to the next one in turns (`Replicas.turn`): those who have had
-    theirs are none any more, and those who still wait for it have nothing to lose there.
+    theirs are none any more, and those who still wait for it have nothing to lose there. Other gateways have turns of
+    their own.
     """
 
     def __init__(self) -> None:

@@ -66,6 +66,7 @@ class TargetSession:
                 position = len(self._token_ids)
                 response = await stream.verify(position, draft_ids, self._end - position, self._replicas.vocab_size)
             except TargetUnavailableError as error:
+                stream.close()
                 self._lose(error)
                 self.open()
             else:
@@ -99,14 +100,14 @@ class TargetSession:
         while True:
             if self._replays.suspect:
                 await self._take_turn()
-            if self._stream:
-                self._stream.close()
             self._stream = stream = self._start()
             try:
                 await self._open_at(stream, search)
             except (NoFreeSlotError, NotReachedError, OtherReplicaError) as error:
+                stream.close()
                 await asyncio.sleep(search.pause(error, stream.incarnation))
             except TargetUnavailableError as error:
+                stream.close()
                 self._lose(error)
             else:
                 return stream
