@@ -61,7 +61,7 @@ async def test_the_process_ends(
     params = SamplingParams(seed=1)
     async with decoder(stays.address, None) as alone:
         expected = [i async for done in alone.decode(PROMPT, params, MAX_TOKENS, 0) for i in done.token_ids]
-    settings = {"model": toy[0], "dtype": "float32", "watchdog_seconds": 1}
+    settings = {"model": toy[0], "dtype": "float32", "watchdog_seconds": 2}
     with service("target_service", tmp_path / "target.log", plant=plant, **settings) as ends:
         async with decoder(f"ipv4:{ends.address},{stays.address}", None) as decode:
             await asyncio.sleep(0.5)  # the channel does not report when it is connected to both

@@ -18,7 +18,7 @@ from shared.model.sampling.grammar import MAX_CHARACTERS, Grammars
 from shared.model.sampling.grammar_trial import GrammarTrials
 from shared.sampling_params import Grammar, SamplingParams
 
-SECONDS = 1
+SECONDS = 2
 
 
 def chained_refs(count: int) -> str:
