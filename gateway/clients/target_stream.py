@@ -118,6 +118,8 @@ class TargetStream:
                 return NoTokenError(details)
             case grpc.StatusCode.INTERNAL if details != BROKEN:
                 return SessionFailedError(f"target service: {details}")
+            case grpc.StatusCode.DEADLINE_EXCEEDED:  # the target's: it was asked nothing for too long
+                return NotReachedError(f"target service: {details}")
             case grpc.StatusCode.UNAVAILABLE if details == LEAVING or not self._reached:
                 return NotReachedError(f"target service: {details}")
             case _:
