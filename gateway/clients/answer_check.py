@@ -1,6 +1,7 @@
 """Whether what a service answers can be true. What cannot would end up in sums, logarithms and texts."""
 
 from collections.abc import Sequence
+from itertools import chain
 from math import inf
 
 from shared.pb import specdec_pb2 as pb
@@ -8,24 +9,25 @@ from shared.pb import specdec_pb2 as pb
 _SLACK_US = 1000  # what is measured apart need not add up
 
 
-def problem_in(response: pb.VerifyResponse, request: pb.VerifyDraft, room: int, vocab_size: int) -> str:
+def problem_in(
+    response: pb.VerifyResponse, asked: tuple[int, int], draft_ids: Sequence[int], room: int, vocab_size: int
+) -> str:
     """Return what is wrong with the answer to a verify; nothing if it can be true.
 
-    room: how many tokens may still be committed. vocab_size: 0 if it is not known.
+    asked: round and position. room: how many tokens may still be committed. vocab_size: 0 if it is not known.
     """
-    token_ids, draft_ids, accepted = response.token_ids, request.draft_token_ids, response.num_accepted
-    if (response.round, response.position) != (request.round, request.position) or response.HasField("opened"):
-        return f"it answers round {response.round} at {response.position}, not {request.round} at {request.position}"
+    answered, token_ids, accepted = (response.round, response.position), list(response.token_ids), response.num_accepted
+    if answered != asked or response.HasField("opened"):
+        return f"it answers round and position {answered}, not {asked}"
     if not 1 <= len(token_ids) <= min(len(draft_ids) + 1, room):
         return f"{len(token_ids)} tokens for {len(draft_ids)} draft tokens, where {room} may follow"
-    if not len(token_ids) - 1 <= accepted <= len(draft_ids) or token_ids[:accepted] != draft_ids[:accepted]:
+    if not len(token_ids) - 1 <= accepted <= len(draft_ids) or token_ids[:accepted] != list(draft_ids[:accepted]):
         return f"it does not begin with the {accepted} draft tokens that it accepts"
-    scored = [*response.logprobs, *response.prompt_logprobs]
-    for ids in (token_ids, *(entry.top_token_ids for entry in scored)):
-        if not within(ids, vocab_size):
-            return f"a token is outside the vocabulary of {vocab_size}"
-    if any(len(entry.top_token_ids) != len(entry.top_logprobs) for entry in scored):
-        return "not as many log-probabilities as tokens"
+    if not within(token_ids, vocab_size):
+        return f"a token is outside the vocabulary of {vocab_size}"
+    for entry in chain(response.logprobs, response.prompt_logprobs):
+        if not within(entry.top_token_ids, vocab_size) or len(entry.top_token_ids) != len(entry.top_logprobs):
+            return f"its log-probabilities are not those of tokens in the vocabulary of {vocab_size}"
     return ""
 
 

@@ -1,7 +1,7 @@
 """What can go wrong with the target service.
 
 TargetUnavailableError       a replica fell silent, died, or answered nonsense, and had this session in its hands
-├── NotReachedError          no replica had it, or the one that had it stopped as it was told to
+├── NotReachedError          no replica had it, or the one that had it let it go for other reasons
 │   └── SilentError          no replica said that it has it
 ├── SessionFailedError       a replica says that it failed at this session, and goes on itself
 └── OtherReplicaError        a replica that may not decode this sequence
@@ -15,7 +15,7 @@ class TargetUnavailableError(OutriderError):
 
 
 class NotReachedError(TargetUnavailableError):
-    """The session cannot be why: no replica had it, or the one that had it stopped as it was told to."""
+    """The session cannot be why: no replica had it, or the one that had it let it go for other reasons."""
 
 
 class SilentError(NotReachedError):

@@ -13,6 +13,7 @@ class Replays:
     --------------------------------------------------------------------------------------
     no replica had it: no connection, or none said that it has it  a move
     the replica stopped as it was told to, its grace being over    a move
+    the replica gave up a session that asked nothing for too long  a move
     the replica died, fell silent or answered nonsense             a replay
     the replica failed at this session, and goes on                a replay, the only one
 

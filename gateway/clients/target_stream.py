@@ -57,13 +57,14 @@ class TargetStream:
         Raises InvalidFieldError, NoTokenError, TargetUnavailableError.
         """
         request = pb.VerifyDraft(round=self._round, position=position, draft_token_ids=draft_ids)
-        asked = perf_counter()
-        async with self._answer(self._deadlines.round_seconds if self._round else self._deadlines.first_token_seconds):
+        seconds = self._deadlines.round_seconds if self._round else self._deadlines.first_token_seconds
+        started = perf_counter()
+        async with self._answer(seconds):
             await self._write(pb.VerifyRequest(verify=request))
             response = await self._read()
-        if problem := problem_in(response, request, room, vocab_size):
+        if problem := problem_in(response, (self._round, position), draft_ids, room, vocab_size):
             raise TargetUnavailableError(f"the target's answer is wrong: {problem}")
-        if not sane(response.timing, perf_counter() - asked if self._round else inf):  # the first pass began before
+        if not sane(response.timing, perf_counter() - started if self._round else inf):  # the first pass began before
             response.ClearField("timing")
         self._round += 1
         return response
@@ -117,6 +118,8 @@ class TargetStream:
                 return NoTokenError(details)
             case grpc.StatusCode.INTERNAL if details != BROKEN:
                 return SessionFailedError(f"target service: {details}")
+            case grpc.StatusCode.DEADLINE_EXCEEDED:  # the target's: it was asked nothing for too long
+                return NotReachedError(f"target service: {details}")
             case grpc.StatusCode.UNAVAILABLE if details == LEAVING or not self._reached:
                 return NotReachedError(f"target service: {details}")
             case _:

@@ -80,9 +80,12 @@ async def test_its_own_pass_failed_twice() -> None:
         assert num_openings(targets) == 2
 
 
-async def test_replicas_are_drained() -> None:
-    """Losing replicas that were told to stop is no replay: a long session outlives any number of them."""
-    async with puppets(*[partial(ends, rounds=1, details="Cancelling all calls")] * 3) as (client, targets):
+@pytest.mark.parametrize(
+    "why", [{"details": "Cancelling all calls"}, {"code": grpc.StatusCode.DEADLINE_EXCEEDED}], ids=["drained", "idle"]
+)
+async def test_what_is_no_replay(why: dict[str, Any]) -> None:
+    """Losing replicas that were told to stop, or gave up an idle session, is none: it outlives any number of them."""
+    async with puppets(*[partial(ends, rounds=1, **why)] * 3) as (client, targets):
         assert await tokens(client, 12) == list(range(3, 15))
         assert num_openings(targets) == 12
 
