@@ -10,7 +10,7 @@ from gateway.requests.base import Many, Schema
 from gateway.requests.json_text import JsonTextError, parse_json
 from shared.sampling_params import Grammar
 
-MAX_GRAMMAR_CHARS = 2**18
+MAX_GRAMMAR_CHARS = 2**19
 
 
 def _is_json(text: str) -> str:

@@ -124,8 +124,9 @@ CASES = [
     Case("a number beyond floats", COMPLETIONS, (DIGITS % "1e400").encode, 400),
     *(chat(f"template option {name}", 400, "chat_template_kwargs", chat_template_kwargs={name: True})
       for name in KWARGS),
-    case("20,000 choices of text", COMPLETIONS, 400, "guided_choice", prompt="x",
-         guided_choice=[f"choice {i:05}" for i in range(20_000)]),
+    case("20,000 choices of text", COMPLETIONS, 200, prompt="x", guided_choice=[f"choice {i:05}" for i in range(20_000)]),
+    case("60,000 choices of text", COMPLETIONS, 400, "guided_choice", prompt="x",
+         guided_choice=[f"choice {i:05}" for i in range(60_000)]),
     case("grammar with a long error", COMPLETIONS, 400, "guided_grammar", prompt="x",
          guided_grammar="start: " + "§" * 20_000),
 ]  # fmt: skip
