@@ -71,6 +71,11 @@ def lark_chain(number: int) -> str:
     return f'start: r0\n{rules}\nr{number}: "x"'
 
 
+def choices(number: int) -> list[str]:
+    """Return this many texts of which a reply may be one."""
+    return [f"choice {i:05}" for i in range(number)]
+
+
 def schema_format(schema: Any) -> Any:
     """Return a response format of this schema."""
     return {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
@@ -124,9 +129,8 @@ CASES = [
     Case("a number beyond floats", COMPLETIONS, (DIGITS % "1e400").encode, 400),
     *(chat(f"template option {name}", 400, "chat_template_kwargs", chat_template_kwargs={name: True})
       for name in KWARGS),
-    case("20,000 choices of text", COMPLETIONS, 200, prompt="x", guided_choice=[f"choice {i:05}" for i in range(20_000)]),
-    case("60,000 choices of text", COMPLETIONS, 400, "guided_choice", prompt="x",
-         guided_choice=[f"choice {i:05}" for i in range(60_000)]),
+    case("20,000 choices of text", COMPLETIONS, 200, prompt="x", guided_choice=choices(20_000)),
+    case("60,000 choices of text", COMPLETIONS, 400, "guided_choice", prompt="x", guided_choice=choices(60_000)),
     case("grammar with a long error", COMPLETIONS, 400, "guided_grammar", prompt="x",
          guided_grammar="start: " + "§" * 20_000),
 ]  # fmt: skip
