@@ -16,12 +16,14 @@ def problem_in(
 
     asked: round and position. room: how many tokens may still be committed. vocab_size: 0 if it is not known.
     """
-    answered, token_ids, accepted = (response.round, response.position), list(response.token_ids), response.num_accepted
-    if answered != asked or response.HasField("opened"):
+    token_ids, accepted = list(response.token_ids), response.num_accepted
+    if (answered := (response.round, response.position)) != asked or response.HasField("opened"):
         return f"it answers round and position {answered}, not {asked}"
     if not 1 <= len(token_ids) <= min(len(draft_ids) + 1, room):
         return f"{len(token_ids)} tokens for {len(draft_ids)} draft tokens, where {room} may follow"
-    if not len(token_ids) - 1 <= accepted <= len(draft_ids) or token_ids[:accepted] != list(draft_ids[:accepted]):
+    if not len(token_ids) - 1 <= accepted <= len(draft_ids) or (
+        accepted and token_ids[:accepted] != list(draft_ids[:accepted])
+    ):
         return f"it does not begin with the {accepted} draft tokens that it accepts"
     if not within(token_ids, vocab_size):
         return f"a token is outside the vocabulary of {vocab_size}"

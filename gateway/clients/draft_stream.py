@@ -8,6 +8,7 @@ from time import perf_counter
 import grpc
 import structlog
 
+from gateway.clients.alarm import Alarm
 from gateway.clients.draft_client import DraftClient
 from gateway.clients.proposal import Proposal
 from shared.pb import specdec_pb2 as pb
@@ -47,7 +48,7 @@ class DraftStream:
         self._client, self._call = client, client.draft()
         self._proposal = Proposal(-1)
         self._asked_at, self._num_parts = 0.0, 0
-        self._progress = asyncio.Event()
+        self._progress, self._alarm = asyncio.Event(), Alarm(self._give_up)
         self._reader = asyncio.create_task(self._read())
 
     async def ask(
@@ -66,20 +67,33 @@ class DraftStream:
             self.known = num_committed
         self._asked_at, self._num_parts, self.is_read = perf_counter(), 0, False
         deadline_seconds = self._client.pace.deadline_seconds(proposal.most, proposal.num_new, longest_seconds)
+        self._alarm.set(deadline_seconds)
         try:
-            async with asyncio.timeout(deadline_seconds):
-                with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # it ended: the reader says why
-                    await self._call.write(request)
-                self.is_read = True
-                await self._until_answered()
-        except TimeoutError:
+            with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # it ended: the reader says why
+                await self._call.write(request)
+            self.is_read = True
+            await self._until_answered()
+        except asyncio.CancelledError:
+            if self.is_read or not self._alarm.rang:
+                raise
+        finally:
+            self._alarm.stop()
+        if self._alarm.rang:
             log.info("draft is late: going on without", round=proposal.round, arrived=len(proposal.token_ids))
-            if self.state is DraftState.ASKED:
-                self.state = DraftState.LATE
 
     def close(self) -> None:
         """End the stream."""
+        self._alarm.close()
         self._reader.cancel()
+
+    def _give_up(self) -> None:
+        """End the wait for a proposal; and the stream, if the draft does not even read what it is asked."""
+        if self.state is DraftState.ASKED:
+            self.state = DraftState.LATE
+        if self.is_read:
+            self._progress.set()
+        else:
+            self._call.cancel()
 
     async def _until_answered(self) -> None:
         while self.state is DraftState.ASKED:

@@ -9,6 +9,7 @@ from time import perf_counter
 import grpc
 from google.protobuf.message import DecodeError
 
+from gateway.clients.alarm import Alarm
 from gateway.clients.answer_check import problem_in, sane
 from gateway.clients.deadlines import Deadlines
 from gateway.clients.errors import NotReachedError, SessionFailedError, SilentError, TargetUnavailableError
@@ -31,6 +32,7 @@ class TargetStream:
         self.incarnation = ""
         """Which process is at the other end; empty while nothing is known of it, and for one of an older release."""
         self._call, self._deadlines = call, deadlines
+        self._alarm = Alarm(call.cancel)  # of a round; what waits for its answer is then cancelled
         self._reached = False  # whether a replica has the session
         self._round = 0
 
@@ -59,9 +61,18 @@ class TargetStream:
         request = pb.VerifyDraft(round=self._round, position=position, draft_token_ids=draft_ids)
         seconds = self._deadlines.round_seconds if self._round else self._deadlines.first_token_seconds
         started = perf_counter()
-        async with self._answer(seconds):
+        self._alarm.set(seconds)
+        try:
             await self._write(pb.VerifyRequest(verify=request))
             response = await self._read()
+        except asyncio.CancelledError:
+            if self._alarm.rang:
+                raise self._silence(seconds) from None
+            raise
+        except (DecodeError, grpc.aio.AioRpcError) as error:
+            raise await self._error(error) from error
+        finally:
+            self._alarm.stop()
         if problem := problem_in(response, (self._round, position), draft_ids, room, vocab_size):
             raise TargetUnavailableError(f"the target's answer is wrong: {problem}")
         if not sane(response.timing, perf_counter() - started if self._round else inf):  # the first pass began before
@@ -71,6 +82,7 @@ class TargetStream:
 
     def close(self) -> None:
         """End the stream."""
+        self._alarm.close()
         self._call.cancel()
 
     def _meet(self, opened: pb.Opened, check: Callable[[pb.Opened], None]) -> None:
@@ -94,14 +106,17 @@ class TargetStream:
             async with asyncio.timeout(seconds):
                 yield
         except TimeoutError:
-            kind = TargetUnavailableError if self._reached else SilentError
-            raise kind(f"the target did not answer in {seconds:g} s") from None
-        except DecodeError as error:
-            raise TargetUnavailableError("the target's answer is wrong: it cannot be read") from error
-        except grpc.aio.AioRpcError as error:
-            raise await self._error() from error
+            raise self._silence(seconds) from None
+        except (DecodeError, grpc.aio.AioRpcError) as error:
+            raise await self._error(error) from error
 
-    async def _error(self) -> OutriderError:  # noqa: PLR0911  # a table
+    def _silence(self, seconds: float) -> TargetUnavailableError:
+        kind = TargetUnavailableError if self._reached else SilentError
+        return kind(f"the target did not answer in {seconds:g} s")
+
+    async def _error(self, error: Exception) -> OutriderError:  # noqa: PLR0911  # a table
+        if isinstance(error, DecodeError):
+            return TargetUnavailableError("the target's answer is wrong: it cannot be read")
         if await self._call.details() == BROKEN:
             await asyncio.sleep(0)
         code, details = await self._call.code(), await self._call.details()
