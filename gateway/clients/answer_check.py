@@ -1,7 +1,6 @@
 """Whether what a service answers can be true. What cannot would end up in sums, logarithms and texts."""
 
 from collections.abc import Sequence
-from itertools import chain
 from math import inf
 
 from shared.pb import specdec_pb2 as pb
@@ -16,30 +15,36 @@ def problem_in(
 
     asked: round and position. room: how many tokens may still be committed. vocab_size: 0 if it is not known.
     """
-    token_ids, accepted = list(response.token_ids), response.num_accepted
-    if (answered := (response.round, response.position)) != asked or response.HasField("opened"):
+    answered, token_ids, accepted = (response.round, response.position), list(response.token_ids), response.num_accepted
+    num_tokens, num_drafted = len(token_ids), len(draft_ids)
+    if answered != asked or response.HasField("opened"):
         return f"it answers round and position {answered}, not {asked}"
-    if not 1 <= len(token_ids) <= min(len(draft_ids) + 1, room):
-        return f"{len(token_ids)} tokens for {len(draft_ids)} draft tokens, where {room} may follow"
-    if not len(token_ids) - 1 <= accepted <= len(draft_ids) or (
+    if not 1 <= num_tokens <= num_drafted + 1 or num_tokens > room:
+        return f"{num_tokens} tokens for {num_drafted} draft tokens, where {room} may follow"
+    if not num_tokens - 1 <= accepted <= num_drafted or (
         accepted and token_ids[:accepted] != list(draft_ids[:accepted])
     ):
         return f"it does not begin with the {accepted} draft tokens that it accepts"
     if not within(token_ids, vocab_size):
         return f"a token is outside the vocabulary of {vocab_size}"
-    for entry in chain(response.logprobs, response.prompt_logprobs):
-        if not within(entry.top_token_ids, vocab_size) or len(entry.top_token_ids) != len(entry.top_logprobs):
-            return f"its log-probabilities are not those of tokens in the vocabulary of {vocab_size}"
+    for logprobs in (response.logprobs, response.prompt_logprobs):
+        for entry in logprobs:
+            if not within(entry.top_token_ids, vocab_size) or len(entry.top_token_ids) != len(entry.top_logprobs):
+                return f"its log-probabilities are not those of tokens in the vocabulary of {vocab_size}"
     return ""
 
 
 def sane(timing: pb.StepTiming, waited_seconds: float = inf) -> bool:
     """Return whether a timing can be true of an answer that was waited for so long."""
-    spent_us = (timing.queue_us, timing.forward_us, timing.sample_us)
-    counts = (timing.num_passes, timing.num_rows, timing.num_sessions)
-    if min(counts) < 0 or (max(counts) > 0 and not min(counts)):
-        return False
-    return min(spent_us) >= -_SLACK_US and sum(spent_us) <= waited_seconds * 1e6 + _SLACK_US
+    queue_us, forward_us, sample_us = timing.queue_us, timing.forward_us, timing.sample_us
+    num_passes, num_rows, num_sessions = timing.num_passes, timing.num_rows, timing.num_sessions
+    return (
+        queue_us >= -_SLACK_US
+        and forward_us >= -_SLACK_US
+        and sample_us >= -_SLACK_US
+        and queue_us + forward_us + sample_us <= waited_seconds * 1e6 + _SLACK_US
+        and ((num_passes > 0 and num_rows > 0 and num_sessions > 0) or num_passes == num_rows == num_sessions == 0)
+    )
 
 
 def within(token_ids: Sequence[int], vocab_size: int) -> bool:
