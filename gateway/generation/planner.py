@@ -23,9 +23,10 @@ from shared.errors import InvalidFieldError
 from shared.pb import specdec_pb2 as pb
 from shared.sampling_params import SamplingParams
 
-COMPLETION_MAX_TOKENS = 16  # OpenAI's default; a chat's default is the rest of the context
+COMPLETION_MAX_TOKENS = 16  # OpenAI's default; a chat's is the rest of the context, or what MAX_LOGPROBS allows
 MAX_PROMPT_TOKENS = 2**20  # of all prompts of a completion
 MAX_ECHO = 2**20  # characters that a reply repeats of the request
+MAX_LOGPROBS = 100_000  # of a reply, which are a few megabytes
 
 
 class Planner:
@@ -46,7 +47,9 @@ class Planner:
         prompts = [self._encode("messages", prompt, special=False)]
         plan = ReplyPlan.of(self._tokenizer, prompt, request)
         predicted_ids = self._encode("prediction", request.prediction.text, special=False) if request.prediction else []
-        choices = self._choices(request, "messages", prompts, plan, default=None)
+        each = _num_logprobs(request)
+        default = MAX_LOGPROBS // each if each else self._target.max_length
+        choices = self._choices(request, "messages", prompts, plan, default=default)
         return [replace(choice, predicted_ids=predicted_ids) for choice in choices]
 
     def response(self, request: ResponsesRequest) -> Choice:
@@ -134,7 +137,7 @@ class Planner:
         prompts: Sequence[list[int]],
         plan: ReplyPlan,
         *,
-        default: int | None,
+        default: int,
         echoes: Sequence[str | list[int]] = (),
     ) -> list[Choice]:
         if plan.grammar and len(plan.grammar.text) > MAX_GRAMMAR_CHARS:
@@ -144,6 +147,11 @@ class Planner:
         k = self._num_tokens(request.speculative, "model", self._settings.default_k)
         num_lookup_tokens = self._num_tokens(request.speculative, "lookup", self._settings.default_lookup_tokens)
         limits = [self._max_tokens(request, field, prompt_ids, default) for prompt_ids in prompts]
+        num_logprobs = (sum(limits) + sum(map(len, prompts if request.wants_echo else ()))) * _num_logprobs(request)
+        if num_logprobs > MAX_LOGPROBS:
+            name = "top_logprobs" if isinstance(request, ChatRequest) and request.top_logprobs else "logprobs"
+            problem = f"asks for up to {num_logprobs} over all tokens and choices; a reply has up to {MAX_LOGPROBS}"
+            raise InvalidFieldError(name, problem)
         texts = [self._text(prompt) for prompt in echoes] or [""] * len(prompts)
         if sum(map(len, texts)) * request.n > MAX_ECHO:
             raise InvalidFieldError("echo", f"would repeat more than {MAX_ECHO} characters")
@@ -204,7 +212,7 @@ class Planner:
             return asked
         return None if default == "auto" else min(default, limit)
 
-    def _max_tokens(self, request: GenerationRequest, field: str, prompt_ids: list[int], default: int | None) -> int:
+    def _max_tokens(self, request: GenerationRequest, field: str, prompt_ids: list[int], default: int) -> int:
         target = self._target
         if not prompt_ids:
             raise InvalidFieldError(field, "has no tokens")
@@ -219,8 +227,13 @@ class Planner:
         if limit is not None and request.min_tokens > limit:
             raise InvalidFieldError("min_tokens", f"{request.min_tokens} is more than {limit_field}, {limit}")
         if limit is None:
-            return room if default is None else min(default, room)
+            return min(default, room)
         if limit > room:
             problem = f"{limit}, with a prompt of {len(prompt_ids)} tokens, is above the context of {target.max_length}"
             raise ContextLengthError(limit_field, problem)
         return limit
+
+
+def _num_logprobs(request: GenerationRequest) -> int:
+    """Return how many log-probabilities the reply has for one token of each of a prompt's choices."""
+    return 0 if request.wants_logprobs is None else request.n * (1 + request.wants_logprobs)

@@ -17,7 +17,12 @@ Metadata = Annotated[  # with OpenAI's limits
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], at_most(16)
 ]
 LOGPROBS = "message.output_text.logprobs"
-CHAT_FIELDS = {"messages": "input", "max_completion_tokens": "max_output_tokens", "response_format": "text.format"}
+CHAT_FIELDS = {
+    "messages": "input",
+    "max_completion_tokens": "max_output_tokens",
+    "response_format": "text.format",
+    "logprobs": "include",
+}
 """Fields of a chat, which the planner's errors name, and the fields here that they are made from."""
 
 

@@ -7,6 +7,7 @@ import scripted_gateway
 from scripted_gateway import CHAT, CONTEXT, Gateway, error_of
 
 from gateway.generation import planner
+from gateway.requests.responses import LOGPROBS
 from gateway.settings import GatewaySettings
 
 # Assigned, for pytest looks for fixtures among a module's names.
@@ -102,6 +103,42 @@ async def test_what_a_reply_repeats_is_bounded(scripted: Gateway, monkeypatch: p
         response = await scripted.post(COMPLETIONS, prompt=prompts, n=2, echo=True)
         assert response.status_code == status
     assert error_of(response)["param"] == "echo"
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "param"),
+    [
+        (COMPLETIONS, {"logprobs": 4, "max_tokens": 13}, "logprobs"),
+        (COMPLETIONS, {"logprobs": 4, "max_tokens": 13, "stream": True}, "logprobs"),
+        (COMPLETIONS, {"logprobs": 0, "max_tokens": 31, "n": 2}, "logprobs"),
+        (COMPLETIONS, {"logprobs": 4, "max_tokens": 7, "prompt": ["a", "b"]}, "logprobs"),
+        (COMPLETIONS, {"logprobs": 4, "max_tokens": 8, "echo": True, "prompt": [5] * 5}, "logprobs"),
+        (CHATS, {"logprobs": True, "max_tokens": 61}, "logprobs"),
+        (CHATS, {"logprobs": True, "top_logprobs": 9, "max_completion_tokens": 7}, "top_logprobs"),
+        (RESPONSES, {"prompt": None, "input": "a", "top_logprobs": 9, "max_output_tokens": 7}, "top_logprobs"),
+        (RESPONSES, {"prompt": None, "input": "a", "include": [LOGPROBS], "max_output_tokens": 61}, "include"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+async def test_logprobs_are_bounded(
+    scripted: Gateway, monkeypatch: pytest.MonkeyPatch, path: str, fields: dict[str, Any], param: str
+) -> None:
+    """They are counted over all choices and tokens, echoed ones too; one token less is decoded."""
+    monkeypatch.setattr(planner, "MAX_LOGPROBS", 60)
+    response = await scripted.post(path, **fields)
+    assert (response.status_code, error_of(response)["param"]) == (400, param)
+    assert "up to 60" in error_of(response)["message"]
+    assert scripted.decoder.calls == []
+    [(limit, most)] = [(name, value) for name, value in fields.items() if name.startswith("max_")]
+    await scripted.post(path, **fields | {limit: most - 1})
+    assert len(scripted.decoder.calls) > 0
+
+
+async def test_logprobs_bound_a_reply_without_a_limit(scripted: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chat that does not say how long its reply may be ends before its log-probabilities are too many."""
+    monkeypatch.setattr(planner, "MAX_LOGPROBS", 100)
+    assert (await scripted.post(CHATS, n=2, logprobs=True, top_logprobs=4)).status_code == 200
+    assert [max_tokens for _, _, max_tokens, _ in scripted.decoder.calls] == [10, 10]
 
 
 async def test_tokenizing_more_than_the_context(scripted: Gateway) -> None:
