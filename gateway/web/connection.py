@@ -34,7 +34,7 @@ CROWDED = ApiError(
 
 
 class _Parser(h11.Connection):
-    """Refuses a body in countless small chunks, which cost far more than their bytes."""
+    """Refuses a head that is too long, and a body in countless small chunks, which cost far more than their bytes."""
 
     _num_chunks = _num_bytes = 0
 
@@ -43,6 +43,10 @@ class _Parser(h11.Connection):
         event = super().next_event()
         if isinstance(event, h11.Request):
             self._num_chunks = self._num_bytes = 0
+            fields = sum(len(name) + len(value) + len(": \r\n") for name, value in event.headers)
+            # h11 itself measures a head only while some of it is missing.
+            if len(event.method) + len(event.target) + fields > HEAD_BYTES:
+                raise h11.RemoteProtocolError("the head is too long")
         elif isinstance(event, h11.Data):
             self._num_chunks += event.chunk_start
             self._num_bytes += len(event.data)

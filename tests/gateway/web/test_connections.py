@@ -222,11 +222,13 @@ async def test_requests_sent_ahead_are_answered_in_turn(strict: Gateway) -> None
     [
         b"GET / HTTP/1.1\r\nHost: x\r\n" + b"a: b\r\n" * 40_000 + b"\r\n",
         b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        GET[:-2] + b"a: " + b"b" * (HEAD_BYTES + 10) + b"\r\n\r\n",
+        GET[:-2] + b"a: b\r\n" * (HEAD_BYTES // 6) + b"\r\n",
         POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * 40_000,
         POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"1;" + b"x" * 200_000,
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 500,
     ],
-    ids=["headers", "target", "chunks", "extension", "TLS"],
+    ids=["headers", "target", "long", "many", "chunks", "extension", "TLS"],
 )
 async def test_heads_and_chunks_are_bounded(strict: Gateway, sent: bytes) -> None:
     """Claim: what is too long for a head, or cut too small for a body, is refused before it is all parsed."""
@@ -238,6 +240,13 @@ async def test_heads_and_chunks_are_bounded(strict: Gateway, sent: bytes) -> Non
             return
         assert time.process_time() - started < 1
         assert (status, b'"invalid_request_error"' in text) == (400, True)
+
+
+async def test_a_head_of_almost_the_limit(strict: Gateway) -> None:
+    """Claim: 16 KiB are taken, whatever comes after them at once."""
+    head = GET[:-2] + b"a: " + b"b" * (HEAD_BYTES - 100) + b"\r\n\r\n"
+    async with connected(strict, head + head + GET + HALF) as [(reader, _)]:
+        assert (await answer(reader))[1].count(b"HTTP/1.1 200") == 3
 
 
 async def test_small_chunks_of_a_whole_body(strict: Gateway) -> None:
