@@ -106,7 +106,8 @@ def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySett
 
 def _guarded(settings: GatewaySettings) -> FastAPI:
     """Return an application without routes: what every request goes through, and how errors are answered."""
-    app = FastAPIOffline(title="Outrider", version=VERSION, redoc_url=None)
+    # A redirect would go to whatever host the client names.
+    app = FastAPIOffline(title="Outrider", version=VERSION, redoc_url=None, redirect_slashes=False)
     app.add_middleware(Deadline, seconds=settings.request_timeout_seconds)
     if key := settings.api_key.get_secret_value():
         app.add_middleware(RequireKey, key=key)

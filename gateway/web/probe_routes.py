@@ -11,10 +11,12 @@ def probe_routes(reachable: Callable[[], Awaitable[bool]]) -> APIRouter:
     """Return the routes of a gateway whose target is `reachable` or not."""
     routes = APIRouter()
 
+    @routes.head("/health", include_in_schema=False)
     @routes.get("/health")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
+    @routes.head("/ready", include_in_schema=False)
     @routes.get("/ready")
     async def ready() -> dict[str, str]:
         if not await reachable():

@@ -207,3 +207,12 @@ async def test_models_and_health(scripted: Gateway, openai_client: openai.AsyncO
     async with httpx.AsyncClient(base_url=scripted.url) as http:
         health = await http.get("/health")
     assert (health.status_code, health.json()) == (200, {"status": "ok"})
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready"])
+async def test_probes_by_head(scripted: Gateway, path: str) -> None:
+    """Claim: a load balancer that asks with HEAD gets the status of GET."""
+    async with httpx.AsyncClient(base_url=scripted.url) as http:
+        assert [(await http.head(path)).status_code, (await http.get(path)).status_code] == [200, 200]
+        scripted.decoder.script = ()  # of no target
+        assert (await http.head(path)).status_code == (await http.get(path)).status_code

@@ -187,10 +187,11 @@ async def test_bad_requests_have_openai_bodies(scripted: Gateway) -> None:
             await http.post(path, content=b"[]", headers=headers),
             await http.post(path, content=b""),
             await http.get("/v1/nothing"),
+            await http.post(f"{path}/", json={"model": MODEL, "messages": CHAT}),  # no redirect to whatever Host says
             await http.get(path),
             await http.post(path, json={"model": "other", "messages": CHAT}),
         ]
-    assert [response.status_code for response in responses] == [400, 400, 400, 400, 404, 405, 404]
+    assert [response.status_code for response in responses] == [400, 400, 400, 400, 404, 404, 405, 404]
     assert {error_of(response)["type"] for response in responses} == {"invalid_request_error"}
     assert (error_of(responses[-1])["param"], error_of(responses[-1])["code"]) == ("model", "model_not_found")
     assert len({response.headers["x-request-id"] for response in responses}) == len(responses)
