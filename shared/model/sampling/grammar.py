@@ -1,8 +1,10 @@
 """Makes output conform to a grammar, with llguidance."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from threading import Lock
+from time import thread_time
 
 import numpy as np
 import torch
@@ -10,11 +12,13 @@ from llguidance import LLMatcher, LLTokenizer
 from transformers import PreTrainedTokenizerFast
 
 from shared.errors import InvalidFieldError
+from shared.model.sampling.grammar_size import check_size
 from shared.model.sampling.grammar_trial import GrammarTrials, Trial, matcher_of
 from shared.model.sampling.logits_processors import LogitsProcessor
 from shared.sampling_params import Grammar
 
 MAX_CHARACTERS = 2**19  # of a grammar
+STEP_SECONDS = 0.5  # of CPU time, for a mask
 MAX_BYTES = 2**28  # of a compiled grammar, and of all that are kept
 
 
@@ -32,8 +36,10 @@ class GrammarMask(LogitsProcessor):
         return self._matcher.is_stopped()
 
     def push(self, token_ids: Sequence[int]) -> None:
-        """Advance past these tokens. Raises InvalidFieldError if they do not conform."""
-        if not self._matcher.consume_tokens(list(token_ids)):
+        """Advance past these tokens. Raises InvalidFieldError if they do not conform, or if that takes too long."""
+        with self._timed():
+            conform = self._matcher.consume_tokens(list(token_ids))
+        if not conform:
             raise InvalidFieldError(self._kind, self._matcher.get_error())
 
     def pop(self, token_ids: Sequence[int]) -> None:
@@ -43,9 +49,10 @@ class GrammarMask(LogitsProcessor):
     def process(self, scores: torch.Tensor) -> None:
         """Forbid what the grammar does not allow, unless something else has forbidden everything that it allows.
 
-        Raises InvalidFieldError for a grammar that grew too complex.
+        Raises InvalidFieldError for a grammar that grew too complex, or takes too long.
         """
-        mask = self._matcher.compute_bitmask()
+        with self._timed():
+            mask = self._matcher.compute_bitmask()
         if self._matcher.is_error():
             raise InvalidFieldError(self._kind, self._matcher.get_error())
         bits = np.unpackbits(np.frombuffer(mask, np.uint8), count=len(scores), bitorder="little")
@@ -53,6 +60,14 @@ class GrammarMask(LogitsProcessor):
         if not (scores[allowed] > -torch.inf).any():
             scores[allowed] = 0
         scores[~allowed] = -torch.inf
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        """Raise InvalidFieldError if the block was too slow to be run again: other sessions wait for it."""
+        started = thread_time()
+        yield
+        if thread_time() - started > STEP_SECONDS:
+            raise InvalidFieldError(self._kind, f"takes more than {STEP_SECONDS:g} s for a token")
 
 
 class Grammars:
@@ -87,6 +102,7 @@ class Grammars:
             return kept
         if len(grammar.text) > MAX_CHARACTERS:
             raise InvalidFieldError(grammar.kind, f"{len(grammar.text)} characters, at most {MAX_CHARACTERS}")
+        check_size(grammar)
         trial = self._trials.run(grammar.kind, grammar.text)
         if trial.num_bytes > MAX_BYTES:
             trial = Trial(problem=f"takes {trial.num_bytes >> 20} MB when compiled, at most {MAX_BYTES >> 20}")

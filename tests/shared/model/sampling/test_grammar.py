@@ -338,3 +338,13 @@ async def test_a_grammar_that_fails_ends_its_own_session(decode: Decoder) -> Non
     with contextlib.suppress(InvalidFieldError):
         await run(decode, params, 4)
     assert await run(decode, SamplingParams(temperature=0, stop_token_ids=frozenset(range(500))), 4)
+
+
+def test_a_slow_mask_ends_its_session(toy: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grammar whose mask takes long is not asked for another: all other sessions wait meanwhile."""
+    monkeypatch.setattr("shared.model.sampling.grammar.STEP_SECONDS", 0)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(toy[0])
+    grammars = Grammars(tokenizer, len(tokenizer), [tokenizer.eos_token_id])
+    mask = GrammarMask("regex", grammars.compile(Grammar("regex", "[a-z]{4}")))
+    with pytest.raises(InvalidFieldError, match="takes more than 0 s for a token"):
+        mask.process(torch.zeros(len(tokenizer)))
