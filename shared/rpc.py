@@ -86,10 +86,19 @@ def _flattened(group: BaseExceptionGroup[OutriderError]) -> Iterator[OutriderErr
 class RpcServer:
     """A gRPC server with health and reflection that drains before it stops."""
 
-    def __init__(self, service_name: str, grace_seconds: float, network_delay_ms: float = 0) -> None:
-        """Prepare a server for the service with this full name; stopping waits `grace_seconds` for open streams."""
+    def __init__(
+        self, service_name: str, grace_seconds: float, max_message_bytes: int, network_delay_ms: float = 0
+    ) -> None:
+        """Prepare a server for the service with this full name, which is sent messages of at most so many bytes.
+
+        Stopping waits `grace_seconds` for open streams.
+        """
         delays = [NetworkDelay(network_delay_ms / 1000)] if network_delay_ms else []
-        self.grpc = grpc.aio.server(interceptors=delays, options=OPTIONS)
+        limits = {
+            "grpc.max_receive_message_length": max_message_bytes,
+            "grpc.compression_enabled_algorithms_bitset": 1,  # none: a small message could be unpacked to a large one
+        }
+        self.grpc = grpc.aio.server(interceptors=delays, options=[*(dict(OPTIONS) | limits).items()])
         self._service_name = service_name
         self._grace_seconds = grace_seconds
         self._health = health.aio.HealthServicer()

@@ -12,9 +12,8 @@ from transformers import PreTrainedTokenizerFast
 from shared.errors import InvalidFieldError
 from shared.model.sampling.grammar_trial import GrammarTrials, Trial, matcher_of
 from shared.model.sampling.logits_processors import LogitsProcessor
-from shared.sampling_params import Grammar
+from shared.sampling_params import MAX_GRAMMAR_CHARACTERS, Grammar
 
-MAX_CHARACTERS = 2**19  # of a grammar
 MAX_BYTES = 2**28  # of a compiled grammar, and of all that are kept
 
 
@@ -85,8 +84,8 @@ class Grammars:
         """Return a matcher in its initial state. Raises InvalidFieldError for a grammar that cannot be compiled."""
         if kept := self.kept(grammar):  # since when it waited for a thread
             return kept
-        if len(grammar.text) > MAX_CHARACTERS:
-            raise InvalidFieldError(grammar.kind, f"{len(grammar.text)} characters, at most {MAX_CHARACTERS}")
+        if len(grammar.text) > MAX_GRAMMAR_CHARACTERS:
+            raise InvalidFieldError(grammar.kind, f"{len(grammar.text)} characters, at most {MAX_GRAMMAR_CHARACTERS}")
         trial = self._trials.run(grammar.kind, grammar.text)
         if trial.num_bytes > MAX_BYTES:
             trial = Trial(problem=f"takes {trial.num_bytes >> 20} MB when compiled, at most {MAX_BYTES >> 20}")
