@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import grpc
@@ -13,7 +13,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from shared.errors import STATUS, NoFreeSlotError, OutriderError, SessionFailedError
+from shared.errors import STATUS, IdleError, NoFreeSlotError, OutriderError, SessionFailedError
 from shared.network_delay import NetworkDelay
 
 log = structlog.get_logger()
@@ -54,6 +54,8 @@ async def errors_as_status(context: grpc.aio.ServicerContext[Any, Any]) -> Async
     refusal: OutriderError | None = None
     try:
         yield
+    except* grpc.aio.InternalError:  # from gRPC, of a write
+        refusal = IdleError("the client has gone")
     except* OutriderError as group:  # from a task group, or a single one
         refusal = next(_flattened(group))
     except* Exception:
@@ -65,7 +67,8 @@ async def errors_as_status(context: grpc.aio.ServicerContext[Any, Any]) -> Async
         pushback = (
             (("grpc-retry-pushback-ms", str(refusal.retry_after_ms)),) if isinstance(refusal, NoFreeSlotError) else ()
         )
-        await context.abort(STATUS[type(refusal)], reason, pushback)
+        with suppress(grpc.aio.InternalError):  # it has gone, too
+            await context.abort(STATUS[type(refusal)], reason, pushback)
 
 
 def shortened(text: str) -> str:
