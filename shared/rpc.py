@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import grpc
@@ -13,7 +13,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from shared.errors import STATUS, NoFreeSlotError, OutriderError, SessionFailedError
+from shared.errors import STATUS, IdleError, NoFreeSlotError, OutriderError, SessionFailedError
 from shared.network_delay import NetworkDelay
 
 log = structlog.get_logger()
@@ -54,6 +54,8 @@ async def errors_as_status(context: grpc.aio.ServicerContext[Any, Any]) -> Async
     refusal: OutriderError | None = None
     try:
         yield
+    except* grpc.aio.InternalError:  # from gRPC, of a write
+        refusal = IdleError("the client has gone")
     except* OutriderError as group:  # from a task group, or a single one
         refusal = next(_flattened(group))
     except* Exception:
@@ -65,7 +67,8 @@ async def errors_as_status(context: grpc.aio.ServicerContext[Any, Any]) -> Async
         pushback = (
             (("grpc-retry-pushback-ms", str(refusal.retry_after_ms)),) if isinstance(refusal, NoFreeSlotError) else ()
         )
-        await context.abort(STATUS[type(refusal)], reason, pushback)
+        with suppress(grpc.aio.InternalError):  # it has gone, too
+            await context.abort(STATUS[type(refusal)], reason, pushback)
 
 
 def shortened(text: str) -> str:
@@ -86,10 +89,19 @@ def _flattened(group: BaseExceptionGroup[OutriderError]) -> Iterator[OutriderErr
 class RpcServer:
     """A gRPC server with health and reflection that drains before it stops."""
 
-    def __init__(self, service_name: str, grace_seconds: float, network_delay_ms: float = 0) -> None:
-        """Prepare a server for the service with this full name; stopping waits `grace_seconds` for open streams."""
+    def __init__(
+        self, service_name: str, grace_seconds: float, max_message_bytes: int, network_delay_ms: float = 0
+    ) -> None:
+        """Prepare a server for the service with this full name, which is sent messages of at most so many bytes.
+
+        Stopping waits `grace_seconds` for open streams.
+        """
         delays = [NetworkDelay(network_delay_ms / 1000)] if network_delay_ms else []
-        self.grpc = grpc.aio.server(interceptors=delays, options=OPTIONS)
+        limits = {
+            "grpc.max_receive_message_length": max_message_bytes,
+            "grpc.compression_enabled_algorithms_bitset": 1,  # none: a small message could be unpacked to a large one
+        }
+        self.grpc = grpc.aio.server(interceptors=delays, options=[*(dict(OPTIONS) | limits).items()])
         self._service_name = service_name
         self._grace_seconds = grace_seconds
         self._health = health.aio.HealthServicer()

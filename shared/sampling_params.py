@@ -11,7 +11,8 @@ from shared.pb import specdec_pb2 as pb
 # Between two parts of a JSON text: enough to indent, but bounded, since some models would otherwise never stop.
 JSON_WHITESPACE = r"[\x20\x0A\x0D\x09]{0,20}"
 GREEDY_BELOW = 1e-5  # of temperature, as in vLLM
-MAX_LISTED = 2**18  # tokens in one list: as many as a large vocabulary has
+MAX_LISTED = {"stop_token_ids": 2**18, "logit_bias": 4096}  # of the first, as many as a large vocabulary has
+MAX_GRAMMAR_CHARACTERS = 2**19
 MAX_TOP_LOGPROBS = 20  # vLLM's limit, and OpenAI's for chats
 RANGES: dict[str, tuple[float, float]] = {  # both ends included
     "temperature": (0, 1e9),
@@ -80,9 +81,9 @@ class SamplingParams:
     @classmethod
     def from_pb(cls, message: pb.SamplingParams) -> "SamplingParams":
         """Read the message. Raises InvalidFieldError."""
-        for listed in ("stop_token_ids", "logit_bias"):
-            if (count := len(getattr(message, listed))) > MAX_LISTED:
-                raise InvalidFieldError(listed, f"{count} of them, at most {MAX_LISTED}")
+        for listed, limit in MAX_LISTED.items():
+            if (count := len(getattr(message, listed))) > limit:
+                raise InvalidFieldError(listed, f"{count} of them, at most {limit}")
         values = {field.name: getattr(message, field.name) for field in message.DESCRIPTOR.fields}
         kinds = [field.name for field in message.DESCRIPTOR.oneofs_by_name["grammar"].fields]
         texts = {kind: values.pop(kind) for kind in kinds}

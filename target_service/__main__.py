@@ -7,6 +7,7 @@ from prometheus_client import start_http_server
 
 from shared import log
 from shared.errors import ModelError
+from shared.message_size import max_message_bytes
 from shared.model.checkpoints.pairs import TARGET, resolve_half
 from shared.model.checkpoints.weights_hash import weights_hash
 from shared.model.commands.run_command import run_command
@@ -32,7 +33,10 @@ async def main(settings: TargetSettings) -> None:
     engine.info.identity.weights = await asyncio.to_thread(weights_hash, folder)
     await engine.measure()
     server = RpcServer(
-        pb.DESCRIPTOR.services_by_name["TargetService"].full_name, settings.grace_seconds, settings.network_delay_ms
+        pb.DESCRIPTOR.services_by_name["TargetService"].full_name,
+        settings.grace_seconds,
+        max_message_bytes(engine.info.max_length),
+        settings.network_delay_ms,
     )
     pb_grpc.add_TargetServiceServicer_to_server(TargetServicer(engine, settings), server.grpc)
     if settings.metrics_port:

@@ -1,10 +1,11 @@
 """One stream to one replica of the target, from its opening to its end."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from math import inf
 from time import perf_counter
+from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -21,7 +22,8 @@ VerifyCall = grpc.aio.StreamStreamCall[pb.VerifyRequest, pb.VerifyResponse]
 
 ENDED = (grpc.aio.AioRpcError, asyncio.InvalidStateError)  # from a write to a stream that has ended: reading says why
 LEAVING = "Cancelling all calls"  # gRPC's words for the streams that are left when a server's grace is over
-BROKEN = "Internal error from Core"  # and for a write that failed, until it knows more
+BROKEN = "Internal error from Core"  # and for a write that failed, until it has taken in the status that was sent
+STATUS_SECONDS = 1.0  # for that
 
 
 class TargetStream:
@@ -33,6 +35,8 @@ class TargetStream:
         """Which process is at the other end; empty while nothing is known of it, and for one of an older release."""
         self._call, self._deadlines = call, deadlines
         self._alarm = Alarm(call.cancel)  # of a round; what waits for its answer is then cancelled
+        self._end = asyncio.get_running_loop().create_future()  # its code, details and pushback
+        call.add_done_callback(self._take_end)
         self._reached = False  # whether a replica has the session
         self._round = 0
 
@@ -117,21 +121,24 @@ class TargetStream:
     async def _error(self, error: Exception) -> OutriderError:  # noqa: PLR0911  # a table
         if isinstance(error, DecodeError):
             return TargetUnavailableError("the target's answer is wrong: it cannot be read")
-        if await self._call.details() == BROKEN:
-            await asyncio.sleep(0)
-        code, details = await self._call.code(), await self._call.details()
+        await asyncio.wait([self._end], timeout=STATUS_SECONDS)
+        code, details, pushback = (
+            self._end.result() if self._end.done() else (await self._call.code(), await self._call.details(), "")
+        )
         match code:
             case grpc.StatusCode.INVALID_ARGUMENT:
                 field, _, problem = details.partition(": ")
                 return InvalidFieldError(field, problem)
             case grpc.StatusCode.RESOURCE_EXHAUSTED:
-                pushback = str(dict(await self._call.trailing_metadata()).get("grpc-retry-pushback-ms", ""))
                 if pushback.isdigit():
                     return NoFreeSlotError(details, int(pushback))
                 return InvalidFieldError("prompt", f"too much for one message to the target: {details}")  # gRPC's own
             case grpc.StatusCode.DATA_LOSS:
                 return NoTokenError(details)
-            case grpc.StatusCode.INTERNAL if details != BROKEN:
+            case grpc.StatusCode.INTERNAL if details == BROKEN:
+                kind = TargetUnavailableError if self._reached else NotReachedError
+                return kind("target service: the stream broke")
+            case grpc.StatusCode.INTERNAL:
                 return SessionFailedError(f"target service: {details}")
             case grpc.StatusCode.DEADLINE_EXCEEDED:  # the target's: it was asked nothing for too long
                 return NotReachedError(f"target service: {details}")
@@ -139,3 +146,18 @@ class TargetStream:
                 return NotReachedError(f"target service: {details}")
             case _:
                 return TargetUnavailableError(f"target service: {details or code.name}")
+
+    def _take_end(self, call: VerifyCall) -> None:
+        """Keep the status that the target sent: a write that fails then, or failed before, has gRPC forget it."""
+        code, details, trailing = map(_at_once, (call.code(), call.details(), call.trailing_metadata()))
+        if details != BROKEN and not self._end.done():
+            self._end.set_result((code, details, str(dict(trailing).get("grpc-retry-pushback-ms", ""))))
+
+
+def _at_once(known: Coroutine[Any, Any, Any]) -> Any:
+    """Return what a coroutine returns that has nothing to wait for."""
+    try:
+        known.send(None)
+    except StopIteration as done:
+        return done.value
+    raise RuntimeError("gRPC waits for the status of a stream that is done")

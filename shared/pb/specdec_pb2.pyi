@@ -546,7 +546,7 @@ class SamplingParams(google.protobuf.message.Message):
 
     @property
     def logit_bias(self) -> google.protobuf.internal.containers.ScalarMap[builtins.int, builtins.float]:
-        """Added to the logits of these tokens. A draft ignores tokens that its model does not have."""
+        """Added to the logits of these tokens, at most 4,096 of them. A draft ignores tokens that its model does not have."""
 
     def __init__(
         self,

@@ -17,6 +17,8 @@ from shared.pb import specdec_pb2_grpc as pb_grpc
 
 GREEDY = pb.SamplingParams(top_p=1)
 FORBIDDEN = pb.SamplingParams(top_p=1, min_tokens=1, stop_token_ids=range(1000))
+BIASES = [pb.SamplingParams(top_p=1, logit_bias=dict.fromkeys(range(number), 1)) for number in (4097, 10**6)]
+TOO_MUCH = grpc.StatusCode.RESOURCE_EXHAUSTED  # gRPC's own words follow, before the message is parsed
 INVALID, ORDER = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION
 
 
@@ -74,6 +76,8 @@ TARGET_CASES = [
     ([target_open(sampling=pb.SamplingParams(top_p=1, stop_token_ids=[5] * 2**19))], INVALID, "stop_token_ids: 524288"),
     ([target_open(prompt=[5] * 2_000_000)], INVALID, "prompt_token_ids: 2000000 tokens"),
     ([target_open(), verify(0, 2, [5] * 2_000_000)], INVALID, "draft_token_ids: 2000000 of them, at most 16"),
+    ([target_open(sampling=BIASES[0])], INVALID, "logit_bias: 4097 of them"),
+    ([target_open(sampling=BIASES[1])], TOO_MUCH, "SERVER: Received message larger than max"),
     ([verify(0, 2)], ORDER, "message: the first one"),
     ([pb.VerifyRequest()], ORDER, "message: the first one"),
     ([target_open(), target_open()], ORDER, "message: after `open`"),
@@ -97,6 +101,7 @@ DRAFT_CASES = [
     ([draft_asking(predicted_token_ids=[5] * 2_000_000)], INVALID, "predicted_token_ids: 2000000 tokens, at most 1048"),
     ([draft_open(prompt=[5] * 5000, k=0)], INVALID, "prompt_token_ids: 5000 tokens, at most"),
     ([draft_open(sampling=FORBIDDEN)], INVALID, "stop_token_ids: with min_tokens, they forbid each token"),
+    ([draft_open(sampling=BIASES[1])], TOO_MUCH, "SERVER: Received message larger than max"),
     ([advance(1, 2, [5])], ORDER, "message: the first one"),
     ([draft_open(), draft_open()], ORDER, "message: after `open`"),
     ([draft_open(), advance(0, 2, [5])], ORDER, "round: 0 does not follow 0"),
@@ -155,6 +160,14 @@ async def test_draft_refuses(
         got, text = await outcome(stub.Draft(send(messages)))
         assert (got, text[: len(details)]) == (code, details)
         assert await outcome(stub.Draft(send([draft_open()]), timeout=1)) == (grpc.StatusCode.OK, "")
+
+
+async def test_a_compressed_message(start: StartService) -> None:
+    """It is not unpacked: what it holds could be a thousand times as large."""
+    address = start("draft_service", model="none").address
+    async with grpc.aio.insecure_channel(address, compression=grpc.Compression.Gzip) as channel:
+        call = pb_grpc.DraftServiceStub(channel).Draft(send([draft_open([5] * 1000)]))
+        assert (await outcome(call))[0] is grpc.StatusCode.UNIMPLEMENTED
 
 
 async def test_no_free_slot(start: StartService, toy: tuple[Path, Path]) -> None:

@@ -15,9 +15,8 @@ from shared.errors import InvalidFieldError
 from shared.model.sampling.grammar_size import check_size
 from shared.model.sampling.grammar_trial import GrammarTrials, Trial, matcher_of
 from shared.model.sampling.logits_processors import LogitsProcessor
-from shared.sampling_params import Grammar
+from shared.sampling_params import MAX_GRAMMAR_CHARACTERS, Grammar
 
-MAX_CHARACTERS = 2**19  # of a grammar
 STEP_SECONDS = 0.5  # of CPU time, for a mask
 MAX_BYTES = 2**28  # of a compiled grammar, and of all that are kept
 
@@ -100,8 +99,8 @@ class Grammars:
         """Return a matcher in its initial state. Raises InvalidFieldError for a grammar that cannot be compiled."""
         if kept := self.kept(grammar):  # since when it waited for a thread
             return kept
-        if len(grammar.text) > MAX_CHARACTERS:
-            raise InvalidFieldError(grammar.kind, f"{len(grammar.text)} characters, at most {MAX_CHARACTERS}")
+        if len(grammar.text) > MAX_GRAMMAR_CHARACTERS:
+            raise InvalidFieldError(grammar.kind, f"{len(grammar.text)} characters, at most {MAX_GRAMMAR_CHARACTERS}")
         check_size(grammar)
         trial = self._trials.run(grammar.kind, grammar.text)
         if trial.num_bytes > MAX_BYTES:

@@ -14,9 +14,9 @@ from gateway.requests.grammar_fields import choice_grammar
 from gateway.rounds.decoder import Decoder
 from shared.errors import InvalidFieldError, NoFreeSlotError
 from shared.model.loading.load_engine import load_engine
-from shared.model.sampling.grammar import MAX_CHARACTERS, Grammars
+from shared.model.sampling.grammar import Grammars
 from shared.model.sampling.grammar_trial import GrammarTrials
-from shared.sampling_params import Grammar, SamplingParams
+from shared.sampling_params import MAX_GRAMMAR_CHARACTERS, Grammar, SamplingParams
 
 SECONDS = 2
 
@@ -65,7 +65,7 @@ REFUSED = {
         Grammar("lark", "root ::= r0\n" + chained_rules(20_000, " ::=")),
         f"takes more than {SECONDS} s to compile",
     ),
-    "length": (Grammar("regex", "a" * (MAX_CHARACTERS + 1)), "524289 characters, at most 524288"),
+    "length": (Grammar("regex", "a" * (MAX_GRAMMAR_CHARACTERS + 1)), "524289 characters, at most 524288"),
     "parentheses": (Grammar("regex", "(" * 20_000 + "a" + ")" * 20_000), "at 1(8): invalid regex"),
 }
 
