@@ -13,7 +13,6 @@ from gateway.parsing.reply_plan import ReplyPlan
 from gateway.requests.chat import ChatMessage, ChatRequest
 from gateway.requests.completion import CompletionRequest
 from gateway.requests.generation import GenerationRequest
-from gateway.requests.grammar_fields import MAX_GRAMMAR_CHARS
 from gateway.requests.responses import CHAT_FIELDS, ResponsesRequest
 from gateway.requests.sampling_fields import Speculative
 from gateway.requests.tokenization import DetokenizeRequest, TokenizeRequest
@@ -21,7 +20,7 @@ from gateway.settings import GatewaySettings
 from gateway.text.tokenizer import ChatTokenizer, TextLengthError
 from shared.errors import InvalidFieldError
 from shared.pb import specdec_pb2 as pb
-from shared.sampling_params import SamplingParams
+from shared.sampling_params import MAX_GRAMMAR_CHARACTERS, SamplingParams
 
 COMPLETION_MAX_TOKENS = 16  # OpenAI's default; a chat's is the rest of the context, or what MAX_LOGPROBS allows
 MAX_PROMPT_TOKENS = 2**20  # of all prompts of a completion
@@ -140,8 +139,8 @@ class Planner:
         default: int,
         echoes: Sequence[str | list[int]] = (),
     ) -> list[Choice]:
-        if plan.grammar and len(plan.grammar.text) > MAX_GRAMMAR_CHARS:
-            problem = f"is, as a grammar, longer than {MAX_GRAMMAR_CHARS} characters"
+        if plan.grammar and len(plan.grammar.text) > MAX_GRAMMAR_CHARACTERS:
+            problem = f"is, as a grammar, longer than {MAX_GRAMMAR_CHARACTERS} characters"
             raise InvalidFieldError(plan.grammar_field, problem)
         params = replace(self._params(request), grammar=plan.grammar)
         k = self._num_tokens(request.speculative, "model", self._settings.default_k)

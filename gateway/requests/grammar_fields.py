@@ -8,9 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from gateway.requests.base import Many, Schema
 from gateway.requests.json_text import JsonTextError, parse_json
-from shared.sampling_params import Grammar
-
-MAX_GRAMMAR_CHARS = 2**19
+from shared.sampling_params import MAX_GRAMMAR_CHARACTERS, Grammar
 
 
 def _is_json(text: str) -> str:
@@ -22,13 +20,13 @@ def _is_json(text: str) -> str:
 
 
 def _are_short(choices: list[str]) -> list[str]:
-    if sum(map(len, choices)) > MAX_GRAMMAR_CHARS:
-        raise PydanticCustomError("too_long", f"has more than {MAX_GRAMMAR_CHARS} characters")
+    if sum(map(len, choices)) > MAX_GRAMMAR_CHARACTERS:
+        raise PydanticCustomError("too_long", f"has more than {MAX_GRAMMAR_CHARACTERS} characters")
     return choices
 
 
 JsonSchema = dict[str, Any] | bool
-GrammarText = Annotated[str, Field(max_length=MAX_GRAMMAR_CHARS)]
+GrammarText = Annotated[str, Field(max_length=MAX_GRAMMAR_CHARACTERS)]
 JsonText = Annotated[GrammarText, AfterValidator(_is_json)]
 ANY_OBJECT: JsonSchema = {"type": "object"}
 Choices = Annotated[Many[Annotated[str, Field(min_length=1)]], Field(min_length=1), AfterValidator(_are_short)]

@@ -7,9 +7,9 @@ import scripted_gateway
 from scripted_gateway import CHAT, CONTEXT, Gateway, error_of
 
 from gateway.generation import planner
-from gateway.requests.grammar_fields import MAX_GRAMMAR_CHARS
 from gateway.requests.responses import LOGPROBS
 from gateway.settings import GatewaySettings
+from shared.sampling_params import MAX_GRAMMAR_CHARACTERS
 
 # Assigned, for pytest looks for fixtures among a module's names.
 tiny = scripted_gateway.tiny
@@ -65,13 +65,17 @@ async def test_choices_are_counted_before_prompts_are_read(scripted: Gateway, mo
         (COMPLETIONS, {"stop": ["a"] * 17}, "stop"),
         (COMPLETIONS, {"stop_token_ids": list(range(4097))}, "stop_token_ids"),
         (COMPLETIONS, {"logit_bias": {str(key): 1 for key in range(4097)}}, "logit_bias"),
-        (COMPLETIONS, {"guided_regex": "a" * (MAX_GRAMMAR_CHARS + 1)}, "guided_regex"),
-        (COMPLETIONS, {"guided_grammar": "a" * (MAX_GRAMMAR_CHARS + 1)}, "guided_grammar"),
-        (COMPLETIONS, {"guided_json": {"title": "a" * MAX_GRAMMAR_CHARS}}, "guided_json"),
+        (COMPLETIONS, {"guided_regex": "a" * (MAX_GRAMMAR_CHARACTERS + 1)}, "guided_regex"),
+        (COMPLETIONS, {"guided_grammar": "a" * (MAX_GRAMMAR_CHARACTERS + 1)}, "guided_grammar"),
+        (COMPLETIONS, {"guided_json": {"title": "a" * MAX_GRAMMAR_CHARACTERS}}, "guided_json"),
         (COMPLETIONS, {"guided_json": "{"}, "guided_json"),
-        (COMPLETIONS, {"guided_choice": ["a" * 2**10] * (MAX_GRAMMAR_CHARS // 2**10 + 1)}, "guided_choice"),
+        (COMPLETIONS, {"guided_choice": ["a" * 2**10] * (MAX_GRAMMAR_CHARACTERS // 2**10 + 1)}, "guided_choice"),
         (COMPLETIONS, {"structured_outputs": {"json": "[" * 1000}}, "structured_outputs.json"),
-        (COMPLETIONS, {"structured_outputs": {"regex": "a" * (MAX_GRAMMAR_CHARS + 1)}}, "structured_outputs.regex"),
+        (
+            COMPLETIONS,
+            {"structured_outputs": {"regex": "a" * (MAX_GRAMMAR_CHARACTERS + 1)}},
+            "structured_outputs.regex",
+        ),
         (CHATS, {"messages": [{"role": "user", "content": ""}] * 10_001}, "messages"),
         (CHATS, {"tools": [{"type": "function", "function": {"name": "f"}}] * 513}, "tools"),
         (RESPONSES, {"prompt": None, "input": "a", "include": ["a"] * 101}, "include"),
