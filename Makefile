@@ -17,7 +17,8 @@ API_KEY ?= $(OUTRIDER_API_KEY)
 DOLLARS_PER_HOUR ?=
 BENCH ?=
 
-MODELS := --pair=$(PAIR) --target=$(TARGET) --draft=$(DRAFT) --k=$(K) --dtype=$(DTYPE)
+quoted = '$(subst ','\'',$(1))'
+MODELS := --pair=$(PAIR) --target=$(call quoted,$(TARGET)) --draft=$(call quoted,$(DRAFT)) --k=$(K) --dtype=$(DTYPE)
 ENGINE := --draft-quant=$(DRAFT_QUANT) --device=$(DEVICE) --target-cores=$(TARGET_CORES) --draft-cores=$(DRAFT_CORES) --network-delay-ms=$(NETWORK_DELAY_MS)
 BIN := .venv/bin
 READY := .venv/.ready# what serves
@@ -131,7 +132,8 @@ build/clients/.ready: examples/clients/requirements.txt examples/clients/package
 
 #:
 #: What they run on, such as in `make serve PAIR=toy PORT=8001`:
-#:   PAIR=qwen-coder or toy; or TARGET= and DRAFT=, each a folder, a .gguf file or a hub id; DRAFT=none looks tokens up
+#:   PAIR=qwen-coder or toy; or TARGET= and DRAFT=, each a folder, a .gguf file or a hub id
+#:   TARGET= alone, or DRAFT=none, looks draft tokens up in the text
 #:   K=auto or a number of draft tokens, DTYPE=bfloat16 or float32, DRAFT_QUANT=auto, none, int8 or int4
 #:   API_KEY= a key that requests must bring then
 #:   DEVICE=cpu; neuron with TARGET_CORES= and DRAFT_CORES=, such as 0-3 and 4; simulated, with NETWORK_DELAY_MS=
