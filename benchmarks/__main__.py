@@ -21,6 +21,7 @@ from benchmarks.report import Report
 from benchmarks.section import Section
 from scripts.stack import free_port, stack
 from scripts.stack import parser as stack_parser
+from shared.errors import ModelError
 
 MODES = {
     "single": single,
@@ -83,6 +84,8 @@ def run(url: str, args: Namespace) -> Section:
     """Run a mode against the gateway. An unexpected error becomes its section's problem; the other modes go on."""
     try:
         section = asyncio.run(measure(url, args))
+    except ModelError as error:
+        section = Section(args.mode, problems=[str(error)])
     except Exception as error:  # noqa: BLE001 - shown, and in the exit code
         traceback.print_exc()
         section = Section(args.mode, problems=[f"the mode ended with {type(error).__name__}: {error}"])

@@ -152,6 +152,16 @@ def test_trn2(toy_url: str) -> None:
     assert column(section, 1, "acceptance rate")[0] is None
 
 
+def test_a_model_that_cannot_be_had_is_the_problem(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Of each mode, in a sentence and without a traceback."""
+    path = tmp_path / "nothing.gguf"
+    args = [
+        command.parser().parse_args([mode, f"--target={path}"], Namespace(command="")) for mode in ("single", "load")
+    ]
+    assert [section.problems for section in command.run_each(args)] == [[f"{path}: no such file"]] * 2
+    assert not capfd.readouterr().err
+
+
 def test_all_writes_the_report(tmp_path: Path) -> None:
     """Claim: `all` starts the services, runs what it is told, and writes machine, commit, commands and tables."""
     report = tmp_path / "benchmarks.md"
