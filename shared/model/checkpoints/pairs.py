@@ -7,16 +7,18 @@ must be converted or generated are made once, under OUTRIDER_CACHE (~/.cache/out
 # ruff: noqa: PLC0415 - a model that is in the cache needs none of the heavy imports
 
 import argparse
-import hashlib
+import os
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock
 
 from shared.errors import ModelError
 from shared.model.checkpoints.download import PUBLISHED, download_gguf
+from shared.model.checkpoints.weights_hash import file_hash, weights_hash
 from shared.model.kept import cache
 
 TARGET, DRAFT = 0, 1
@@ -60,10 +62,14 @@ def resolve_model(name: str) -> Path:
     return _of_hub(name)
 
 
-def _place(name: str, kind: str, source: str = "") -> Path:
-    """Return where to make a model from this source: each format has its own place."""
-    of_source = f"-{hashlib.sha256(source.encode()).hexdigest()[:8]}" if source else ""
-    return cache("models") / f"{name}{of_source}-v{FORMATS[kind]}"
+def _place(name: str, kind: str, content: str = "") -> Path:
+    """Return where to make a model: each format has its own place, and so has each content, whatever its name."""
+    version = f"v{FORMATS[kind]}"
+    if not content:
+        return cache("models") / f"{name}-{version}"
+    of_content = f"{content[:16]}-{version}"
+    made = sorted(cache("models").glob(f"[!.]*-{of_content}"))  # perhaps by another name
+    return made[0] if made else cache("models") / f"{name}-{of_content}"
 
 
 def _toy() -> Path:
@@ -78,15 +84,17 @@ def _toy() -> Path:
 def _of_file(gguf: Path) -> Path:
     if not gguf.is_file():
         raise ModelError(f"{gguf}: no such file")
-    gguf = gguf.resolve()
-    version = f"{gguf} {gguf.stat().st_size} {gguf.stat().st_mtime_ns}"
 
     def make(folder: Path) -> None:
         from shared.model.checkpoints.gguf_folder import convert_gguf
 
         convert_gguf(gguf, folder)
 
-    return _made_once(_place(gguf.stem, "gguf", version), make)
+    try:
+        content = file_hash(gguf)
+    except OSError as error:
+        raise ModelError(f"{gguf}: cannot be read: {error.strerror}") from error
+    return _made_once(_place(gguf.stem, "gguf", content), make)
 
 
 def _of_published(name: str) -> Path:
@@ -122,33 +130,40 @@ def _of_hub(name: str) -> Path:
 
 def int4_folder(model: Path) -> Path:
     """Return the folder of this model's graph with 4-bit weights, made if need be. Raises ModelError."""
-    stats = {file.name: file.stat() for file in sorted(model.iterdir())}
-    version = " ".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats.items())
 
     def make(folder: Path) -> None:
         from shared.model.checkpoints.onnx_folder import convert_onnx
 
         convert_onnx(model, folder)
 
-    return _made_once(_place(f"{model.name}-int4", "onnx", f"{model.resolve()} {version}"), make)
+    return _made_once(_place(f"{model.name}-int4", "onnx", weights_hash(model)), make)
 
 
 def _made_once(folder: Path, make: Callable[[Path], None]) -> Path:
-    """Return the folder, which appears only when `make` has filled it."""
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
-        if not folder.is_dir():
-            unfinished = folder.with_name(f".{folder.name}.unfinished")
-            shutil.rmtree(unfinished, ignore_errors=True)  # left by a process that was killed
-            unfinished.mkdir()
-            try:
-                make(unfinished)
-                unfinished.rename(folder)
-            finally:
-                shutil.rmtree(unfinished, ignore_errors=True)
+    """Return the folder, which appears only when `make` has filled it; its time is that of its last use."""
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            if not folder.is_dir():
+                _make(folder, make)
+    with suppress(OSError):  # a cache that is read only
+        os.utime(folder)
     return folder
+
+
+def _make(folder: Path, make: Callable[[Path], None]) -> None:
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)  # left by a process that was killed
+    unfinished.mkdir()
+    try:
+        make(unfinished)
+        readable = unfinished.stat().st_mode & 0o666  # by whom the umask says; some writers let nobody else read
+        for path in unfinished.rglob("*"):
+            if path.is_file():
+                path.chmod(readable)
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def main() -> None:
