@@ -1,6 +1,7 @@
 """Opens a model so that it runs over the slots."""
 
 import random
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -81,12 +82,18 @@ def _packed(
 def load_int4_runner(folder: Path, num_slots: int, max_length: int) -> OnnxRunner:
     """Round a Hugging Face folder's weights to 4 bits, once, and return the runner; max_length is capped as above.
 
-    Raises ModelError for a model that cannot be rolled back or converted.
+    Raises ModelError for a model that cannot be rolled back or converted. A graph that cannot be opened is not kept.
     """
     config = served_config(folder)
     if config.model_type not in FAMILY or not can_convert():
         raise ModelError(f"quant int4: for {', '.join(sorted(FAMILY))}, by onnxruntime-genai, the extra int4")
-    runner = OnnxRunner(int4_folder(folder) / GRAPH, config, num_slots, own_length(config, max_length))
+    made = int4_folder(folder)
+    try:
+        with refusing(config.model_type, "its graph of 4 bits cannot be opened"):
+            runner = OnnxRunner(made / GRAPH, config, num_slots, own_length(config, max_length))
+    except ModelError:
+        shutil.rmtree(made)
+        raise
     probe = random.Random(0).choices(range(config.vocab_size), k=24)  # noqa: S311 - no secret
     expected = runner.extend([Segment(0, 0, probe, 1)])[0].logits
     refuse_miscomputed(runner, config.model_type, probe, expected, tolerance=0.5)

@@ -25,7 +25,16 @@ log = structlog.get_logger()
 
 def open_runner(folder: Path, settings: EngineSettings) -> Runner:
     """Open a Hugging Face folder, and return its runner on the device of the settings. Raises ModelError."""
-    quant = resolve(settings.quant, settings.device, folder)
+    *better, last = ways(settings.quant, settings.device, folder)
+    for quant in better:
+        try:
+            return _open(folder, settings, quant)
+        except ModelError as error:
+            log.warning("these weights cannot be had: trying the next ones", quant=quant, reason=str(error))
+    return _open(folder, settings, last)
+
+
+def _open(folder: Path, settings: EngineSettings, quant: Quant) -> Runner:
     if settings.device != "neuron":
         if quant == "int4":
             return load_int4_runner(folder, settings.num_slots, settings.max_length)
@@ -40,15 +49,18 @@ def open_runner(folder: Path, settings: EngineSettings) -> Runner:
     return load_static_runner(folder, settings, device, name)
 
 
-def resolve(quant: Quant, device: DeviceKind, folder: Path) -> Quant:
-    """Return what `auto` means for this model: on a CPU int4 if available, else int8, else none.
+def ways(quant: Quant, device: DeviceKind, folder: Path) -> list[Quant]:
+    """Return what `auto` tries for this model, in order: on a CPU int4 if available, then int8, then none.
 
     Raises ModelError.
     """
     if quant != "auto":
-        return quant
+        return [quant]
     if device == "neuron":
-        return "none"
-    if can_convert() and served_config(folder).model_type in FAMILY:
-        return "int4"
-    return "int8" if can_round() else "none"
+        return ["none"]
+    available: dict[Quant, bool] = {
+        "int4": can_convert() and served_config(folder).model_type in FAMILY,
+        "int8": can_round(),
+        "none": True,
+    }
+    return [quant for quant, there in available.items() if there]
