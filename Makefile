@@ -5,6 +5,7 @@ TORCH_INDEX ?=
 PAIR ?= qwen-coder
 TARGET ?=
 DRAFT ?=
+CHAT_TEMPLATE ?=
 K ?= auto
 DTYPE ?= bfloat16
 DRAFT_QUANT ?= auto
@@ -36,10 +37,10 @@ help: ## this list
 
 serve: export OUTRIDER_API_KEY := $(API_KEY)
 serve: $(READY) ## the OpenAI API on 127.0.0.1:8000, until Ctrl-C; PAIR=toy needs no download of models
-	$(BIN)/python -m scripts.serve $(MODELS) $(ENGINE) --port=$(PORT)
+	$(BIN)/python -m scripts.serve $(MODELS) --chat-template=$(call quoted,$(CHAT_TEMPLATE)) $(ENGINE) --port=$(PORT)
 
 demo: $(READY) ## a real pair answers a coding question, with and without speculation
-	$(BIN)/python -m scripts.demo $(MODELS) $(ENGINE)
+	$(BIN)/python -m scripts.demo $(MODELS) --chat-template=$(call quoted,$(CHAT_TEMPLATE)) $(ENGINE)
 
 bench: $(DEV) ## measures it all and writes docs/benchmarks.md: DOLLARS_PER_HOUR=, BENCH="flags of python -m benchmarks"
 	$(BIN)/python -m benchmarks all --report=docs/benchmarks.md --dollars-per-hour=$(DOLLARS_PER_HOUR) $(BENCH) $(MODELS) $(ENGINE)
@@ -133,7 +134,7 @@ build/clients/.ready: examples/clients/requirements.txt examples/clients/package
 #:
 #: What they run on, such as in `make serve PAIR=toy PORT=8001`:
 #:   PAIR=qwen-coder or toy; or TARGET= and DRAFT=, each a folder, a .gguf file or a hub id
-#:   TARGET= alone, or DRAFT=none, looks draft tokens up in the text
+#:   TARGET= alone, or DRAFT=none, looks draft tokens up in the text; CHAT_TEMPLATE= a file, in the place of the model's own
 #:   K=auto or a number of draft tokens, DTYPE=bfloat16 or float32, DRAFT_QUANT=auto, none, int8 or int4
 #:   API_KEY= a key that requests must bring then
 #:   DEVICE=cpu; neuron with TARGET_CORES= and DRAFT_CORES=, such as 0-3 and 4; simulated, with NETWORK_DELAY_MS=

@@ -29,6 +29,9 @@ def parser(description: str | None, *, add_help: bool = True) -> ArgumentParser:
     flags.add_argument("--pair", default="qwen-coder", help="toy or qwen-coder")
     flags.add_argument("--target", default="", help="a folder, .gguf file or hub id, in the place of the pair's")
     flags.add_argument("--draft", default="", help="likewise; none, or only a target, looks draft tokens up")
+    flags.add_argument(
+        "--chat-template", default="", help="a file with the template of chats; the target's own if empty"
+    )
     flags.add_argument("--draft-quant", default="auto", help="the draft's weights: none, auto, int8 or int4")
     flags.add_argument("--k", default="auto", help="draft tokens of a round; auto is as many as pay")
     flags.add_argument("--dtype", default="bfloat16", help="bfloat16 or float32")
@@ -80,6 +83,9 @@ def stack(args: Namespace, port: int, draft_port: int, target_port: int, log_lev
         sys.exit(str(error))
     if args.target and not args.draft:
         Console(stderr=True).print("no draft model: draft tokens are looked up in the text; DRAFT= would add a model")
+    template = args.chat_template and Path(args.chat_template).expanduser().resolve()
+    if template and not template.is_file():
+        sys.exit(f"{args.chat_template}: no such file")
     common = {"dtype": args.dtype, "num_slots": args.num_slots, "log_level": log_level}
     common |= {"device": args.device, "network_delay_ms": args.network_delay_ms}
     addresses = {"target": f"127.0.0.1:{target_port}", "draft": f"127.0.0.1:{draft_port}"}
@@ -101,7 +107,14 @@ def stack(args: Namespace, port: int, draft_port: int, target_port: int, log_lev
         for name, process in services.items():
             with status(f"loading the {name} model"):
                 _wait(process, lambda name=name: serves(addresses[name], 1))  # type: ignore[misc]  # mypy infers no default
-        flags = {"tokenizer": target, "default_k": args.k, "port": port, "log_level": log_level, **addresses}
+        flags = {
+            "tokenizer": target,
+            "chat_template": template,
+            "default_k": args.k,
+            "port": port,
+            "log_level": log_level,
+            **addresses,
+        }
         name = args.target or args.pair
         gateway = running.enter_context(_process("gateway", model_name=Path(name).name, **flags))
         with status("starting the gateway"):
