@@ -56,7 +56,7 @@ class DraftModel:
         self._pending.extend(token_ids)
 
     async def propose(self, ask: Ask) -> AsyncGenerator[pb.DraftResponse, None]:
-        """Yield the draft tokens as they are made; fewer than k at a stop token or at the end of the context."""
+        """Yield the draft tokens, at once unless they are slow; fewer than k at a stop token or the context's end."""
         k = ask.num_draft_tokens
         if not k:
             return
@@ -68,12 +68,13 @@ class DraftModel:
             yield pb.DraftResponse(token_ids=ready, last=last, proposer=pb.PROPOSER_DRAFT_MODEL)
         if (num_tokens := min(k - len(ready), session.room)) and not last:
             with self._engine.decode(session, num_tokens) as outcomes:
-                async for outcome in outcomes:
-                    last = outcome.last
+                async for made in outcomes:
+                    last, timings = made[-1].last, [one.timing for one in made]
                     yield pb.DraftResponse(
-                        token_ids=outcome.verdict.token_ids,
+                        token_ids=[token_id for one in made for token_id in one.verdict.token_ids],
                         last=last,
-                        timing=outcome.timing,
+                        timing=_total(timings),
+                        token_timings=timings,
                         proposer=pb.PROPOSER_DRAFT_MODEL,
                     )
         if self._works_ahead and last and not self._ended(session):
@@ -118,3 +119,14 @@ class DraftModel:
     def _cancel_ahead(self) -> None:
         if self._ahead:
             self._ahead.cancel()
+
+
+def _total(timings: Sequence[pb.StepTiming]) -> pb.StepTiming:
+    """Return the time of consecutive passes; rows and sessions are those of the last one."""
+    total = pb.StepTiming(num_rows=timings[-1].num_rows, num_sessions=timings[-1].num_sessions)
+    for timing in timings:
+        total.queue_us += timing.queue_us
+        total.forward_us += timing.forward_us
+        total.sample_us += timing.sample_us
+        total.num_passes += timing.num_passes
+    return total

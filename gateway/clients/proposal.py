@@ -36,4 +36,5 @@ class Proposal:
         self.token_ids.extend(token_ids)
         if token_ids and not self.proposer:
             self.proposer = part.proposer if part.proposer in PROPOSERS else pb.PROPOSER_DRAFT_MODEL
-        self.timings.append(part.timing if sane(part.timing) else pb.StepTiming())
+        timings = part.token_timings[: self.most] or [part.timing]
+        self.timings.extend(timing if sane(timing) else pb.StepTiming() for timing in timings)
