@@ -240,11 +240,13 @@ class DraftResponse(google.protobuf.message.Message):
 
     @property
     def timing(self) -> Global___StepTiming:
-        """Where the time for this part went, all its tokens together. Nothing for tokens that were looked up."""
+        """Where the time for this part went, all its tokens together, and the rest of a pass of work ahead that had to end first.
+        Nothing for tokens that were looked up.
+        """
 
     @property
     def token_timings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StepTiming]:
-        """The same time by tokens, one for each that was decoded for this part. Empty from an older release."""
+        """The time of each token that was decoded for this part. Empty from an older release."""
 
     def __init__(
         self,
