@@ -104,7 +104,7 @@ class DraftModel:
         return len(session.token_ids) > self._committed and session.ended
 
     async def _settle(self, session: "Session") -> float:
-        """Wait until nothing else writes to the session. Returns for how long a pass of work ahead went on meanwhile."""
+        """Wait until nothing else writes to the session. Return for how many seconds a pass of work ahead went on."""
         seconds = 0.0
         if self._ahead:
             started = perf_counter()
