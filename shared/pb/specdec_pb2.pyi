@@ -223,6 +223,7 @@ class DraftResponse(google.protobuf.message.Message):
     TIMING_FIELD_NUMBER: builtins.int
     PROPOSER_FIELD_NUMBER: builtins.int
     INCARNATION_FIELD_NUMBER: builtins.int
+    TOKEN_TIMINGS_FIELD_NUMBER: builtins.int
     round: builtins.int
     """The number of the round that the proposal is for."""
     position: builtins.int
@@ -239,7 +240,13 @@ class DraftResponse(google.protobuf.message.Message):
 
     @property
     def timing(self) -> Global___StepTiming:
-        """Where the time for this part went. Nothing for tokens that were looked up."""
+        """Where the time for this part went, all its tokens together, and the rest of a pass of work ahead that had to end first.
+        Nothing for tokens that were looked up.
+        """
+
+    @property
+    def token_timings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StepTiming]:
+        """The time of each token that was decoded for this part. Empty from an older release."""
 
     def __init__(
         self,
@@ -251,9 +258,10 @@ class DraftResponse(google.protobuf.message.Message):
         timing: Global___StepTiming | None = ...,
         proposer: Global___Proposer.ValueType = ...,
         incarnation: builtins.str = ...,
+        token_timings: collections.abc.Iterable[Global___StepTiming] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["timing", b"timing"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["incarnation", b"incarnation", "last", b"last", "position", b"position", "proposer", b"proposer", "round", b"round", "timing", b"timing", "token_ids", b"token_ids"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["incarnation", b"incarnation", "last", b"last", "position", b"position", "proposer", b"proposer", "round", b"round", "timing", b"timing", "token_ids", b"token_ids", "token_timings", b"token_timings"]) -> None: ...
 
 Global___DraftResponse: typing_extensions.TypeAlias = DraftResponse
 

@@ -52,14 +52,15 @@ class Scheduler:
         The first pass runs what is not cached yet and verifies the draft tokens. Replaces a prefill of the same
         session. Work ahead runs only when there is nothing else to run.
         """
-        outcomes = Outcomes(partial(self.withdraw, session))
+        outcomes = Outcomes(partial(self.withdraw, session), num_passes)
         self._inbox.put(Job(session, draft_ids, num_passes, outcomes.deliver, ahead))
         return outcomes
 
     async def verify(self, session: Session, draft_ids: Sequence[int]) -> Outcome:
         """Run one round: return the outcome of one pass."""
         with self.decode(session, 1, draft_ids) as outcomes:
-            return await anext(outcomes)
+            [outcome] = await anext(outcomes)
+            return outcome
 
     def withdraw(self, session: Session, then: Callable[[], None] | None = None) -> None:
         """End the session's job after the running pass, then call `then` in the event loop.
