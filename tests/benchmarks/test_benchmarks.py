@@ -97,20 +97,19 @@ def test_sweep(toy_url: str, tmp_path: Path) -> None:
 
 
 def test_peers(toy_url: str) -> None:
-    """Claim: transformers, plain and assisted, and a server by its URL, which is ourselves here, take their turns."""
-    section = run(toy_url, "peers", "--url", toy_url)
-    assert list(rows(section, 0)[0]) == [
-        "kind",
-        "plain",
-        "speculative",
-        "transformers",
-        "transformers, assisted",
-        "server",
-    ]
-    assert {(row["theirs"], row["texts equal"]) for row in rows(section, 1)} == {
-        (peer, "5 of 5") for peer in ("transformers", "transformers, assisted", "server")
-    }
-    assert all(row["all"] > 0 for row in rows(section, 1))
+    """Claim: transformers, plain and with a draft, and a server, which is ourselves here, take turns with us."""
+    section = run(toy_url, "peers", "--engines", "transformers", "llama_cpp", "--url", toy_url)
+    theirs = ["transformers, plain", "transformers, draft", "server, toy"]
+    assert column(section, 0, "") == ["ours, plain", "ours, speculative", *theirs]
+    assert column(section, 0, "weights") == ["float32"] * 4 + [""]
+    assert column(section, 0, "texts as its own plain") == [None, "5 of 5", None, "5 of 5", None]
+    assert {(row["theirs"], row["texts equal"]) for row in rows(section, 1)} == {(name, "5 of 5") for name in theirs}
+    for row in rows(section, 1):
+        assert 0 < row["lowest"] <= row["all"]
+    without, fastest, _ = section.notes
+    assert without.startswith("Without llama_cpp: ")
+    speeds = dict(zip(theirs, column(section, 0, "geometric mean")[2:], strict=True))
+    assert fastest.endswith(f"the fastest peer: {max(theirs, key=speeds.__getitem__)}.")
 
 
 def test_load(toy_url: str) -> None:
