@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 from services import ROOT
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks import __main__ as command
 from benchmarks.cost import dollars_per_million
 from benchmarks.section import Section
 
 TINY = ["--pair=toy", "--dtype=float32", "--draft-quant=none", "--limit=1", "--max-tokens=12"]
+QUALITY_TEXTS = ROOT / "benchmarks" / "texts"
 KINDS = ["code", "edit", "json", "structured", "open"]
 
 
@@ -110,6 +112,33 @@ def test_peers(toy_url: str) -> None:
     assert without.startswith("Without llama_cpp: ")
     speeds = dict(zip(theirs, column(section, 0, "geometric mean")[2:], strict=True))
     assert fastest.endswith(f"the fastest peer: {max(theirs, key=speeds.__getitem__)}.")
+
+
+def test_quality(tmp_path: Path, toy: tuple[Path, Path]) -> None:
+    """Claim: weights as they are lose nothing, rounded ones do, and the loss is what transformers computes."""
+    (tmp_path / "b.txt").write_text((QUALITY_TEXTS / "german.txt").read_text())
+    (tmp_path / "a.txt").write_text((QUALITY_TEXTS / "code-go.txt").read_text())
+    flags = [
+        "quality",
+        "--quants",
+        "none",
+        "int8",
+        f"--texts={tmp_path}",
+        "--tokens=100",
+        "--pair=toy",
+        "--dtype=float32",
+    ]
+    (section,) = command.run_each([command.parser().parse_args(flags, Namespace(command=""))])
+    assert section.problems == []
+    assert column(section, 0, "text") == ["a", "b", "mean"]
+    assert column(section, 0, "none: more loss, %") == [0, 0, 0]
+    assert column(section, 0, "none: same likeliest token, %") == [100, 100, 100]
+    assert 0 not in column(section, 0, "int8: more loss, %")
+    assert 50 < column(section, 0, "int8: same likeliest token, %")[-1] < 100
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(toy[0]), AutoTokenizer.from_pretrained(toy[0])
+    for name, loss in zip("ab", column(section, 0, "loss, float32"), strict=False):
+        ids = tokenizer((tmp_path / f"{name}.txt").read_text(), return_tensors="pt").input_ids[:, :100]
+        assert loss == pytest.approx(model(ids, labels=ids).loss.item(), rel=1e-4)
 
 
 def test_load(toy_url: str) -> None:
