@@ -94,7 +94,13 @@ def test_sweep(toy_url: str, tmp_path: Path) -> None:
     assert [table.title for table in section.tables[2:]] == [
         "Proposer: lookup",
         "Best k by kind of prompt, proposer: lookup",
+        "The gateway's own choice against the best fixed one",
     ]
+    assert column(section, 4, "kind") == KINDS
+    for row, of_model, of_lookup in zip(rows(section, 4), rows(section, 1), rows(section, 3), strict=True):
+        assert row["tokens/s"] == max(of_model["tokens/s"], of_lookup["tokens/s"])
+        assert row["best fixed"] in {"plain", *(f"{name}, k={k}" for name in ("model", "lookup") for k in (1, 2))}
+        assert row["own over best fixed"] == row["own choice, tokens/s"] / row["tokens/s"] > 0
     assert section.plots[0].read_bytes().startswith(b"\x89PNG")
 
 
