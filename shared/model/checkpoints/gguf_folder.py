@@ -14,6 +14,7 @@ from gguf import GGUFReader, Keys
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from shared.errors import ModelError
+from shared.model.checkpoints.int8_folder import save_int8
 from shared.model.checkpoints.supported import WINDOW, refuse_unserved, refusing
 
 END_KEYS = (Keys.Tokenizer.EOS_ID, Keys.Tokenizer.EOT_ID, Keys.Tokenizer.EOM_ID)  # end of sequence, turn, message
@@ -21,8 +22,8 @@ END_KEYS = (Keys.Tokenizer.EOS_ID, Keys.Tokenizer.EOT_ID, Keys.Tokenizer.EOM_ID)
 END_NAMES = {"<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>"}
 
 
-def convert_gguf(gguf: Path, folder: Path) -> None:
-    """Write `gguf`, its weights dequantized, as the Hugging Face folder `folder`.
+def convert_gguf(gguf: Path, folder: Path, *, int8: bool = False) -> None:
+    """Write `gguf` as the Hugging Face folder `folder`, its weights in bfloat16, or rounded anew to 8 bits.
 
     Memory: about twice the bfloat16 weights. Raises a one-sentence ModelError: by the header alone, before a weight is
     read, for a file that is damaged or cut and for a model that cannot be served; later for one that lacks weights.
@@ -44,7 +45,10 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     # Otherwise the folder would be opened as a quantized model.
     model.config.__dict__.pop("quantization_config", None)
     model.generation_config.eos_token_id = end_token_ids
-    model.save_pretrained(folder)
+    if int8:
+        save_int8(model, folder)
+    else:
+        model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 

@@ -21,6 +21,7 @@ log = structlog.get_logger()
 
 WINDOW = "its layers keep only a window of the last tokens, so a rejected draft token cannot be undone"
 STATE = "its layers carry a state from token to token, so a rejected draft token cannot be undone"
+FAMILY = {"llama", "mistral", "qwen2", "qwen3"}  # the model types with the Llama family's layers
 NUMBERS_OF_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 
 

@@ -18,11 +18,10 @@ from shared.model.devices.cpu import attention
 from shared.model.devices.cpu.conv1d import replace_conv1d
 from shared.model.devices.cpu.cpu_runner import CpuRunner
 from shared.model.devices.cpu.exactness.kernel_choice import kernel_order
-from shared.model.devices.cpu.exactness.linears import repack, round_weights
+from shared.model.devices.cpu.exactness.linears import repack
 from shared.model.devices.cpu.exactness.proof import prove
 from shared.model.devices.cpu.experts import use_blocks
 from shared.model.devices.cpu.fused_layers import FAMILY, fuse
-from shared.model.devices.cpu.kernels.int8_linear import can_round
 from shared.model.devices.cpu.kernels.kernels import Kernel
 from shared.model.devices.cpu.row_wise import compute_by_rows
 from shared.model.devices.onnx_runner import OnnxRunner
@@ -47,7 +46,7 @@ def load_runner(
     Raises ModelError for a model that cannot be rolled back or whose attention ours cannot replace.
     """
     model, spread = _open(folder, dtype)
-    order = kernel_order(model, DTYPES[dtype], kernel)  # before anything computes
+    order = kernel_order(model, torch.int8 if quant == "int8" else DTYPES[dtype], kernel)  # before anything computes
     probe, expected = _probe(model, spread=spread)
     model.set_attn_implementation(attention.NAME)
     fuse(model)
@@ -65,18 +64,11 @@ def _packed(
     model: PreTrainedModel, quant: Quant, order: Sequence[Kernel], num_slots: int, max_length: int
 ) -> CpuRunner:
     """Return the runner of the model, with its linear layers replaced by ours."""
-    if quant == "none":
-        proof = prove(model, order, max_length)
-        repack(model, proof)
-        compute_by_rows(model, max_length)
-        counts = proof.counts, proof.head_counts
-        return CpuRunner(model, num_slots, max_length, *counts, kernel=proof.kernel.name, inexact=proof.problem)
-    if not can_round():
-        raise ModelError(f"quant {quant}: this build of torch has no products with weights of 8 bits")
-    round_weights(model)
+    proof = prove(model, order, max_length)
+    repack(model, proof)
     compute_by_rows(model, max_length)
-    problem = "weights of 8 bits: the activations of a pass are rounded together"
-    return CpuRunner(model, num_slots, max_length, kernel="torch-int8", quant=quant, inexact=problem)
+    counts, kernel = (proof.counts, proof.head_counts), proof.kernel.name
+    return CpuRunner(model, num_slots, max_length, *counts, kernel=kernel, quant=quant, inexact=proof.problem)
 
 
 def load_int4_runner(folder: Path, num_slots: int, max_length: int) -> OnnxRunner:

@@ -14,7 +14,7 @@ from shared.errors import ModelError
 from shared.model.checkpoints.onnx_folder import can_convert
 from shared.model.checkpoints.supported import served_config
 from shared.model.devices.cpu.fused_layers import FAMILY
-from shared.model.devices.cpu.kernels.int8_linear import can_round
+from shared.model.devices.cpu.kernels.kernels import rounds_fast
 from shared.model.devices.neuron.neuron_device import NEURON, open_neuron
 from shared.model.loading.load_runner import load_int4_runner, load_runner, load_static_runner
 from shared.model.runner import Runner
@@ -60,7 +60,7 @@ def ways(quant: Quant, device: DeviceKind, folder: Path) -> list[Quant]:
         return ["none"]
     available: dict[Quant, bool] = {
         "int4": can_convert() and served_config(folder).model_type in FAMILY,
-        "int8": can_round(),
+        "int8": rounds_fast(),
         "none": True,
     }
     return [quant for quant, there in available.items() if there]
