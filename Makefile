@@ -8,6 +8,7 @@ DRAFT ?=
 CHAT_TEMPLATE ?=
 K ?= auto
 DTYPE ?= bfloat16
+TARGET_QUANT ?=
 DRAFT_QUANT ?= auto
 DEVICE ?= cpu
 TARGET_CORES ?=
@@ -20,7 +21,7 @@ BENCH ?=
 
 quoted = '$(subst ','\'',$(1))'
 MODELS := --pair=$(PAIR) --target=$(call quoted,$(TARGET)) --draft=$(call quoted,$(DRAFT)) --k=$(K) --dtype=$(DTYPE)
-ENGINE := --draft-quant=$(DRAFT_QUANT) --device=$(DEVICE) --target-cores=$(TARGET_CORES) --draft-cores=$(DRAFT_CORES) --network-delay-ms=$(NETWORK_DELAY_MS)
+ENGINE := --target-quant=$(TARGET_QUANT) --draft-quant=$(DRAFT_QUANT) --device=$(DEVICE) --target-cores=$(TARGET_CORES) --draft-cores=$(DRAFT_CORES) --network-delay-ms=$(NETWORK_DELAY_MS)
 BIN := .venv/bin
 READY := .venv/.ready# what serves
 DEV := .venv/.dev# and what tests, checks and measures
@@ -153,6 +154,7 @@ build/peers/openvino/.ready: benchmarks/engines/openvino.txt
 #:   PAIR=qwen-coder or toy; or TARGET= and DRAFT=, each a folder, a .gguf file or a hub id
 #:   TARGET= alone, or DRAFT=none, looks draft tokens up in the text; CHAT_TEMPLATE= a file, in the place of the model's own
 #:   K=auto or a number of draft tokens, DTYPE=bfloat16 or float32, DRAFT_QUANT=auto, none, int8 or int4
+#:   TARGET_QUANT=none, int8 or auto: whichever is faster; auto for a .gguf with rounded weights, else none
 #:   API_KEY= a key that requests must bring then
 #:   DEVICE=cpu; neuron with TARGET_CORES= and DRAFT_CORES=, such as 0-3 and 4; simulated, with NETWORK_DELAY_MS=
 #:

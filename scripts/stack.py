@@ -16,7 +16,8 @@ from rich.console import Console
 from gateway.text.tokenizer import ChatTokenizer
 from shared.errors import ModelError
 from shared.health_check import serves
-from shared.model.checkpoints.pairs import resolve_model, resolve_pair
+from shared.model.checkpoints.pairs import DRAFT, resolve_half, resolve_model
+from shared.model.loading.target_folder import target_folder
 
 ROOT = Path(__file__).parent.parent
 console = Console()
@@ -31,6 +32,9 @@ def parser(description: str | None, *, add_help: bool = True) -> ArgumentParser:
     flags.add_argument("--draft", default="", help="likewise; none, or only a target, looks draft tokens up")
     flags.add_argument(
         "--chat-template", default="", help="a file with the template of chats; the target's own if empty"
+    )
+    flags.add_argument(
+        "--target-quant", default="", help="the target's weights: none, int8 or auto; auto for a rounded .gguf if empty"
     )
     flags.add_argument("--draft-quant", default="auto", help="the draft's weights: none, auto, int8 or int4")
     flags.add_argument("--k", default="auto", help="draft tokens of a round; auto is as many as pay")
@@ -50,9 +54,9 @@ def folders(args: Namespace) -> tuple[Path, Path | None]:
 
     A target that is given alone has none. Raises ModelError, as for a draft that has not the target's tokenizer.
     """
+    target = target_folder(args.target or args.pair, args.target_quant, args.device)
     if not (args.target or args.draft):
-        return resolve_pair(args.pair)
-    target = resolve_model(args.target) if args.target else resolve_pair(args.pair)[0]
+        return target, resolve_half(args.pair, DRAFT)
     if args.draft in {"", "none"}:
         return target, None
     draft = resolve_model(args.draft)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import gguf as gguf_library
 import torch
-from gguf import GGUFReader, Keys
+from gguf import GGMLQuantizationType, GGUFReader, Keys
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from shared.errors import ModelError
@@ -50,6 +50,13 @@ def convert_gguf(gguf: Path, folder: Path, *, int8: bool = False) -> None:
     else:
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def is_rounded(gguf: Path) -> bool:
+    """Return whether some of the file's weights have fewer than 16 bits. Raises ModelError."""
+    whole = {GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16}
+    with refusing(str(gguf), "not a whole GGUF file"):
+        return any(tensor.tensor_type not in whole for tensor in GGUFReader(gguf).tensors)
 
 
 def _refuse_by_header(gguf: Path, read: Callable[[Path], GGUFReader]) -> None:

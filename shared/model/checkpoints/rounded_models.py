@@ -9,22 +9,21 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 from typing_extensions import override
 
+from shared.model.checkpoints.pairs import INT8
 from shared.model.checkpoints.rotation import is_rotated, rotated_parts
 from shared.model.checkpoints.rounded_linear import RoundedLinear
 
-METHOD = "outrider-int8"
 
-
-@register_quantization_config(METHOD)
+@register_quantization_config(INT8)
 class RoundedConfig(QuantizationConfigMixin):  # type: ignore[misc]  # transformers is untyped
     """What marks such a folder in its config.json."""
 
-    def __init__(self, quant_method: str = METHOD, **_: Any) -> None:
+    def __init__(self, quant_method: str = INT8, **_: Any) -> None:
         """Take what the config.json says."""
         self.quant_method = quant_method
 
 
-@register_quantizer(METHOD)
+@register_quantizer(INT8)
 class RoundedQuantizer(HfQuantizer):  # type: ignore[misc]  # likewise
     """Makes transformers load whole numbers and their scales into a model's linear layers."""
 
@@ -55,7 +54,7 @@ def round_model(model: PreTrainedModel) -> None:
         for parent, name, linear in linears(part):
             setattr(parent, name, RoundedLinear.of(linear, _parts(model, name)))
     model.config.tie_word_embeddings = False
-    model.config.quantization_config = {"quant_method": METHOD}
+    model.config.quantization_config = {"quant_method": INT8}
 
 
 def _parts(model: PreTrainedModel, name: str) -> int:

@@ -12,7 +12,8 @@ from transformers.distributed import DistributedConfig
 
 from shared.errors import ModelError
 from shared.model.checkpoints.onnx_folder import GRAPH, can_convert
-from shared.model.checkpoints.pairs import int4_folder
+from shared.model.checkpoints import rounded_models  # noqa: F401 - teaches transformers to open weights of 8 bits
+from shared.model.checkpoints.pairs import int4_folder, int8_folder, is_int8
 from shared.model.checkpoints.supported import own_length, refusing, served_config
 from shared.model.devices.cpu import attention
 from shared.model.devices.cpu.conv1d import replace_conv1d
@@ -43,8 +44,11 @@ def load_runner(
 ) -> CpuRunner:
     """Open a Hugging Face folder and return its runner; max_length is capped at the model's own limit.
 
-    Raises ModelError for a model that cannot be rolled back or whose attention ours cannot replace.
+    A folder with weights of 8 bits is opened as it is; with quant int8, another one is rounded first. Raises ModelError
+    for a model that cannot be rolled back or whose attention ours cannot replace.
     """
+    if quant == "int8" or is_int8(folder):
+        folder, quant = int8_folder(folder), "int8"
     model, spread = _open(folder, dtype)
     order = kernel_order(model, torch.int8 if quant == "int8" else DTYPES[dtype], kernel)  # before anything computes
     probe, expected = _probe(model, spread=spread)
@@ -110,6 +114,8 @@ def _open(folder: Path, dtype: str) -> tuple[PreTrainedModel, bool]:
     """Return the model, and whether it is only this rank's part of one; nothing computes yet."""
     config, spread = served_config(folder), None
     if num_ranks() > 1:
+        if is_int8(folder):
+            raise ModelError("weights of 8 bits are for one rank, not for several")
         check_parts(config)
         join()
         spread = DistributedConfig(tp_plan="auto")
