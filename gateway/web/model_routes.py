@@ -24,6 +24,7 @@ def model_routes(planner: Planner, target: pb.ModelInfo, model_name: str) -> API
         "created": int(time.time()),
         "owned_by": "outrider",
         "max_model_len": target.max_length,
+        "dtype": target.dtype,
         "row_exact": target.row_exact,
     } | ({} if target.row_exact else {"warning": INEXACT})
 

@@ -75,11 +75,10 @@ async def test_it_is_told(toy: tuple[Path, Path], tmp_path: Path) -> None:
     ("quant", "said"),
     [
         ("int4", "setting quant: Value error, a target decides the tokens, and weights of 4 bits are for drafts alone"),
-        ("int8", "setting model: rows are not exact: weights of 8 bits"),
     ],
 )
 def test_rounded_weights_are_refused(toy: tuple[Path, Path], tmp_path: Path, quant: str, said: str) -> None:
-    """A quantised target is not exact, and 4 bits give no rows to verify with."""
+    """4 bits give no rows to verify with."""
     log = tmp_path / "target.log"
     with pytest.raises(pytest.fail.Exception), service("target_service", log, model=toy[0], quant=quant):
         pass
@@ -87,8 +86,8 @@ def test_rounded_weights_are_refused(toy: tuple[Path, Path], tmp_path: Path, qua
     assert "Traceback" not in log.read_text()
 
 
-async def test_auto_means_no_rounding(start: StartService, toy: tuple[Path, Path]) -> None:
-    """`auto` rounds a draft's weights but not a target's."""
-    async with decoder(start("target_service", model=toy[0], quant="auto").address, None) as decode:
+async def test_nothing_is_rounded_unasked(start: StartService, toy: tuple[Path, Path]) -> None:
+    """A folder's weights are served as they are."""
+    async with decoder(start("target_service", model=toy[0]).address, None) as decode:
         assert decode.target.row_exact
         assert decode.target.identity.quant == "none"

@@ -12,12 +12,12 @@ import pytest
 from shared.model.devices.cpu.kernels.processor import flags
 
 ROOT = Path(__file__).parent.parent.parent
-ISAS = {  # the limit for oneDNN, the limit for torch, and the Linux flag that the processor needs
-    "avx2": ("AVX2", "avx2", "avx2"),
-    "avx512_core": ("AVX512_CORE", "", "avx512bw"),
-    "avx512_core_vnni": ("AVX512_CORE_VNNI", "", "avx512_vnni"),
-    "avx512_core_bf16": ("AVX512_CORE_BF16", "", "avx512_bf16"),
-    "own": ("", "", ""),
+ISAS = {  # the limits for oneDNN, torch and FBGEMM, and the Linux flag that the processor needs
+    "avx2": ("AVX2", "avx2", "AVX2", "avx2"),
+    "avx512_core": ("AVX512_CORE", "", "AVX512", "avx512bw"),
+    "avx512_core_vnni": ("AVX512_CORE_VNNI", "", "AVX512_VNNI", "avx512_vnni"),
+    "avx512_core_bf16": ("AVX512_CORE_BF16", "", "", "avx512_bf16"),
+    "own": ("", "", "", ""),
 }
 LAYERS = "1536x2048,8960x1536,896x4864"
 ALL_LAYERS = f"{LAYERS},1536x1536,1536x17920,4864x896,4096x14336,14336x4096"
@@ -28,10 +28,10 @@ ALL_ROWS = [*range(1, 129), 144, 160, 161, 191, 200, 255, 256, 257, 300, 384, 38
 
 def environment(isa: str) -> dict[str, str]:
     """Return this process's environment limited to an instruction set; skip the test if the processor lacks it."""
-    onednn, aten, flag = ISAS[isa]
+    onednn, aten, fbgemm, flag = ISAS[isa]
     if flag and flag not in flags():
         pytest.skip(f"this processor has no {flag}")
-    limits = {"ONEDNN_MAX_CPU_ISA": onednn, "ATEN_CPU_CAPABILITY": aten}
+    limits = {"ONEDNN_MAX_CPU_ISA": onednn, "ATEN_CPU_CAPABILITY": aten, "FBGEMM_ENABLE_INSTRUCTIONS": fbgemm}
     return os.environ | {name: value for name, value in limits.items() if value} | {"OMP_NUM_THREADS": "2"}
 
 
@@ -45,11 +45,13 @@ def check(isa: str, dtype: str, which: str, layers: str, rows: Sequence[int]) ->
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "int8"])
 @pytest.mark.parametrize("isa", ISAS)
 def test_layers_are_exact(isa: str, dtype: str) -> None:
-    """The kernel that is preferred there gives the same bits for any number of rows."""
-    told = check(isa, dtype, "first", LAYERS if dtype == "bfloat16" else "1536x2048", SAMPLE)
+    """The kernel that is preferred there gives the same bits for any number of rows; in 8 bits, each one does."""
+    told = check(
+        isa, dtype, "all" if dtype == "int8" else "first", LAYERS if dtype == "bfloat16" else "1536x2048", SAMPLE
+    )
     assert [layer for layer in told if layer["inexact"]] == []
     assert told
 

@@ -27,8 +27,8 @@ TARGET, DRAFT = 0, 1
 TOY = "toy"
 PAIRS = {"qwen-coder": ("qwen2.5-coder-1.5b", "qwen2.5-coder-0.5b")}  # target, draft
 FORMATS = {"toy": 1, "gguf": 1, "onnx": 1, "int8": 1}
-"""The versions of what `toy_pair`, `gguf_folder`, `onnx_folder` and `int8_folder` make. Raise one when its module's output changes:
-then everything is made again, from the .gguf files kept next to it."""
+"""The versions of what `toy_pair`, `gguf_folder`, `onnx_folder` and `int8_folder` make. Raise one when its module's
+output changes: then everything is made again, from the .gguf files kept next to it."""
 INT8 = "outrider-int8"  # the quant_method of a config.json
 HUB_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.safetensors"]
 
@@ -68,21 +68,22 @@ def resolve_model(name: str, *, int8: bool = False) -> Path:
     return int8_folder(_of_hub(name)) if int8 else _of_hub(name)
 
 
-def gguf_of(name: str, half: int) -> Path | None:
-    """Return the .gguf file that a name stands for, downloaded if need be; None if it stands for something else."""
+def comes_rounded(name: str, half: int) -> bool:
+    """Return whether a name stands for a .gguf file with rounded weights. Raises ModelError."""
     name = PAIRS[name][half] if name in PAIRS else name
-    if name in PUBLISHED:
-        return _published(name)
     path = Path(name).expanduser()
-    return path if path.suffix == ".gguf" and path.is_file() else None
+    if path.suffix != ".gguf" or not path.is_file():
+        return name in PUBLISHED  # all of 4 bits
+    from shared.model.checkpoints.gguf_folder import is_rounded
+
+    return is_rounded(path)
 
 
 def _place(name: str, kind: str, content: str = "") -> Path:
     """Return where to make a model: each format has its own place, and so has each content, whatever its name."""
-    version = f"v{FORMATS[kind]}"
     if not content:
-        return cache("models") / f"{name}-{version}"
-    of_content = f"{content[:16]}-{version}"
+        return cache("models") / f"{name}-v{FORMATS[kind]}"
+    of_content = f"{content[:16]}-{kind}-v{FORMATS[kind]}"
     made = sorted(cache("models").glob(f"[!.]*-{of_content}"))  # perhaps by another name
     return made[0] if made else cache("models") / f"{name}-{of_content}"
 
@@ -103,21 +104,20 @@ def _of_file(gguf: Path, *, int8: bool) -> Path:
         content = file_hash(gguf)
     except OSError as error:
         raise ModelError(f"{gguf}: cannot be read: {error.strerror}") from error
-    place = _place(f"{gguf.stem}-int8", "int8", content) if int8 else _place(gguf.stem, "gguf", content)
+    place = _place(gguf.stem, "int8" if int8 else "gguf", content)
     return _made_once(place, partial(_convert, gguf, int8=int8))
 
 
 def _of_published(name: str, *, int8: bool) -> Path:
-    gguf = _published(name)
-    return _of_file(gguf, int8=True) if int8 else _made_once(_place(name, "gguf"), partial(_convert, gguf))
-
-
-def _published(name: str) -> Path:
     gguf = cache("models") / f"{name}.gguf"
-    with _lock(gguf):
-        if not gguf.exists():
-            download_gguf(name, gguf)
-    return gguf
+
+    def make(folder: Path) -> None:
+        with _lock(gguf):
+            if not gguf.exists():
+                download_gguf(name, gguf)
+        _convert(gguf, folder, int8=int8)
+
+    return _made_once(_place(f"{name}-int8", "int8") if int8 else _place(name, "gguf"), make)
 
 
 def _convert(gguf: Path, folder: Path, *, int8: bool = False) -> None:
@@ -152,7 +152,7 @@ def int4_folder(model: Path) -> Path:
 
         convert_onnx(model, folder)
 
-    return _made_once(_place(f"{model.name}-int4", "onnx", weights_hash(model)), make)
+    return _made_once(_place(model.name, "onnx", weights_hash(model)), make)
 
 
 def int8_folder(model: Path) -> Path:
@@ -165,7 +165,7 @@ def int8_folder(model: Path) -> Path:
 
         convert_int8(model, folder)
 
-    return _made_once(_place(f"{model.name}-int8", "int8", weights_hash(model)), make)
+    return _made_once(_place(model.name, "int8", weights_hash(model)), make)
 
 
 def is_int8(folder: Path) -> bool:

@@ -25,7 +25,8 @@ class RoundedLinear(nn.Linear):
     def empty(cls, in_features: int, out_features: int, bias: nn.Parameter | None, parts: int = 1) -> Self:
         """Return a layer whose weights are still to be loaded."""
         layer = cls(in_features, out_features, bias=False, device="meta")
-        layer.bias, layer.parts = bias, parts
+        layer.register_parameter("bias", bias)
+        layer.parts = parts
         layer.weight = _fixed(torch.empty(out_features, in_features, dtype=torch.int8, device="meta"))
         layer.weight_scale = _fixed(torch.empty(out_features, 1, device="meta"))
         return layer
@@ -54,12 +55,13 @@ def joined(linears: Sequence[nn.Linear]) -> nn.Linear:
     bias = None
     if linears[0].bias is not None:
         bias = _fixed(torch.cat([linear.bias.detach() for linear in linears]))
-    if isinstance(linears[0], RoundedLinear):
-        layer: nn.Linear = RoundedLinear.empty(weight.shape[1], weight.shape[0], bias, linears[0].parts)
-        layer.weight_scale = _fixed(torch.cat([linear.weight_scale for linear in linears]))
+    rounded = [linear for linear in linears if isinstance(linear, RoundedLinear)]
+    if rounded:
+        layer: nn.Linear = RoundedLinear.empty(weight.shape[1], weight.shape[0], bias, rounded[0].parts)
+        layer.weight_scale = _fixed(torch.cat([linear.weight_scale.detach() for linear in rounded]))
     else:
         layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
-        layer.bias = bias
+        layer.register_parameter("bias", bias)
     layer.weight = _fixed(weight)
     return layer
 

@@ -25,6 +25,8 @@ from shared.pb import specdec_pb2 as pb
 
 log = structlog.get_logger()
 
+_ROUNDED = {"none": "", "int8": ", int8 weights and activations", "int4": ", int4 weights"}
+
 
 async def load_engine(folder: Path, settings: EngineSettings) -> Engine:
     """Open the model, try it out and describe it. Raises ModelError."""
@@ -56,7 +58,7 @@ def _load(folder: Path, settings: EngineSettings, worker: Executor) -> Engine:
         max_draft_tokens=settings.max_draft_tokens,
         num_slots=settings.num_slots,
         device=served.device,
-        dtype=settings.dtype if runner.quant == "none" else f"{settings.dtype}, {runner.quant} weights",
+        dtype=f"{settings.dtype}{_ROUNDED[runner.quant]}",
         kernel=runner.kernel,
         row_exact=not problem,
         identity=pb.ModelIdentity(

@@ -11,10 +11,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.distributed import DistributedConfig
 
 from shared.errors import ModelError
-from shared.model.checkpoints.onnx_folder import GRAPH, can_convert
 from shared.model.checkpoints import rounded_models  # noqa: F401 - teaches transformers to open weights of 8 bits
+from shared.model.checkpoints.onnx_folder import GRAPH, can_convert
 from shared.model.checkpoints.pairs import int4_folder, int8_folder, is_int8
-from shared.model.checkpoints.supported import own_length, refusing, served_config
+from shared.model.checkpoints.supported import FAMILY, own_length, refusing, served_config
 from shared.model.devices.cpu import attention
 from shared.model.devices.cpu.conv1d import replace_conv1d
 from shared.model.devices.cpu.cpu_runner import CpuRunner
@@ -22,7 +22,7 @@ from shared.model.devices.cpu.exactness.kernel_choice import kernel_order
 from shared.model.devices.cpu.exactness.linears import repack
 from shared.model.devices.cpu.exactness.proof import prove
 from shared.model.devices.cpu.experts import use_blocks
-from shared.model.devices.cpu.fused_layers import FAMILY, fuse
+from shared.model.devices.cpu.fused_layers import fuse
 from shared.model.devices.cpu.kernels.kernels import Kernel
 from shared.model.devices.cpu.row_wise import compute_by_rows
 from shared.model.devices.onnx_runner import OnnxRunner

@@ -13,8 +13,7 @@ import torch
 from shared.errors import ModelError
 from shared.model.checkpoints.onnx_folder import can_convert
 from shared.model.checkpoints.pairs import is_int8
-from shared.model.checkpoints.supported import served_config
-from shared.model.devices.cpu.fused_layers import FAMILY
+from shared.model.checkpoints.supported import FAMILY, served_config
 from shared.model.devices.cpu.kernels.kernels import rounds_fast
 from shared.model.devices.neuron.neuron_device import NEURON, open_neuron
 from shared.model.loading.load_runner import load_int4_runner, load_runner, load_static_runner
@@ -42,8 +41,9 @@ def _open(folder: Path, settings: EngineSettings, quant: Quant) -> Runner:
         return load_runner(
             folder, settings.dtype, settings.num_slots, settings.max_length, quant, kernel=settings.kernel
         )
-    if quant != "none" or is_int8(folder):
-        raise ModelError(f"quant {quant if quant != 'none' else 'int8'}: rounded weights are for CPUs, not for device neuron")
+    quant = "int8" if is_int8(folder) else quant
+    if quant != "none":
+        raise ModelError(f"quant {quant}: rounded weights are for CPUs, not for device neuron")
     device, name = torch.device("cpu"), f"neuron's graphs on cpu, by {settings.compile_backend}"
     if settings.compile_backend == NEURON:
         device, name = open_neuron(settings.cores, settings.compile_cache)

@@ -5,9 +5,9 @@ from pathlib import Path
 import structlog
 import torch
 
-from shared.model.checkpoints.gguf_folder import is_rounded
-from shared.model.checkpoints.pairs import TARGET, gguf_of, resolve_half
+from shared.model.checkpoints.pairs import TARGET, comes_rounded, resolve_half
 from shared.model.devices.cpu.exactness.kernel_choice import fastest
+from shared.model.devices.cpu.kernels.kernels import rounds_fast
 from shared.model.distributed.ranks import num_ranks
 from shared.model.settings import DeviceKind, Quant
 
@@ -21,15 +21,17 @@ def target_folder(name: str, quant: Quant, device: DeviceKind = "cpu") -> Path:
     Raises ModelError.
     """
     if not quant:
-        gguf = gguf_of(name, TARGET)
-        quant = "auto" if gguf and is_rounded(gguf) else "none"
+        quant = "auto" if comes_rounded(name, TARGET) else "none"
     if quant == "auto":
         quant = "int8" if device != "neuron" and num_ranks() == 1 and int8_pays() else "none"
     return resolve_half(name, TARGET, int8=quant == "int8")
 
 
 def int8_pays() -> bool:
-    """Return whether products with weights of 8 bits are the fastest ones here; measured once, and kept."""
-    wide, rounded = (fastest(dtype) for dtype in (torch.bfloat16, torch.int8))
+    """Return whether products with weights of 8 bits are the fastest ones here; measured once, and kept.
+
+    On a machine too busy to measure they are taken to be, where there are kernels for them: they read half as much.
+    """
+    wide, rounded = fastest(torch.bfloat16), fastest(torch.int8)
     log.info("weights compared", bfloat16=wide, int8=rounded)
-    return bool(rounded and (not wide or rounded.cost < wide.cost))
+    return rounded.cost < wide.cost if wide and rounded else rounds_fast()

@@ -11,10 +11,10 @@ from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from shared.model.devices.cpu.attention import attend
-from shared.model.devices.cpu.batch import Batch
 from shared.model.checkpoints.rounded_linear import joined
 from shared.model.checkpoints.supported import FAMILY
+from shared.model.devices.cpu.attention import attend
+from shared.model.devices.cpu.batch import Batch
 from shared.model.devices.cpu.kv_cache import SlotCache
 
 

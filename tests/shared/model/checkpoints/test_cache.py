@@ -23,7 +23,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Return what is converted in this test, into a cache of its own, by stand-ins for both converters."""
     sources: list[Path] = []
 
-    def convert(source: Path, folder: Path) -> None:
+    def convert(source: Path, folder: Path, **_: object) -> None:
         sources.append(source)
         (folder / "model.safetensors").write_bytes(bytes(1000))
         (folder / "model.safetensors").chmod(0o600)

