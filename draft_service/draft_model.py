@@ -56,7 +56,7 @@ class DraftModel:
         self._pending.extend(token_ids)
 
     async def propose(self, ask: Ask) -> AsyncGenerator[pb.DraftResponse, None]:
-        """Yield the draft tokens as they are made; fewer than k at a stop token or at the end of the context."""
+        """Yield the draft tokens as they are made; fewer than k where the text or the context ends, or it is unsure."""
         k = ask.num_draft_tokens
         if not k:
             return
@@ -67,7 +67,7 @@ class DraftModel:
         if ready:
             yield pb.DraftResponse(token_ids=ready, last=last, proposer=pb.PROPOSER_DRAFT_MODEL)
         if (num_tokens := min(k - len(ready), session.room)) and not last:
-            with self._engine.decode(session, num_tokens) as outcomes:
+            with self._engine.decode(session, num_tokens, min_confidence=ask.min_confidence) as outcomes:
                 async for outcome in outcomes:
                     last = outcome.last
                     yield pb.DraftResponse(

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
@@ -100,7 +101,8 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
 
     async def _model(self, opening: pb.DraftOpen, slot: AsyncExitStack) -> DraftModel | None:
         """Return the draft model's proposer, if there is a model; it already prefills if the first round asks it."""
-        params = SamplingParams.from_pb(opening.sampling)
+        # The probabilities of its tokens are told to the engine alone, which ends an unsure proposal by them.
+        params = replace(SamplingParams.from_pb(opening.sampling), logprobs=opening.min_confidence > 0)
         if not self._engine:
             return None
         works_ahead = self._settings.works_ahead

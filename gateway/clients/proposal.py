@@ -18,6 +18,8 @@ class Proposal:
     proposer: pb.Proposer.ValueType = pb.PROPOSER_UNSPECIFIED
     token_ids: list[int] = field(default_factory=list)
     timings: list[pb.StepTiming] = field(default_factory=list)
+    complete: bool = False
+    """Whether all of it has arrived."""
     asked: bool = True
     """Whether the draft was asked for it."""
     num_new: int = 0
@@ -29,6 +31,7 @@ class Proposal:
 
     def add(self, part: pb.DraftResponse) -> None:
         """Append a part that has arrived, as far as it can be used."""
+        self.complete = part.last
         token_ids = part.token_ids[: self.most - len(self.token_ids)]
         if not within(token_ids, self.vocab_size):
             self.most = len(self.token_ids)  # the rest would stand at other positions than it was meant for

@@ -86,7 +86,7 @@ class Decoder:
             while left:
                 started = perf_counter()
                 decision = adaptive_k.next(left, draft.behind)
-                proposal = await draft.propose(decision.k, decision.num_lookup_tokens)
+                proposal = await draft.propose(decision.k, decision.num_lookup_tokens, decision.min_confidence)
                 proposed = perf_counter()
                 verified = await target.verify(proposal.token_ids)
                 verifying_seconds = perf_counter() - proposed
