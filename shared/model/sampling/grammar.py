@@ -55,10 +55,10 @@ class GrammarMask(LogitsProcessor):
         if self._matcher.is_error():
             raise InvalidFieldError(self._kind, self._matcher.get_error())
         bits = np.unpackbits(np.frombuffer(mask, np.uint8), count=len(scores), bitorder="little")
-        allowed = torch.from_numpy(bits).bool()  # [V]
-        if not (scores[allowed] > -torch.inf).any():
-            scores[allowed] = 0
-        scores[~allowed] = -torch.inf
+        allowed, values = bits.view(np.bool_), scores.numpy()  # [V]; numpy is faster than torch here
+        values[~allowed] = -np.inf
+        if not (values > -np.inf).any():
+            values[allowed] = 0
 
     @contextmanager
     def _timed(self) -> Iterator[None]:
