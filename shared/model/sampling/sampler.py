@@ -158,13 +158,13 @@ def _check(greatest: float, position: int) -> None:
 def _likeliest(logits: torch.Tensor, position: int) -> int:
     """Return the first of the greatest logits. logits: [V], any float type.
 
-    numpy has no bfloat16, but the order of non-negative floats is that of their bits, which numpy compares many times
+    numpy has no bfloat16, but the order of positive floats is that of their bits, which numpy compares many times
     as fast as torch compares bfloat16.
     """
     if logits.dtype is torch.bfloat16:
         bits = logits.view(torch.int16).numpy()
         index = int(bits.argmax())
-        if 0 <= bits[index] <= _INFINITY and bits.view(np.uint16).max() <= _MINUS_INFINITY:
+        if 0 < bits[index] <= _INFINITY and bits.view(np.uint16).max() <= _MINUS_INFINITY:
             return index
     values = logits.float().numpy()
     index = int(values.argmax())
