@@ -1,7 +1,7 @@
 """What the scheduler has to run for a session."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 from shared.model.engine.outcomes import Outcome
@@ -24,6 +24,8 @@ class Job:
     """Whether it is work ahead, which nobody has asked for yet: it runs only when nothing else does."""
     anew: bool = False
     """Whether its session was run once more from its first token, since no token could be drawn."""
+    max_forced: int = 0
+    """How many tokens that are certain it may append to those that are drawn."""
     arrived: float = field(default_factory=perf_counter)
     forward_seconds: float = 0.0
     num_passes: int = 0
@@ -46,7 +48,10 @@ class Job:
         """Commit what a pass with this many rows and sessions decided, and return the outcome."""
         position = len(self.session.token_ids)
         self.session.commit(verdict.token_ids)
-        self.left = 0 if self.session.ended else self.left - 1
+        if forced_ids := self.session.force(self.max_forced) if self.max_forced else []:
+            self.max_forced -= len(forced_ids)
+            verdict = replace(verdict, token_ids=[*verdict.token_ids, *forced_ids])
+        self.left = 0 if self.session.ended or not self.session.room else self.left - 1
         queued = perf_counter() - self.arrived - self.forward_seconds - sample_seconds
         timing = pb.StepTiming(
             queue_us=round(queued * 1e6),

@@ -41,6 +41,10 @@ class GrammarMask(LogitsProcessor):
         if not conform:
             raise InvalidFieldError(self._kind, self._matcher.get_error())
 
+    def forced(self) -> list[int]:
+        """Return tokens that are certain to come next: the mask of each allows no other one."""
+        return self._matcher.compute_ff_tokens()
+
     def pop(self, token_ids: Sequence[int]) -> None:
         """Go back to before these tokens."""
         self._matcher.rollback(len(token_ids))

@@ -45,6 +45,10 @@ class Sampler:
         """Whether nothing can follow."""
         return any(processor.ended for processor in self._processors)
 
+    def forced(self) -> list[int]:
+        """Return tokens that are certain to be drawn next, whatever the logits."""
+        return [token_id for processor in self._processors for token_id in processor.forced()]
+
     @property
     def for_device(self) -> SamplingParams | None:
         """The parameters for a device to draw with, if only logits, temperature, min-p and noise decide; else None."""
