@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -14,7 +15,7 @@ from gateway.rounds.decoder import Decoder
 from gateway.rounds.round import Round
 from shared.sampling_params import Grammar, SamplingParams
 
-SCHEMAS = {
+SCHEMAS: dict[str, dict[str, Any]] = {
     "flat": {"first_name": {"type": "string", "maxLength": 5}, "favourite_colour": {"enum": ["red", "green"]}},
     "nested": {"address": {"type": "object", "properties": {"street_number": {"enum": [12, 345]}}}},
 }
