@@ -62,16 +62,24 @@ class DraftModel:
             return
         session = await self.open()
         await self._settle(session)
-        ready = self._take_over_pending(session)[:k]
-        last = len(ready) == k or self._ended(session)
+        guessed, max_forced = self._take_over_pending(session), ask.max_forced_tokens
+        if not guessed:
+            guessed = session.force(max_forced)
+        ready, forced = self._ready(session, guessed, k, max_forced)
+        drawn = len(ready) - len(forced)
+        last = drawn == k or len(ready) < len(guessed) or self._ended(session)
         if ready:
-            yield pb.DraftResponse(token_ids=ready, last=last, proposer=pb.PROPOSER_DRAFT_MODEL)
-        if (num_tokens := min(k - len(ready), session.room)) and not last:
-            with self._engine.decode(session, num_tokens, min_confidence=ask.min_confidence) as outcomes:
+            yield pb.DraftResponse(token_ids=ready, last=last, proposer=pb.PROPOSER_DRAFT_MODEL, forced=forced)
+        if (num_tokens := min(k - drawn, session.room)) and not last:
+            left = max_forced - len(forced)
+            with self._engine.decode(
+                session, num_tokens, min_confidence=ask.min_confidence, max_forced=left
+            ) as outcomes:
                 async for outcome in outcomes:
                     last = outcome.last
                     yield pb.DraftResponse(
                         token_ids=outcome.verdict.token_ids,
+                        forced=range(1, len(outcome.verdict.token_ids)),
                         last=last,
                         timing=outcome.timing,
                         proposer=pb.PROPOSER_DRAFT_MODEL,
@@ -79,7 +87,7 @@ class DraftModel:
         if self._works_ahead and last and not self._ended(session):
             # The k proposed tokens, the bonus token and k more, less those already guessed.
             num_tokens = 1 + 2 * k - (len(session.token_ids) - self._committed)
-            self._ahead = asyncio.create_task(self._work_ahead(session, min(num_tokens, session.room)))
+            self._ahead = asyncio.create_task(self._work_ahead(session, min(num_tokens, session.room), max_forced))
 
     def stop(self) -> None:
         """Stop decoding after the current token."""
@@ -95,6 +103,19 @@ class DraftModel:
         self._committed, self._pending = self._committed + num_pending, []
         return guessed[num_pending:]
 
+    def _ready(
+        self, session: "Session", guessed: Sequence[int], k: int, max_forced: int
+    ) -> tuple[list[int], list[int]]:
+        """Return the guessed tokens that a proposal has room for, and which of them, by index, are forced."""
+        ready, forced = list[int](), list[int]()
+        for at, token_id in enumerate(guessed):
+            is_forced = self._committed + at in session.forced
+            if len(forced) == max_forced if is_forced else at - len(forced) == k:
+                break
+            ready.append(token_id)
+            forced += [at] if is_forced else []
+        return ready, forced
+
     def _ended(self, session: "Session") -> bool:
         """Return whether a guessed token ends the sequence."""
         return len(session.token_ids) > self._committed and session.ended
@@ -109,9 +130,9 @@ class DraftModel:
             await self._engine.settle(session)
         self._prefilling = False
 
-    async def _work_ahead(self, session: "Session", num_tokens: int) -> None:
+    async def _work_ahead(self, session: "Session", num_tokens: int, max_forced: int) -> None:
         if num_tokens > 0:
-            with self._engine.decode(session, num_tokens, ahead=True) as outcomes:
+            with self._engine.decode(session, num_tokens, ahead=True, max_forced=max_forced) as outcomes:
                 async for _ in outcomes:
                     pass
 

@@ -72,21 +72,23 @@ class AdaptiveK:
         seconds = proposing_seconds + verifying_seconds
         if None in self._fixed:
             self._all.probe.spend(seconds, as_chosen=self._decision.speculates == any(self._chosen))
-        is_typical = (tells_costs(proposal) or not proposal.asked) and verified.timing.num_passes <= 1
+        is_typical = (
+            (tells_costs(proposal) or not proposal.asked) and verified.timing.num_passes <= 1 and not proposal.forced
+        )
         if self._begun and self._costs and proposal.proposer not in LOOKUPS and is_typical:
             expected = self._costs.round_seconds(min(len(proposal.token_ids), self._all.max_k))
             self._all.costs.compare(expected, seconds, speculative=proposal.asked)
         self._begun = True  # the first round runs the prompt and is not typical
         if not proposal.asked:
             return
-        num_drafted = len(proposal.token_ids) or 1
+        num_drafted = proposal.num_guessed(len(proposal.token_ids)) if proposal.token_ids else 1
         estimates = self._model, self._all.model_acceptance
         if proposal.proposer in LOOKUPS or not self._decision.k:
             estimates = self._lookup, self._all.lookup_acceptance
         elif not proposal.complete:  # draft tokens that did not arrive in time count as not accepted
             num_drafted = self._decision.k
         for estimate in estimates:
-            estimate.add(num_drafted, verified.num_accepted)
+            estimate.add(num_drafted, proposal.num_guessed(verified.num_accepted))
 
     def _kept(self, k: int, num_lookup_tokens: int) -> tuple[int, int]:
         fixed_k, fixed_lookup = self._fixed

@@ -136,6 +136,7 @@ class DraftOpen(google.protobuf.message.Message):
     NUM_LOOKUP_TOKENS_FIELD_NUMBER: builtins.int
     PREDICTED_TOKEN_IDS_FIELD_NUMBER: builtins.int
     MIN_CONFIDENCE_FIELD_NUMBER: builtins.int
+    MAX_FORCED_TOKENS_FIELD_NUMBER: builtins.int
     round: builtins.int
     """The number of the round that the first proposal is for."""
     num_draft_tokens: builtins.int
@@ -148,6 +149,8 @@ class DraftOpen(google.protobuf.message.Message):
     """When the draft model stops before k tokens: once the product of the probabilities that it gave its draft tokens of
     this proposal is less than this. 0 to 1; 0 never stops. A session opened with 0 never stops, whatever comes later.
     """
+    max_forced_tokens: builtins.int
+    """How many tokens the draft model may propose beside its k where the grammar allows no other ones; 0 or more."""
     @property
     def prompt_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """All tokens committed so far. Not empty, each within the draft model's vocabulary if there is a draft model."""
@@ -172,9 +175,10 @@ class DraftOpen(google.protobuf.message.Message):
         num_lookup_tokens: builtins.int = ...,
         predicted_token_ids: collections.abc.Iterable[builtins.int] | None = ...,
         min_confidence: builtins.float = ...,
+        max_forced_tokens: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["sampling", b"sampling"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["min_confidence", b"min_confidence", "num_draft_tokens", b"num_draft_tokens", "num_lookup_tokens", b"num_lookup_tokens", "predicted_token_ids", b"predicted_token_ids", "prompt_token_ids", b"prompt_token_ids", "round", b"round", "sampling", b"sampling"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_forced_tokens", b"max_forced_tokens", "min_confidence", b"min_confidence", "num_draft_tokens", b"num_draft_tokens", "num_lookup_tokens", b"num_lookup_tokens", "predicted_token_ids", b"predicted_token_ids", "prompt_token_ids", b"prompt_token_ids", "round", b"round", "sampling", b"sampling"]) -> None: ...
 
 Global___DraftOpen: typing_extensions.TypeAlias = DraftOpen
 
@@ -190,6 +194,7 @@ class DraftAdvance(google.protobuf.message.Message):
     NUM_DRAFT_TOKENS_FIELD_NUMBER: builtins.int
     NUM_LOOKUP_TOKENS_FIELD_NUMBER: builtins.int
     MIN_CONFIDENCE_FIELD_NUMBER: builtins.int
+    MAX_FORCED_TOKENS_FIELD_NUMBER: builtins.int
     round: builtins.int
     """The number of the round that the next proposal is for. Greater than the session's last one."""
     position: builtins.int
@@ -202,6 +207,8 @@ class DraftAdvance(google.protobuf.message.Message):
     """
     min_confidence: builtins.float
     """As in DraftOpen."""
+    max_forced_tokens: builtins.int
+    """How many tokens the draft model may propose beside its k where the grammar allows no other ones; 0 or more."""
     @property
     def token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """The tokens committed since then. Not empty."""
@@ -215,8 +222,9 @@ class DraftAdvance(google.protobuf.message.Message):
         num_draft_tokens: builtins.int = ...,
         num_lookup_tokens: builtins.int = ...,
         min_confidence: builtins.float = ...,
+        max_forced_tokens: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["min_confidence", b"min_confidence", "num_draft_tokens", b"num_draft_tokens", "num_lookup_tokens", b"num_lookup_tokens", "position", b"position", "round", b"round", "token_ids", b"token_ids"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_forced_tokens", b"max_forced_tokens", "min_confidence", b"min_confidence", "num_draft_tokens", b"num_draft_tokens", "num_lookup_tokens", b"num_lookup_tokens", "position", b"position", "round", b"round", "token_ids", b"token_ids"]) -> None: ...
 
 Global___DraftAdvance: typing_extensions.TypeAlias = DraftAdvance
 
@@ -233,6 +241,7 @@ class DraftResponse(google.protobuf.message.Message):
     TIMING_FIELD_NUMBER: builtins.int
     PROPOSER_FIELD_NUMBER: builtins.int
     INCARNATION_FIELD_NUMBER: builtins.int
+    FORCED_FIELD_NUMBER: builtins.int
     round: builtins.int
     """The number of the round that the proposal is for."""
     position: builtins.int
@@ -253,6 +262,10 @@ class DraftResponse(google.protobuf.message.Message):
     def timing(self) -> Global___StepTiming:
         """Where the time for this part went. Nothing for tokens that were looked up."""
 
+    @property
+    def forced(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Which of `token_ids`, by index, are not the draft model's guess: the grammar allows no other token there."""
+
     def __init__(
         self,
         *,
@@ -263,9 +276,10 @@ class DraftResponse(google.protobuf.message.Message):
         timing: Global___StepTiming | None = ...,
         proposer: Global___Proposer.ValueType = ...,
         incarnation: builtins.str = ...,
+        forced: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["timing", b"timing"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["incarnation", b"incarnation", "last", b"last", "position", b"position", "proposer", b"proposer", "round", b"round", "timing", b"timing", "token_ids", b"token_ids"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["forced", b"forced", "incarnation", b"incarnation", "last", b"last", "position", b"position", "proposer", b"proposer", "round", b"round", "timing", b"timing", "token_ids", b"token_ids"]) -> None: ...
 
 Global___DraftResponse: typing_extensions.TypeAlias = DraftResponse
 

@@ -1,7 +1,7 @@
 """What the scheduler has to run for a session."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import exp
 from time import perf_counter
 
@@ -29,6 +29,8 @@ class Job:
     """Whether its session was run once more from its first token, since no token could be drawn."""
     confidence: float = 1.0
     """That product so far."""
+    max_forced: int = 0
+    """How many tokens that are certain it may append to those that are drawn."""
     arrived: float = field(default_factory=perf_counter)
     forward_seconds: float = 0.0
     num_passes: int = 0
@@ -52,8 +54,11 @@ class Job:
         position = len(self.session.token_ids)
         self.session.commit(verdict.token_ids)
         self.confidence *= exp(sum(scored.logprob for scored in verdict.logprobs))
+        if forced_ids := self.session.force(self.max_forced) if self.max_forced else []:
+            self.max_forced -= len(forced_ids)
+            verdict = replace(verdict, token_ids=[*verdict.token_ids, *forced_ids])
         unsure = self.confidence < self.min_confidence
-        self.left = 0 if self.session.ended or unsure else self.left - 1
+        self.left = 0 if self.session.ended or not self.session.room or unsure else self.left - 1
         queued = perf_counter() - self.arrived - self.forward_seconds - sample_seconds
         timing = pb.StepTiming(
             queue_us=round(queued * 1e6),
