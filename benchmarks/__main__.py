@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 from rich.console import Console
 
-from benchmarks import cost, crowd, load, peers, single, sweep, trn2, turns
+from benchmarks import cost, crowd, load, peers, quality, single, sweep, trn2, turns
 from benchmarks.client import TIMEOUT, Client, models, served
 from benchmarks.flags import add_common_flags
 from benchmarks.machine import Machine
@@ -21,6 +21,7 @@ from benchmarks.report import Report
 from benchmarks.section import Section
 from scripts.stack import free_port, stack
 from scripts.stack import parser as stack_parser
+from shared.errors import ModelError
 
 MODES = {
     "single": single,
@@ -31,7 +32,9 @@ MODES = {
     "cost": cost,
     "trn2": trn2,
     "crowd": crowd,
+    "quality": quality,
 }
+ALONE = {"quality"}  # what needs no gateway
 REPORT = [mode for mode in MODES if mode not in {"trn2", "crowd"}]  # the modes of `make bench`
 ALL_FLAGS = {  # for modes whose own defaults would make `all` take too long
     "turns": ["--max-tokens=16"],
@@ -70,7 +73,10 @@ def commands(args: Namespace, rest: Sequence[str]) -> list[list[str]]:
 
 
 async def measure(url: str, args: Namespace) -> Section:
-    """Run a mode against the gateway."""
+    """Run a mode, against the gateway if it needs one."""
+    if args.mode in ALONE:
+        alone: Section = await MODES[args.mode].run(args)
+        return alone
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT, limits=limits) as http:
         client = Client(http, (await models(http))[0], args.max_tokens, args.temperature, args.seed)
@@ -80,9 +86,11 @@ async def measure(url: str, args: Namespace) -> Section:
 
 
 def run(url: str, args: Namespace) -> Section:
-    """Run a mode against the gateway. An unexpected error becomes its section's problem; the other modes go on."""
+    """Run a mode. An unexpected error becomes its section's problem; the other modes go on."""
     try:
         section = asyncio.run(measure(url, args))
+    except ModelError as error:
+        section = Section(args.mode, problems=[str(error)])
     except Exception as error:  # noqa: BLE001 - shown, and in the exit code
         traceback.print_exc()
         section = Section(args.mode, problems=[f"the mode ended with {type(error).__name__}: {error}"])
@@ -92,12 +100,20 @@ def run(url: str, args: Namespace) -> Section:
 
 def run_each(each: Sequence[Namespace]) -> Iterator[Section]:
     """Run the modes; consecutive ones that want the same services share them."""
-    for _, alike in groupby(each, key=lambda args: [args.gateway, *(getattr(args, name) for name in STACK_FLAGS)]):
+
+    def wanted(args: Namespace) -> list[object]:
+        return [args.mode in ALONE, args.gateway, *(getattr(args, name) for name in STACK_FLAGS)]
+
+    for (alone, *_), alike in groupby(each, key=wanted):
         group = list(alike)
         with ExitStack() as running:
             try:
                 ports = free_port(), free_port(), free_port()
-                url = group[0].gateway or running.enter_context(stack(group[0], *ports, log_level="ERROR"))
+                url = (
+                    ""
+                    if alone
+                    else group[0].gateway or running.enter_context(stack(group[0], *ports, log_level="ERROR"))
+                )
             except SystemExit as error:
                 yield from (Section(args.mode, args.command, problems=[str(error)]) for args in group)
                 continue

@@ -48,6 +48,11 @@ class Comparison:
         """Return the complete answers of a variant to prompts of these kinds, or of all kinds."""
         return [reply for prompt in self._of_kinds(kinds) for reply in self._whole(variant, prompt)]
 
+    def mean_speed(self, variant: str, kinds: Sequence[str] = ()) -> float | None:
+        """Return the geometric mean, over the prompts that it answered, of its median speeds; None if none."""
+        speeds = [_speed(replies) for prompt in self._of_kinds(kinds) if (replies := self._whole(variant, prompt))]
+        return geometric_mean(speeds) if speeds else None
+
     def ratios(self, variant: str, base: str, kinds: Sequence[str] = ()) -> list[float]:
         """Return, for each prompt that both answered, the ratio of their median speeds."""
         pairs = ((self._whole(variant, prompt), self._whole(base, prompt)) for prompt in self._of_kinds(kinds))

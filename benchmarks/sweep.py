@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import prompts
-from benchmarks.client import PLAIN, Client
+from benchmarks.client import PLAIN, SPECULATIVE, Client
 from benchmarks.comparison import Comparison
 from benchmarks.plot import plot_speeds
 from benchmarks.section import Section, Value
-from benchmarks.tuning import Tuning
+from benchmarks.tuning import Tuning, speed
 
 PROPOSERS = ("model", "lookup")  # as in a request's `speculative`
+OWN = "own choice"  # what the gateway does when it is told nothing
 MODELLED = "model"  # drafts in every round, as the cost model assumes
 
 
@@ -33,14 +34,14 @@ async def run(client: Client, args: Namespace) -> Section:
         for proposer in args.proposers
         for k in ks
     }
-    variants = {name: client.asking(of) for name, of in fields.items()}
+    variants = {name: client.asking(of) for name, of in (fields | {OWN: SPECULATIVE}).items()}
     comparison = await Comparison.run("sweep", asked, variants, args.repeats)
     section.problems += comparison.failures()
     section.problems += [f"{prompt_id}: the texts of different k differ" for prompt_id in comparison.unequal(*variants)]
     section.notes.append(
         f"{len(asked)} prompts, each asked {args.repeats} times with each k, in turns. Tokens per second are those "
         "after the first piece of text, all prompts together. Predicted: by shared/cost_model.py from this table's own "
-        "acceptance by position and costs."
+        "acceptance by position and costs. Own choice: what the gateway does when it is told nothing."
     )
     if section.problems:
         section.notes.append("No table: it would be of some of the requests.")
@@ -58,6 +59,7 @@ async def run(client: Client, args: Namespace) -> Section:
             f"Proposer {proposer}: the best k is {tuning.best_k}, {tuning.over_plain(tuning.best_k):.2f} times plain."
             + (f" The cost model expects {tuning.costs.best_k(tuning.acceptance)}." if modelled else "")
         )
+    section.table("The gateway's own choice against the best fixed one", [_own_row(comparison, kind) for kind in kinds])
     measured = {proposer: tuning.measured for proposer, tuning in tunings.items()}
     plot_speeds(args.plot, measured, {name: tuning.predicted for name, tuning in tunings.items() if name == MODELLED})
     section.plots.append(args.plot)
@@ -70,6 +72,19 @@ def _name(proposer: str, k: int) -> str:
 
 def _of_kind(comparison: Comparison, proposer: str, kind: str, ks: Sequence[int]) -> Tuning:
     return Tuning([comparison.of(_name(proposer, k), (kind,)) for k in (0, *ks)])
+
+
+def _own_row(comparison: Comparison, kind: str) -> Mapping[str, Value]:
+    speeds = {name: speed(comparison.of(name, (kind,))) for name in comparison.variants}
+    own = speeds.pop(OWN)
+    best = max(speeds, key=speeds.__getitem__)
+    return {
+        "kind": kind,
+        "own choice, tokens/s": own,
+        "best fixed": best,
+        "tokens/s": speeds[best],
+        "own over best fixed": own / speeds[best],
+    }
 
 
 def _kind_row(kind: str, tuning: Tuning, *, predict: bool) -> Mapping[str, Value]:

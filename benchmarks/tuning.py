@@ -11,6 +11,11 @@ from benchmarks.single import acceptance_row
 from shared.cost_model import CostModel
 
 
+def speed(replies: Sequence[Reply]) -> float:
+    """Return the tokens a second after the first piece of text, of all these replies together."""
+    return sum(reply.later_tokens for reply in replies) / sum(sum(reply.gap_seconds) for reply in replies)
+
+
 @dataclass(frozen=True)
 class Tuning:
     """One proposer's complete replies, by k from 0, which is plain decoding; at least one for each k."""
@@ -20,10 +25,7 @@ class Tuning:
     @cached_property
     def measured(self) -> list[float]:
         """Tokens a second after the first piece of text, by k."""
-        return [
-            sum(reply.later_tokens for reply in of_k) / sum(sum(reply.gap_seconds) for reply in of_k)
-            for of_k in self.replies
-        ]
+        return [speed(of_k) for of_k in self.replies]
 
     @cached_property
     def acceptance(self) -> list[float]:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from draft_service.proposer import Ask
@@ -11,6 +12,7 @@ from shared.sampling_params import SamplingParams
 
 if TYPE_CHECKING:  # a draft service without a model needs no torch
     from shared.model.engine.engine import Engine
+    from shared.model.engine.outcomes import Outcome
     from shared.model.engine.session import Session
 
 
@@ -56,34 +58,41 @@ class DraftModel:
         self._pending.extend(token_ids)
 
     async def propose(self, ask: Ask) -> AsyncGenerator[pb.DraftResponse, None]:
-        """Yield the draft tokens as they are made; fewer than k where the text or the context ends, or it is unsure."""
+        """Yield the draft tokens, at once unless they are slow.
+
+        Fewer than k where the text or the context ends, or where it is unsure.
+        """
         k = ask.num_draft_tokens
         if not k:
             return
         session = await self.open()
-        await self._settle(session)
+        late_us = round(await self._settle(session) * 1e6)
         guessed, max_forced = self._take_over_pending(session), ask.max_forced_tokens
         if not guessed:
             guessed = session.force(max_forced)
         ready, forced = self._ready(session, guessed, k, max_forced)
-        drawn = len(ready) - len(forced)
+        drawn, left = len(ready) - len(forced), max_forced - len(forced)
         last = drawn == k or len(ready) < len(guessed) or self._ended(session)
         if ready:
-            yield pb.DraftResponse(token_ids=ready, last=last, proposer=pb.PROPOSER_DRAFT_MODEL, forced=forced)
+            timing, late_us = pb.StepTiming(forward_us=late_us), 0
+            yield pb.DraftResponse(
+                token_ids=ready, last=last, timing=timing, proposer=pb.PROPOSER_DRAFT_MODEL, forced=forced
+            )
         if (num_tokens := min(k - drawn, session.room)) and not last:
-            left = max_forced - len(forced)
-            with self._engine.decode(
-                session, num_tokens, min_confidence=ask.min_confidence, max_forced=left
-            ) as outcomes:
-                async for outcome in outcomes:
-                    last = outcome.last
+            sure = ask.min_confidence
+            with self._engine.decode(session, num_tokens, min_confidence=sure, max_forced=left) as outcomes:
+                async for made in outcomes:
+                    last, timings = made[-1].last, [one.timing for one in made]
+                    token_ids, forced = _tokens(made)
                     yield pb.DraftResponse(
-                        token_ids=outcome.verdict.token_ids,
-                        forced=range(1, len(outcome.verdict.token_ids)),
+                        token_ids=token_ids,
+                        forced=forced,
                         last=last,
-                        timing=outcome.timing,
+                        timing=_total(timings, late_us),
+                        token_timings=timings,
                         proposer=pb.PROPOSER_DRAFT_MODEL,
                     )
+                    late_us = 0
         if self._works_ahead and last and not self._ended(session):
             # The k proposed tokens, the bonus token and k more, less those already guessed.
             num_tokens = 1 + 2 * k - (len(session.token_ids) - self._committed)
@@ -120,15 +129,18 @@ class DraftModel:
         """Return whether a guessed token ends the sequence."""
         return len(session.token_ids) > self._committed and session.ended
 
-    async def _settle(self, session: "Session") -> None:
-        """Wait until nothing else writes to the session."""
+    async def _settle(self, session: "Session") -> float:
+        """Wait until nothing else writes to the session. Return for how many seconds a pass of work ahead went on."""
+        seconds = 0.0
         if self._ahead:
+            started = perf_counter()
             self.stop()
             await self._ahead
-            self._ahead = None
+            self._ahead, seconds = None, perf_counter() - started
         elif self._prefilling and self._pending:
             await self._engine.settle(session)
         self._prefilling = False
+        return seconds
 
     async def _work_ahead(self, session: "Session", num_tokens: int, max_forced: int) -> None:
         if num_tokens > 0:
@@ -139,3 +151,24 @@ class DraftModel:
     def _cancel_ahead(self) -> None:
         if self._ahead:
             self._ahead.cancel()
+
+
+def _tokens(made: Sequence["Outcome"]) -> tuple[list[int], list[int]]:
+    """Return the tokens of consecutive passes, and which of them, by index, are forced: all but the first of a pass."""
+    token_ids, forced = list[int](), list[int]()
+    for outcome in made:
+        forced += range(len(token_ids) + 1, len(token_ids) + len(outcome.verdict.token_ids))
+        token_ids += outcome.verdict.token_ids
+    return token_ids, forced
+
+
+def _total(timings: Sequence[pb.StepTiming], late_us: int) -> pb.StepTiming:
+    """Return the time of consecutive passes and of the one before them; rows and sessions are those of the last one."""
+    last = timings[-1]
+    total = pb.StepTiming(forward_us=late_us, num_rows=last.num_rows, num_sessions=last.num_sessions)
+    for timing in timings:
+        total.queue_us += timing.queue_us
+        total.forward_us += timing.forward_us
+        total.sample_us += timing.sample_us
+        total.num_passes += timing.num_passes
+    return total

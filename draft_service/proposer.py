@@ -34,5 +34,5 @@ class Lookup(ABC):
 
     async def propose(self, ask: Ask) -> AsyncGenerator[pb.DraftResponse, None]:
         """Yield the guess, if there is one."""
-        if token_ids := self.guess(ask.num_lookup_tokens):
+        if ask.num_lookup_tokens and (token_ids := self.guess(ask.num_lookup_tokens)):
             yield pb.DraftResponse(token_ids=token_ids, proposer=self.kind, last=True)

@@ -57,15 +57,14 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
         self, request_iterator: AsyncIterator[pb.DraftRequest], context: DraftContext
     ) -> None:
         """Hold one session: `open`, then one `advance` after each round."""
-        send = self._streams.writer(context.write)
-
-        async def write(part: pb.DraftResponse) -> None:
-            part.incarnation = self._incarnation
-            await send(part)
-
         async with errors_as_status(context), AsyncExitStack() as slot:
-            slot.enter_context(self._streams.admitted())
-            requests = self._streams.requests(request_iterator)
+            stream = slot.enter_context(self._streams.admitted())
+            requests, send = stream.requests(request_iterator), stream.writer(context.write)
+
+            async def write(part: pb.DraftResponse) -> None:
+                part.incarnation = self._incarnation
+                await send(part)
+
             first = await anext(requests, None)
             if first is None:
                 return

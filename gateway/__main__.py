@@ -26,7 +26,7 @@ log = structlog.get_logger()
 
 async def main(settings: GatewaySettings) -> None:
     """Check that the models fit, then serve until told to stop."""
-    tokenizer = await asyncio.to_thread(ChatTokenizer.load, settings.tokenizer)
+    tokenizer = await asyncio.to_thread(ChatTokenizer.load, settings.tokenizer, settings.chat_template)
     deadlines = Deadlines(
         settings.open_timeout_seconds, settings.first_token_timeout_seconds, settings.round_timeout_seconds
     )

@@ -14,6 +14,8 @@ class GatewaySettings(Settings):
 
     tokenizer: str
     """The Hugging Face folder or hub id of the target's tokenizer."""
+    chat_template: str = ""
+    """A file with the template of chats, in Jinja; empty takes the model's own."""
     model_name: str = "outrider"
     """What clients call the model."""
     host: str = "127.0.0.1"

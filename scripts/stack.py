@@ -13,8 +13,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from gateway.text.tokenizer import ChatTokenizer
+from shared.errors import ModelError
 from shared.health_check import serves
-from shared.model.checkpoints.pairs import resolve_model, resolve_pair
+from shared.model.checkpoints.pairs import DRAFT, resolve_half, resolve_model
+from shared.model.loading.target_folder import target_folder
 
 ROOT = Path(__file__).parent.parent
 console = Console()
@@ -26,7 +29,13 @@ def parser(description: str | None, *, add_help: bool = True) -> ArgumentParser:
     flags = ArgumentParser(description=description, add_help=add_help)
     flags.add_argument("--pair", default="qwen-coder", help="toy or qwen-coder")
     flags.add_argument("--target", default="", help="a folder, .gguf file or hub id, in the place of the pair's")
-    flags.add_argument("--draft", default="", help="likewise; none looks draft tokens up")
+    flags.add_argument("--draft", default="", help="likewise; none, or only a target, looks draft tokens up")
+    flags.add_argument(
+        "--chat-template", default="", help="a file with the template of chats; the target's own if empty"
+    )
+    flags.add_argument(
+        "--target-quant", default="", help="the target's weights: none, int8 or auto; auto for a rounded .gguf if empty"
+    )
     flags.add_argument("--draft-quant", default="auto", help="the draft's weights: none, auto, int8 or int4")
     flags.add_argument("--k", default="auto", help="draft tokens of a round; auto is as many as pay")
     flags.add_argument("--dtype", default="bfloat16", help="bfloat16 or float32")
@@ -41,11 +50,20 @@ def parser(description: str | None, *, add_help: bool = True) -> ArgumentParser:
 
 
 def folders(args: Namespace) -> tuple[Path, Path | None]:
-    """Return the folders of the target and the draft that the flags choose; None for no draft model."""
-    target = resolve_model(args.target) if args.target else resolve_pair(args.pair)[0]
-    if args.draft == "none":
+    """Return the folders of the target and the draft that the flags choose; None for no draft model.
+
+    A target that is given alone has none. Raises ModelError, as for a draft that has not the target's tokenizer.
+    """
+    target = target_folder(args.target or args.pair, args.target_quant, args.device)
+    if not (args.target or args.draft):
+        return target, resolve_half(args.pair, DRAFT)
+    if args.draft in {"", "none"}:
         return target, None
-    return target, resolve_model(args.draft) if args.draft else resolve_pair(args.pair)[1]
+    draft = resolve_model(args.draft)
+    if ChatTokenizer.load(str(draft)).fingerprint != ChatTokenizer.load(str(target)).fingerprint:
+        names = f"{args.draft}: not a draft for {args.target or args.pair}"
+        raise ModelError(f"{names}: their tokenizers differ; without DRAFT= draft tokens are looked up in the text")
+    return target, draft
 
 
 def free_port() -> int:
@@ -57,10 +75,21 @@ def free_port() -> int:
 
 @contextmanager
 def stack(args: Namespace, port: int, draft_port: int, target_port: int, log_level: str) -> Iterator[str]:
-    """Run the three services for the length of the block; yields the gateway's URL. Exits if a port is taken."""
+    """Run the three services for the length of the block; yields the gateway's URL.
+
+    Exits with a sentence if a port is taken or a model cannot be had.
+    """
     for number in (port, draft_port, target_port):
         _check_free(number)
-    target, draft = folders(args)
+    try:
+        target, draft = folders(args)
+    except ModelError as error:
+        sys.exit(str(error))
+    if args.target and not args.draft:
+        Console(stderr=True).print("no draft model: draft tokens are looked up in the text; DRAFT= would add a model")
+    template = args.chat_template and Path(args.chat_template).expanduser().resolve()
+    if template and not template.is_file():
+        sys.exit(f"{args.chat_template}: no such file")
     common = {"dtype": args.dtype, "num_slots": args.num_slots, "log_level": log_level}
     common |= {"device": args.device, "network_delay_ms": args.network_delay_ms}
     addresses = {"target": f"127.0.0.1:{target_port}", "draft": f"127.0.0.1:{draft_port}"}
@@ -82,7 +111,14 @@ def stack(args: Namespace, port: int, draft_port: int, target_port: int, log_lev
         for name, process in services.items():
             with status(f"loading the {name} model"):
                 _wait(process, lambda name=name: serves(addresses[name], 1))  # type: ignore[misc]  # mypy infers no default
-        flags = {"tokenizer": target, "default_k": args.k, "port": port, "log_level": log_level, **addresses}
+        flags = {
+            "tokenizer": target,
+            "chat_template": template,
+            "default_k": args.k,
+            "port": port,
+            "log_level": log_level,
+            **addresses,
+        }
         name = args.target or args.pair
         gateway = running.enter_context(_process("gateway", model_name=Path(name).name, **flags))
         with status("starting the gateway"):

@@ -8,13 +8,14 @@ from prometheus_client import start_http_server
 from shared import log
 from shared.errors import ModelError
 from shared.message_size import max_message_bytes
-from shared.model.checkpoints.pairs import TARGET, resolve_half
+from shared.model.checkpoints.pairs import TARGET
 from shared.model.checkpoints.weights_hash import weights_hash
 from shared.model.commands.run_command import run_command
 from shared.model.distributed.leader import follow
 from shared.model.distributed.ranks import rank
 from shared.model.loading.load_engine import load_engine
 from shared.model.loading.open_runner import open_runner
+from shared.model.loading.target_folder import target_folder
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
 from shared.rpc import RpcServer
@@ -24,7 +25,8 @@ from target_service.settings import TargetSettings
 
 async def main(settings: TargetSettings) -> None:
     """Serve until told to stop."""
-    folder = resolve_half(settings.model, TARGET)
+    folder = await asyncio.to_thread(target_folder, settings.model, settings.quant, settings.device)
+    settings = settings.model_copy(update={"quant": "none"})  # the folder says it now
     engine = await load_engine(folder, settings)
     if engine.inexact and settings.device != "neuron" and not settings.allow_inexact:
         raise ModelError(
@@ -52,7 +54,8 @@ if __name__ == "__main__":
     log.configure("target", settings.log_level)
     try:
         if rank():
-            follow(open_runner(resolve_half(settings.model, TARGET), settings))
+            given = settings.model_copy(update={"quant": "none"})
+            follow(open_runner(target_folder(settings.model, settings.quant, settings.device), given))
         asyncio.run(main(settings))
     except ModelError as error:
         sys.exit(f"setting model: {error}")

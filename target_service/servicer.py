@@ -45,7 +45,6 @@ class TargetServicer(pb_grpc.TargetServiceServicer):
         self, request_iterator: AsyncIterator[pb.VerifyRequest], context: VerifyContext
     ) -> None:
         """Hold one session: `open`, which is answered as soon as it has a slot, then one `verify` a round."""
-        write = self._streams.writer(context.write)
         async with errors_as_status(context), AsyncExitStack() as held:
             info = self._engine.info
             opened = pb.Opened(
@@ -55,8 +54,8 @@ class TargetServicer(pb_grpc.TargetServiceServicer):
                 incarnation=self._incarnation,
             )
             await context.send_initial_metadata(((OPENED, opened.SerializeToString()),))
-            held.enter_context(self._streams.admitted())
-            requests = self._streams.requests(request_iterator)
+            stream = held.enter_context(self._streams.admitted())
+            requests, write = stream.requests(request_iterator), stream.writer(context.write)
             first = await anext(requests, None)
             if first is None:
                 return

@@ -12,6 +12,9 @@ class TargetSettings(EngineSettings):
     """Where it listens."""
     grace_seconds: float = Field(30, ge=0)
     """How many seconds shutdown waits for open streams; under torchrun at most its --shutdown-timeout, 30 s."""
+    quant: Quant = ""
+    """The weights: `int8` rounds them to 8 bits, and activations with them; `auto` does where such products are the
+    fastest here; `none` does not. If empty, `auto` for a .gguf whose weights are rounded, else `none`."""
     allow_inexact: bool = False
     """Where no exact way to compute was found, serve even though output may depend on speculation and on load."""
 
@@ -20,4 +23,4 @@ class TargetSettings(EngineSettings):
     def _decides(cls, quant: Quant) -> Quant:
         if quant == "int4":
             raise ValueError("a target decides the tokens, and weights of 4 bits are for drafts alone")
-        return "none" if quant == "auto" else quant
+        return quant

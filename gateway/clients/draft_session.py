@@ -115,8 +115,12 @@ class DraftSession:
                 self._num_useless = 0 if self._stream.has_proposed else self._num_useless + 1
             self._stream = DraftStream(self._client)
         await self._stream.ask(request, proposal, len(self._committed), self._deadline_seconds)
-        return replace(
-            proposal, token_ids=list(proposal.token_ids), timings=list(proposal.timings), forced=set(proposal.forced)
+        return replace(  # what comes too late is not in it
+            proposal,
+            token_ids=list(proposal.token_ids),
+            timings=list(proposal.timings),
+            part_timings=list(proposal.part_timings),
+            forced=set(proposal.forced),
         )
 
     def commit(self, token_ids: Sequence[int]) -> None:

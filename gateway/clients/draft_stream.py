@@ -8,9 +8,9 @@ from time import perf_counter
 import grpc
 import structlog
 
-from gateway.clients.alarm import Alarm
 from gateway.clients.draft_client import DraftClient
 from gateway.clients.proposal import Proposal
+from shared.alarm import Alarm
 from shared.pb import specdec_pb2 as pb
 
 log = structlog.get_logger()

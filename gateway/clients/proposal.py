@@ -18,6 +18,9 @@ class Proposal:
     proposer: pb.Proposer.ValueType = pb.PROPOSER_UNSPECIFIED
     token_ids: list[int] = field(default_factory=list)
     timings: list[pb.StepTiming] = field(default_factory=list)
+    """Where the time of each token went."""
+    part_timings: list[pb.StepTiming] = field(default_factory=list)
+    """Where the time of each part went: that of its tokens, and of what went on before them."""
     complete: bool = False
     """Whether all of it has arrived."""
     asked: bool = True
@@ -49,4 +52,7 @@ class Proposal:
         self.token_ids.extend(token_ids)
         if token_ids and not self.proposer:
             self.proposer = part.proposer if part.proposer in PROPOSERS else pb.PROPOSER_DRAFT_MODEL
-        self.timings.append(part.timing if sane(part.timing) else pb.StepTiming())
+        whole = part.timing if sane(part.timing) else pb.StepTiming()
+        self.part_timings.append(whole)
+        timings = part.token_timings[: self.most] or [whole]
+        self.timings.extend(timing if sane(timing) else pb.StepTiming() for timing in timings)

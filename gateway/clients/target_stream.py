@@ -10,10 +10,10 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from gateway.clients.alarm import Alarm
 from gateway.clients.answer_check import problem_in, sane
 from gateway.clients.deadlines import Deadlines
 from gateway.clients.errors import NotReachedError, SessionFailedError, SilentError, TargetUnavailableError
+from shared.alarm import Alarm
 from shared.errors import InvalidFieldError, NoFreeSlotError, NoTokenError, OutriderError
 from shared.pb import specdec_pb2 as pb
 from shared.rpc import OPENED

@@ -102,13 +102,14 @@ class Decoder:
                 verifying_seconds = perf_counter() - proposed
                 draft.commit(verified.token_ids)
                 adaptive_k.learn(proposal, proposed - started, verified, verifying_seconds)
+                rest_seconds = perf_counter() - proposed
                 yield Round(
                     token_ids=list(verified.token_ids),
                     num_drafted=proposal.num_guessed(len(proposal.token_ids)),
                     num_accepted=proposal.num_guessed(verified.num_accepted),
                     forced=[at for at in sorted(proposal.forced) if at < verified.num_accepted],
                     finish_reason=FINISH_REASONS.get(verified.finish_reason),
-                    time=RoundTime.of(proposed - started, proposal.timings, verifying_seconds, [verified.timing]),
+                    time=RoundTime.of(proposed - started, proposal.part_timings, rest_seconds, [verified.timing]),
                     logprobs=verified.logprobs,
                     prompt_logprobs=verified.prompt_logprobs,
                     proposer=PROPOSERS.get(proposal.proposer),

@@ -14,7 +14,7 @@ class RoundTime:
     """The parts of a round's time, in seconds."""
 
     draft: float
-    """In the draft's forward passes."""
+    """In the draft's forward passes, the rest of one of work ahead that had to end first included."""
     verify: float
     """In the target's forward pass, and in those of a prefill that it waited for."""
     queue: float

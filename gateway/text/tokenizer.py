@@ -10,6 +10,7 @@ import jinja2
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import cached_file
+from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from gateway.requests.chat import ChatMessage
 from gateway.text.detokenizer import Detokenizer
@@ -43,8 +44,11 @@ class ChatTokenizer:
         self.token_bytes = TokenBytes(self._tokenizer)
 
     @classmethod
-    def load(cls, name: str) -> Self:
-        """Load the tokenizer of a model folder or hub id; it must have a `tokenizer.json`. Raises ModelError."""
+    def load(cls, name: str, chat_template: str = "") -> Self:
+        """Load the tokenizer of a model folder or hub id, with the template of a file instead of its own, if given.
+
+        It must have a `tokenizer.json`. Raises ModelError.
+        """
         try:
             # Not AutoTokenizer, which imports torch wherever it is installed.
             tokenizer = PreTrainedTokenizerFast.from_pretrained(name)
@@ -52,6 +56,8 @@ class ChatTokenizer:
             eos = json.loads(Path(path).read_text("utf-8")).get("eos_token_id") if path else None
         except (OSError, ValueError) as error:
             raise ModelError(f"no tokenizer in {name}: {error}") from error
+        if chat_template:
+            tokenizer.chat_template = _read_template(chat_template)
         listed = eos if isinstance(eos, list) else [eos]
         return cls(tokenizer, frozenset({*listed, tokenizer.eos_token_id} - {None}))
 
@@ -88,7 +94,8 @@ class ChatTokenizer:
         try:
             return str(self._chat.get_chat_template())
         except ValueError as error:
-            raise InvalidFieldError("messages", f"the model is not made for chats: {error}") from error
+            told = "the model has no chat template; the gateway's flag --chat-template FILE gives it one"
+            raise InvalidFieldError("messages", told) from error
 
     def render_chat(
         self, messages: Sequence[ChatMessage], tools: Sequence[Json] = (), options: Json | None = None
@@ -128,3 +135,12 @@ class ChatTokenizer:
     def detokenizer(self) -> Detokenizer:
         """Begin the text of a reply."""
         return Detokenizer(self._tokenizer, self.token_bytes)
+
+
+def _read_template(file: str) -> str:
+    try:
+        template = Path(file).expanduser().read_text("utf-8")
+        _compile_jinja_template(template)
+    except (OSError, UnicodeError, jinja2.TemplateSyntaxError) as error:
+        raise ModelError(f"chat template {file}: {error}") from error
+    return template

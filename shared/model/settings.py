@@ -6,7 +6,7 @@ from pydantic import Field
 
 from shared.settings import Settings
 
-Quant = Literal["none", "auto", "int8", "int4"]
+Quant = Literal["", "none", "auto", "int8", "int4"]
 DeviceKind = Literal["cpu", "simulated", "neuron"]
 
 

@@ -241,6 +241,7 @@ class DraftResponse(google.protobuf.message.Message):
     TIMING_FIELD_NUMBER: builtins.int
     PROPOSER_FIELD_NUMBER: builtins.int
     INCARNATION_FIELD_NUMBER: builtins.int
+    TOKEN_TIMINGS_FIELD_NUMBER: builtins.int
     FORCED_FIELD_NUMBER: builtins.int
     round: builtins.int
     """The number of the round that the proposal is for."""
@@ -260,7 +261,13 @@ class DraftResponse(google.protobuf.message.Message):
 
     @property
     def timing(self) -> Global___StepTiming:
-        """Where the time for this part went. Nothing for tokens that were looked up."""
+        """Where the time for this part went, all its tokens together, and the rest of a pass of work ahead that had to end first.
+        Nothing for tokens that were looked up.
+        """
+
+    @property
+    def token_timings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StepTiming]:
+        """The time of each token that was decoded for this part. Empty from an older release."""
 
     @property
     def forced(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
@@ -276,10 +283,11 @@ class DraftResponse(google.protobuf.message.Message):
         timing: Global___StepTiming | None = ...,
         proposer: Global___Proposer.ValueType = ...,
         incarnation: builtins.str = ...,
+        token_timings: collections.abc.Iterable[Global___StepTiming] | None = ...,
         forced: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["timing", b"timing"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["forced", b"forced", "incarnation", b"incarnation", "last", b"last", "position", b"position", "proposer", b"proposer", "round", b"round", "timing", b"timing", "token_ids", b"token_ids"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["forced", b"forced", "incarnation", b"incarnation", "last", b"last", "position", b"position", "proposer", b"proposer", "round", b"round", "timing", b"timing", "token_ids", b"token_ids", "token_timings", b"token_timings"]) -> None: ...
 
 Global___DraftResponse: typing_extensions.TypeAlias = DraftResponse
 

@@ -53,7 +53,7 @@ class DraftServiceServicer(object):
 
     def Draft(self, request_iterator, context):
         """Holds one session. The client sends `open` once, then one `advance` after each round; the service answers each of
-        them with one proposal, streamed token by token. An `advance` that arrives while a proposal is still being made
+        them with one proposal, in one part or more. An `advance` that arrives while a proposal is still being made
         ends that proposal. The slot is freed when the stream ends, for whatever reason.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -108,7 +108,7 @@ class DraftServiceStub(typing.Generic[_DraftServiceDraftType, _DraftServiceGetMo
 
     Draft: _DraftServiceDraftType
     """Holds one session. The client sends `open` once, then one `advance` after each round; the service answers each of
-    them with one proposal, streamed token by token. An `advance` that arrives while a proposal is still being made
+    them with one proposal, in one part or more. An `advance` that arrives while a proposal is still being made
     ends that proposal. The slot is freed when the stream ends, for whatever reason.
     """
 
@@ -136,7 +136,7 @@ class DraftServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[shared.pb.specdec_pb2.DraftResponse], collections.abc.AsyncIterator[shared.pb.specdec_pb2.DraftResponse]]:
         """Holds one session. The client sends `open` once, then one `advance` after each round; the service answers each of
-        them with one proposal, streamed token by token. An `advance` that arrives while a proposal is still being made
+        them with one proposal, in one part or more. An `advance` that arrives while a proposal is still being made
         ends that proposal. The slot is freed when the stream ends, for whatever reason.
         """
 

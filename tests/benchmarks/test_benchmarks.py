@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 from services import ROOT
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks import __main__ as command
 from benchmarks.cost import dollars_per_million
 from benchmarks.section import Section
 
 TINY = ["--pair=toy", "--dtype=float32", "--draft-quant=none", "--limit=1", "--max-tokens=12"]
+QUALITY_TEXTS = ROOT / "benchmarks" / "texts"
 KINDS = ["code", "edit", "json", "structured", "open"]
 
 
@@ -92,25 +94,57 @@ def test_sweep(toy_url: str, tmp_path: Path) -> None:
     assert [table.title for table in section.tables[2:]] == [
         "Proposer: lookup",
         "Best k by kind of prompt, proposer: lookup",
+        "The gateway's own choice against the best fixed one",
     ]
+    assert column(section, 4, "kind") == KINDS
+    for row, of_model, of_lookup in zip(rows(section, 4), rows(section, 1), rows(section, 3), strict=True):
+        assert row["tokens/s"] == max(of_model["tokens/s"], of_lookup["tokens/s"])
+        assert row["best fixed"] in {"plain", *(f"{name}, k={k}" for name in ("model", "lookup") for k in (1, 2))}
+        assert row["own over best fixed"] == row["own choice, tokens/s"] / row["tokens/s"] > 0
     assert section.plots[0].read_bytes().startswith(b"\x89PNG")
 
 
 def test_peers(toy_url: str) -> None:
-    """Claim: transformers, plain and assisted, and a server by its URL, which is ourselves here, take their turns."""
-    section = run(toy_url, "peers", "--url", toy_url)
-    assert list(rows(section, 0)[0]) == [
-        "kind",
-        "plain",
-        "speculative",
-        "transformers",
-        "transformers, assisted",
-        "server",
+    """Claim: transformers, plain and with a draft, and a server, which is ourselves here, take turns with us."""
+    section = run(toy_url, "peers", "--engines", "transformers", "llama_cpp", "--url", toy_url)
+    theirs = ["transformers, plain", "transformers, draft", "server, toy"]
+    assert column(section, 0, "") == ["ours, plain", "ours, speculative", *theirs]
+    assert column(section, 0, "weights") == ["float32"] * 4 + [""]
+    assert column(section, 0, "texts as its own plain") == [None, "5 of 5", None, "5 of 5", None]
+    assert {(row["theirs"], row["texts equal"]) for row in rows(section, 1)} == {(name, "5 of 5") for name in theirs}
+    for row in rows(section, 1):
+        assert 0 < row["lowest"] <= row["all"]
+    without, fastest, _ = section.notes
+    assert without.startswith("Without llama_cpp: ")
+    speeds = dict(zip(theirs, column(section, 0, "geometric mean")[2:], strict=True))
+    assert fastest.endswith(f"the fastest peer: {max(theirs, key=speeds.__getitem__)}.")
+
+
+def test_quality(tmp_path: Path, toy: tuple[Path, Path]) -> None:
+    """Claim: weights as they are lose nothing, rounded ones do, and the loss is what transformers computes."""
+    (tmp_path / "b.txt").write_text((QUALITY_TEXTS / "german.txt").read_text())
+    (tmp_path / "a.txt").write_text((QUALITY_TEXTS / "code-go.txt").read_text())
+    flags = [
+        "quality",
+        "--quants",
+        "none",
+        "int8",
+        f"--texts={tmp_path}",
+        "--tokens=100",
+        "--pair=toy",
+        "--dtype=float32",
     ]
-    assert {(row["theirs"], row["texts equal"]) for row in rows(section, 1)} == {
-        (peer, "5 of 5") for peer in ("transformers", "transformers, assisted", "server")
-    }
-    assert all(row["all"] > 0 for row in rows(section, 1))
+    (section,) = command.run_each([command.parser().parse_args(flags, Namespace(command=""))])
+    assert section.problems == []
+    assert column(section, 0, "text") == ["a", "b", "mean"]
+    assert column(section, 0, "none: more loss, %") == [0, 0, 0]
+    assert column(section, 0, "none: same likeliest token, %") == [100, 100, 100]
+    assert 0 not in column(section, 0, "int8: more loss, %")
+    assert 50 < column(section, 0, "int8: same likeliest token, %")[-1] < 100
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(toy[0]), AutoTokenizer.from_pretrained(toy[0])
+    for name, loss in zip("ab", column(section, 0, "loss, float32"), strict=False):
+        ids = tokenizer((tmp_path / f"{name}.txt").read_text(), return_tensors="pt").input_ids[:, :100]
+        assert loss == pytest.approx(model(ids, labels=ids).loss.item(), rel=1e-4)
 
 
 def test_load(toy_url: str) -> None:
@@ -150,6 +184,16 @@ def test_trn2(toy_url: str) -> None:
     assert max(lengths) - min(lengths) <= 8
     assert 64 <= min(lengths) < 110  # with the chat's own
     assert column(section, 1, "acceptance rate")[0] is None
+
+
+def test_a_model_that_cannot_be_had_is_the_problem(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Of each mode, in a sentence and without a traceback."""
+    path = tmp_path / "nothing.gguf"
+    args = [
+        command.parser().parse_args([mode, f"--target={path}"], Namespace(command="")) for mode in ("single", "load")
+    ]
+    assert [section.problems for section in command.run_each(args)] == [[f"{path}: no such file"]] * 2
+    assert not capfd.readouterr().err
 
 
 def test_all_writes_the_report(tmp_path: Path) -> None:

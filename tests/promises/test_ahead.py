@@ -35,45 +35,46 @@ class Stream:
         """Start the stream."""
         self._call: Any = pb_grpc.DraftServiceStub(channel).Draft()
 
-    async def open(self, prompt: Sequence[int], k: int) -> list[list[int]]:
-        """Open the session and return the parts of its first proposal."""
+    async def open(self, prompt: Sequence[int], k: int) -> tuple[list[int], int]:
+        """Open the session; return its first proposal, and how many passes were made for it since it was asked for."""
         opening = pb.DraftOpen(prompt_token_ids=prompt, sampling=SAMPLING, num_draft_tokens=k)
         return await self._ask(pb.DraftRequest(open=opening))
 
-    async def advance(self, number: int, position: int, token_ids: Sequence[int]) -> list[list[int]]:
-        """Report what was committed, and return the parts of the next proposal."""
+    async def advance(self, number: int, position: int, token_ids: Sequence[int]) -> tuple[list[int], int]:
+        """Report what was committed; return the next proposal and its passes."""
         advance = pb.DraftAdvance(round=number, position=position, token_ids=token_ids, num_draft_tokens=K)
         return await self._ask(pb.DraftRequest(advance=advance))
 
-    async def _ask(self, request: pb.DraftRequest) -> list[list[int]]:
+    async def _ask(self, request: pb.DraftRequest) -> tuple[list[int], int]:
         await self._call.write(request)
         parts: list[pb.DraftResponse] = []
         while not (parts and parts[-1].last):
             parts.append(await self._call.read())
-        return [list(part.token_ids) for part in parts]
+            timings = parts[-1].token_timings
+            assert parts[-1].timing.forward_us >= sum(timing.forward_us for timing in timings)
+            assert len(timings) in (0, len(parts[-1].token_ids))
+        return [t for part in parts for t in part.token_ids], sum(part.timing.num_passes for part in parts)
 
 
 @pytest.mark.parametrize("ahead", ["on", "off"])
 async def test_right_guesses_are_there_at_once(start: StartService, toy: tuple[Path, Path], ahead: str) -> None:
-    """If its own guess of the bonus token is committed, a draft that works ahead sends the next k tokens in one part.
+    """If its own guess of the bonus token is committed, a draft that works ahead has the next k tokens already.
 
-    If another token is committed, it makes the tokens one by one, the same as a session that begins there.
+    If another token is committed, it makes them anew, the same as a session that begins there.
     """
     address = start("draft_service", model=toy[1], dtype="float32", ahead=ahead).address
     async with grpc.aio.insecure_channel(address) as channel:
-        way = [token_id for part in await Stream(channel).open(PROMPT, 14) for token_id in part]
+        way, _ = await Stream(channel).open(PROMPT, 14)
         stream = Stream(channel)
-        assert await stream.open(PROMPT, K) == [[token_id] for token_id in way[:K]]
+        assert (await stream.open(PROMPT, K))[0] == way[:K]
         await asyncio.sleep(0.5)  # the target verifies
-        parts = await stream.advance(1, len(PROMPT), way[: K + 1])
-        following = way[K + 1 : 2 * K + 1]
-        assert parts == ([following] if ahead == "on" else [[token_id] for token_id in following])
+        following, num_passes = await stream.advance(1, len(PROMPT), way[: K + 1])
+        assert (following, num_passes) == (way[K + 1 : 2 * K + 1], 0 if ahead == "on" else K)
         await asyncio.sleep(0.5)
         other = [way[2 * K], (way[2 * K] + 1) % 400]
-        parts = await stream.advance(2, len(PROMPT) + K + 1, [*following[:-1], *other])
-        fresh = await Stream(channel).open([*PROMPT, *way[: 2 * K], *other], K)
-        assert parts == fresh
-        assert len(parts) == K
+        anew, num_passes = await stream.advance(2, len(PROMPT) + K + 1, [*following[:-1], *other])
+        fresh, _ = await Stream(channel).open([*PROMPT, *way[: 2 * K], *other], K)
+        assert (anew, num_passes) == (fresh, K)
 
 
 @pytest.mark.parametrize("draft", ["good", "perfect"])
@@ -104,6 +105,26 @@ def test_work_ahead_waits_while_anybody_waits() -> None:
     for one in jobs[1:]:
         del worker._jobs[one.session]
     assert [planned for planned, _ in worker._plan()] == jobs[:1]
+
+
+async def test_a_pass_in_vain_is_the_drafts(start: StartService, toy: tuple[Path, Path], tmp_path: Path) -> None:
+    """A round that waits for the rest of a pass, though it was in vain, reports it as the draft's."""
+    pass_ms = 500
+    profile = write_profile(tmp_path / "draft.toml", pass_ms)
+    draft = start("draft_service", model=toy[1], device="simulated", profile=profile, ahead="on").address
+    async with grpc.aio.insecure_channel(draft) as channel:
+        call: Any = pb_grpc.DraftServiceStub(channel).Draft()
+        opening = pb.DraftOpen(prompt_token_ids=PROMPT, sampling=SAMPLING, num_draft_tokens=1)
+        await call.write(pb.DraftRequest(open=opening))
+        [guess] = (await call.read()).token_ids
+        await asyncio.sleep(0.1)  # the target verifies
+        advance = pb.DraftAdvance(round=1, position=len(PROMPT), token_ids=[(guess + 1) % 400], num_draft_tokens=1)
+        await call.write(pb.DraftRequest(advance=advance))
+        part = await call.read()
+    [token_timing] = part.token_timings
+    assert token_timing.forward_us >= pass_ms * 1000
+    assert part.timing.forward_us > token_timing.forward_us + 20_000
+    assert (part.timing.num_passes, part.timing.queue_us) == (1, token_timing.queue_us)
 
 
 async def test_work_ahead_overlaps_the_verify(

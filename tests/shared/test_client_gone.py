@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
 from shared.rpc import errors_as_status
-from shared.streams import Streams
+from shared.streams import Stream
 
 
 class Writing(pb_grpc.DraftServiceServicer):
@@ -29,7 +29,7 @@ class Writing(pb_grpc.DraftServiceServicer):
         await asyncio.shield(asyncio.create_task(self._write(context)))
 
     async def _write(self, context: Any) -> None:
-        write = Streams(1, 1, 10).writer(context.write)
+        write = Stream(10).writer(context.write)
         try:
             async with errors_as_status(context):
                 while True:

@@ -7,24 +7,29 @@ must be converted or generated are made once, under OUTRIDER_CACHE (~/.cache/out
 # ruff: noqa: PLC0415 - a model that is in the cache needs none of the heavy imports
 
 import argparse
-import hashlib
+import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock
 
 from shared.errors import ModelError
 from shared.model.checkpoints.download import PUBLISHED, download_gguf
+from shared.model.checkpoints.weights_hash import file_hash, weights_hash
 from shared.model.kept import cache
 
 TARGET, DRAFT = 0, 1
 TOY = "toy"
 PAIRS = {"qwen-coder": ("qwen2.5-coder-1.5b", "qwen2.5-coder-0.5b")}  # target, draft
-FORMATS = {"toy": 1, "gguf": 1, "onnx": 1}
-"""The versions of what `toy_pair`, `gguf_folder` and `onnx_folder` make. Raise one when its module's output changes:
+FORMATS = {"toy": 1, "gguf": 1, "onnx": 1, "int8": 1}
+"""The versions of what `toy_pair`, `gguf_folder`, `onnx_folder` and `int8_folder` make. Raise one when its module's output changes:
 then everything is made again, from the .gguf files kept next to it."""
+INT8 = "outrider-int8"  # the quant_method of a config.json
 HUB_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.safetensors"]
 
 
@@ -39,31 +44,47 @@ def resolve_pair(name: str) -> tuple[Path, Path]:
     return resolve_model(target), resolve_model(draft)
 
 
-def resolve_half(name: str, half: int) -> Path:
-    """Return the folder of a model, or of a pair's TARGET or DRAFT if the name is a pair's. Raises ModelError."""
+def resolve_half(name: str, half: int, *, int8: bool = False) -> Path:
+    """Return the folder of a model, or of a pair's TARGET or DRAFT if the name is a pair's.
+
+    With `int8`, its weights are rounded to 8 bits, if need be, once. Raises ModelError.
+    """
     if Path(name).is_dir() or name not in {TOY, *PAIRS}:
-        return resolve_model(name)
-    return _toy() / ("target", "draft")[half] if name == TOY else resolve_model(PAIRS[name][half])
+        return resolve_model(name, int8=int8)
+    return resolve_model(str(_toy() / ("target", "draft")[half]) if name == TOY else PAIRS[name][half], int8=int8)
 
 
-def resolve_model(name: str) -> Path:
-    """Return the model's folder, made or downloaded if need be. Raises ModelError."""
+def resolve_model(name: str, *, int8: bool = False) -> Path:
+    """Return the model's folder, made or downloaded if need be; `int8` as above. Raises ModelError."""
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(f"{name}: this folder is no model, it has no config.json")
-        return path
+        return int8_folder(path) if int8 else path
     if path.suffix == ".gguf":
-        return _of_file(path)
+        return _of_file(path, int8=int8)
     if name in PUBLISHED:
-        return _of_published(name)
-    return _of_hub(name)
+        return _of_published(name, int8=int8)
+    return int8_folder(_of_hub(name)) if int8 else _of_hub(name)
 
 
-def _place(name: str, kind: str, source: str = "") -> Path:
-    """Return where to make a model from this source: each format has its own place."""
-    of_source = f"-{hashlib.sha256(source.encode()).hexdigest()[:8]}" if source else ""
-    return cache("models") / f"{name}{of_source}-v{FORMATS[kind]}"
+def gguf_of(name: str, half: int) -> Path | None:
+    """Return the .gguf file that a name stands for, downloaded if need be; None if it stands for something else."""
+    name = PAIRS[name][half] if name in PAIRS else name
+    if name in PUBLISHED:
+        return _published(name)
+    path = Path(name).expanduser()
+    return path if path.suffix == ".gguf" and path.is_file() else None
+
+
+def _place(name: str, kind: str, content: str = "") -> Path:
+    """Return where to make a model: each format has its own place, and so has each content, whatever its name."""
+    version = f"v{FORMATS[kind]}"
+    if not content:
+        return cache("models") / f"{name}-{version}"
+    of_content = f"{content[:16]}-{version}"
+    made = sorted(cache("models").glob(f"[!.]*-{of_content}"))  # perhaps by another name
+    return made[0] if made else cache("models") / f"{name}-{of_content}"
 
 
 def _toy() -> Path:
@@ -75,31 +96,34 @@ def _toy() -> Path:
     return _made_once(_place("toy", "toy"), make)
 
 
-def _of_file(gguf: Path) -> Path:
+def _of_file(gguf: Path, *, int8: bool) -> Path:
     if not gguf.is_file():
         raise ModelError(f"{gguf}: no such file")
-    gguf = gguf.resolve()
-    version = f"{gguf} {gguf.stat().st_size} {gguf.stat().st_mtime_ns}"
-
-    def make(folder: Path) -> None:
-        from shared.model.checkpoints.gguf_folder import convert_gguf
-
-        convert_gguf(gguf, folder)
-
-    return _made_once(_place(gguf.stem, "gguf", version), make)
+    try:
+        content = file_hash(gguf)
+    except OSError as error:
+        raise ModelError(f"{gguf}: cannot be read: {error.strerror}") from error
+    place = _place(f"{gguf.stem}-int8", "int8", content) if int8 else _place(gguf.stem, "gguf", content)
+    return _made_once(place, partial(_convert, gguf, int8=int8))
 
 
-def _of_published(name: str) -> Path:
+def _of_published(name: str, *, int8: bool) -> Path:
+    gguf = _published(name)
+    return _of_file(gguf, int8=True) if int8 else _made_once(_place(name, "gguf"), partial(_convert, gguf))
+
+
+def _published(name: str) -> Path:
     gguf = cache("models") / f"{name}.gguf"
-
-    def make(folder: Path) -> None:
-        from shared.model.checkpoints.gguf_folder import convert_gguf
-
+    with _lock(gguf):
         if not gguf.exists():
             download_gguf(name, gguf)
-        convert_gguf(gguf, folder)
+    return gguf
 
-    return _made_once(_place(name, "gguf"), make)
+
+def _convert(gguf: Path, folder: Path, *, int8: bool = False) -> None:
+    from shared.model.checkpoints.gguf_folder import convert_gguf
+
+    convert_gguf(gguf, folder, int8=int8)
 
 
 def _of_hub(name: str) -> Path:
@@ -122,30 +146,63 @@ def _of_hub(name: str) -> Path:
 
 def int4_folder(model: Path) -> Path:
     """Return the folder of this model's graph with 4-bit weights, made if need be. Raises ModelError."""
-    stats = {file.name: file.stat() for file in sorted(model.iterdir())}
-    version = " ".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats.items())
 
     def make(folder: Path) -> None:
         from shared.model.checkpoints.onnx_folder import convert_onnx
 
         convert_onnx(model, folder)
 
-    return _made_once(_place(f"{model.name}-int4", "onnx", f"{model.resolve()} {version}"), make)
+    return _made_once(_place(f"{model.name}-int4", "onnx", weights_hash(model)), make)
+
+
+def int8_folder(model: Path) -> Path:
+    """Return the folder of this model with weights of 8 bits, made if need be. Raises ModelError."""
+    if is_int8(model):
+        return model
+
+    def make(folder: Path) -> None:
+        from shared.model.checkpoints.int8_folder import convert_int8
+
+        convert_int8(model, folder)
+
+    return _made_once(_place(f"{model.name}-int8", "int8", weights_hash(model)), make)
+
+
+def is_int8(folder: Path) -> bool:
+    """Return whether the folder's weights are rounded to 8 bits, as we write them."""
+    config = json.loads((folder / "config.json").read_text())
+    return (config.get("quantization_config") or {}).get("quant_method") == INT8
 
 
 def _made_once(folder: Path, make: Callable[[Path], None]) -> Path:
-    """Return the folder, which appears only when `make` has filled it."""
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
-        if not folder.is_dir():
-            unfinished = folder.with_name(f".{folder.name}.unfinished")
-            shutil.rmtree(unfinished, ignore_errors=True)  # left by a process that was killed
-            unfinished.mkdir()
-            make(unfinished)
-            unfinished.rename(folder)
+    """Return the folder, which appears only when `make` has filled it; its time is that of its last use."""
+    if not folder.is_dir():
+        with _lock(folder):
+            if not folder.is_dir():
+                _make(folder, make)
+    with suppress(OSError):  # a cache that is read only
+        os.utime(folder)
     return folder
+
+
+def _lock(path: Path) -> FileLock:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path.with_name(f".{path.name}.lock"))
+
+
+def _make(folder: Path, make: Callable[[Path], None]) -> None:
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)  # left by a process that was killed
+    unfinished.mkdir()
+    try:
+        make(unfinished)
+        readable = unfinished.stat().st_mode & 0o666  # by whom the umask says; some writers let nobody else read
+        for path in unfinished.rglob("*"):
+            if path.is_file():
+                path.chmod(readable)
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def main() -> None:

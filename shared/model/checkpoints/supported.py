@@ -21,6 +21,7 @@ log = structlog.get_logger()
 
 WINDOW = "its layers keep only a window of the last tokens, so a rejected draft token cannot be undone"
 STATE = "its layers carry a state from token to token, so a rejected draft token cannot be undone"
+FAMILY = {"llama", "mistral", "qwen2", "qwen3"}  # the model types with the Llama family's layers
 NUMBERS_OF_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 
 
@@ -28,11 +29,16 @@ def served_config(folder: Path) -> PretrainedConfig:
     """Return the folder's configuration. Raises a one-sentence ModelError for a model that cannot be served."""
     with refusing(folder.name, "its configuration cannot be read"):
         config = AutoConfig.from_pretrained(folder)
-    with refusing(config.model_type, "its configuration is not understood"):
+    refuse_unserved(config, config.model_type)
+    return config
+
+
+def refuse_unserved(config: PretrainedConfig, name: str) -> None:
+    """Raise a one-sentence ModelError, which begins with the name, for a model that cannot be served."""
+    with refusing(name, "its configuration is not understood"):
         reason = _why_not(config)
     if reason:
-        raise ModelError(f"{config.model_type}: {reason}")
-    return config
+        raise ModelError(f"{name}: {reason}")
 
 
 def own_length(config: PretrainedConfig, max_length: int) -> int:

@@ -1,4 +1,4 @@
-"""Tells whether two folders hold the same model."""
+"""Tells whether two folders, or two files, hold the same model."""
 
 import hashlib
 import json
@@ -20,19 +20,24 @@ def weights_hash(folder: Path) -> str:
     return _digest(_files_hash(folder), json.dumps(config, sort_keys=True))
 
 
+def file_hash(file: Path) -> str:
+    """Return the SHA-256, in hex, of a file's content, kept for as long as its path, size and time stay.
+
+    Raises OSError.
+    """
+    stat = file.stat()
+
+    def find() -> str:
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+
+    return kept("weights", f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns}", str, find) or find()
+
+
 def _files_hash(folder: Path) -> str:
     """Return a hash of the names and contents of the files that hold weights."""
     files = sorted(file for file in folder.iterdir() if file.suffix in {".safetensors", ".bin"})
-    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-
-    def find() -> str:
-        hashes = []
-        for file in files:
-            with file.open("rb") as content:
-                hashes.append(f"{file.name} {hashlib.file_digest(content, 'sha256').hexdigest()}")
-        return _digest(*hashes)
-
-    return kept("weights", f"{folder.resolve()} {stats}", str, find) or find()
+    return _digest(*(f"{file.name} {file_hash(file)}" for file in files))
 
 
 def _arithmetic(config: Any) -> Any:

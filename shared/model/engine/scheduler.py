@@ -61,7 +61,7 @@ class Scheduler:
         passes also end once the product of its tokens' probabilities is less than `min_confidence`. Up to `max_forced`
         tokens that are certain are appended to those that are drawn, and run with the next ones.
         """
-        outcomes = Outcomes(partial(self.withdraw, session))
+        outcomes = Outcomes(partial(self.withdraw, session), num_passes)
         self._inbox.put(
             Job(session, draft_ids, num_passes, outcomes.deliver, ahead, min_confidence, max_forced=max_forced)
         )
@@ -70,7 +70,8 @@ class Scheduler:
     async def verify(self, session: Session, draft_ids: Sequence[int]) -> Outcome:
         """Run one round: return the outcome of one pass."""
         with self.decode(session, 1, draft_ids) as outcomes:
-            return await anext(outcomes)
+            [outcome] = await anext(outcomes)
+            return outcome
 
     def withdraw(self, session: Session, then: Callable[[], None] | None = None) -> None:
         """End the session's job after the running pass, then call `then` in the event loop.

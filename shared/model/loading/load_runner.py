@@ -1,6 +1,7 @@
 """Opens a model so that it runs over the slots."""
 
 import random
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,17 +12,17 @@ from transformers.distributed import DistributedConfig
 
 from shared.errors import ModelError
 from shared.model.checkpoints.onnx_folder import GRAPH, can_convert
-from shared.model.checkpoints.pairs import int4_folder
+from shared.model.checkpoints import rounded_models  # noqa: F401 - teaches transformers to open weights of 8 bits
+from shared.model.checkpoints.pairs import int4_folder, int8_folder, is_int8
 from shared.model.checkpoints.supported import own_length, refusing, served_config
 from shared.model.devices.cpu import attention
 from shared.model.devices.cpu.conv1d import replace_conv1d
 from shared.model.devices.cpu.cpu_runner import CpuRunner
 from shared.model.devices.cpu.exactness.kernel_choice import kernel_order
-from shared.model.devices.cpu.exactness.linears import repack, round_weights
+from shared.model.devices.cpu.exactness.linears import repack
 from shared.model.devices.cpu.exactness.proof import prove
 from shared.model.devices.cpu.experts import use_blocks
 from shared.model.devices.cpu.fused_layers import FAMILY, fuse
-from shared.model.devices.cpu.kernels.int8_linear import can_round
 from shared.model.devices.cpu.kernels.kernels import Kernel
 from shared.model.devices.cpu.row_wise import compute_by_rows
 from shared.model.devices.onnx_runner import OnnxRunner
@@ -43,10 +44,13 @@ def load_runner(
 ) -> CpuRunner:
     """Open a Hugging Face folder and return its runner; max_length is capped at the model's own limit.
 
-    Raises ModelError for a model that cannot be rolled back or whose attention ours cannot replace.
+    A folder with weights of 8 bits is opened as it is; with quant int8, another one is rounded first. Raises ModelError
+    for a model that cannot be rolled back or whose attention ours cannot replace.
     """
+    if quant == "int8" or is_int8(folder):
+        folder, quant = int8_folder(folder), "int8"
     model, spread = _open(folder, dtype)
-    order = kernel_order(model, DTYPES[dtype], kernel)  # before anything computes
+    order = kernel_order(model, torch.int8 if quant == "int8" else DTYPES[dtype], kernel)  # before anything computes
     probe, expected = _probe(model, spread=spread)
     model.set_attn_implementation(attention.NAME)
     fuse(model)
@@ -64,29 +68,28 @@ def _packed(
     model: PreTrainedModel, quant: Quant, order: Sequence[Kernel], num_slots: int, max_length: int
 ) -> CpuRunner:
     """Return the runner of the model, with its linear layers replaced by ours."""
-    if quant == "none":
-        proof = prove(model, order, max_length)
-        repack(model, proof)
-        compute_by_rows(model, max_length)
-        counts = proof.counts, proof.head_counts
-        return CpuRunner(model, num_slots, max_length, *counts, kernel=proof.kernel.name, inexact=proof.problem)
-    if not can_round():
-        raise ModelError(f"quant {quant}: this build of torch has no products with weights of 8 bits")
-    round_weights(model)
+    proof = prove(model, order, max_length)
+    repack(model, proof)
     compute_by_rows(model, max_length)
-    problem = "weights of 8 bits: the activations of a pass are rounded together"
-    return CpuRunner(model, num_slots, max_length, kernel="torch-int8", quant=quant, inexact=problem)
+    counts, kernel = (proof.counts, proof.head_counts), proof.kernel.name
+    return CpuRunner(model, num_slots, max_length, *counts, kernel=kernel, quant=quant, inexact=proof.problem)
 
 
 def load_int4_runner(folder: Path, num_slots: int, max_length: int) -> OnnxRunner:
     """Round a Hugging Face folder's weights to 4 bits, once, and return the runner; max_length is capped as above.
 
-    Raises ModelError for a model that cannot be rolled back or converted.
+    Raises ModelError for a model that cannot be rolled back or converted. A graph that cannot be opened is not kept.
     """
     config = served_config(folder)
     if config.model_type not in FAMILY or not can_convert():
         raise ModelError(f"quant int4: for {', '.join(sorted(FAMILY))}, by onnxruntime-genai, the extra int4")
-    runner = OnnxRunner(int4_folder(folder) / GRAPH, config, num_slots, own_length(config, max_length))
+    made = int4_folder(folder)
+    try:
+        with refusing(config.model_type, "its graph of 4 bits cannot be opened"):
+            runner = OnnxRunner(made / GRAPH, config, num_slots, own_length(config, max_length))
+    except ModelError:
+        shutil.rmtree(made)
+        raise
     probe = random.Random(0).choices(range(config.vocab_size), k=24)  # noqa: S311 - no secret
     expected = runner.extend([Segment(0, 0, probe, 1)])[0].logits
     refuse_miscomputed(runner, config.model_type, probe, expected, tolerance=0.5)
@@ -111,6 +114,8 @@ def _open(folder: Path, dtype: str) -> tuple[PreTrainedModel, bool]:
     """Return the model, and whether it is only this rank's part of one; nothing computes yet."""
     config, spread = served_config(folder), None
     if num_ranks() > 1:
+        if is_int8(folder):
+            raise ModelError("weights of 8 bits are for one rank, not for several")
         check_parts(config)
         join()
         spread = DistributedConfig(tp_plan="auto")

@@ -12,9 +12,10 @@ import torch
 
 from shared.errors import ModelError
 from shared.model.checkpoints.onnx_folder import can_convert
+from shared.model.checkpoints.pairs import is_int8
 from shared.model.checkpoints.supported import served_config
 from shared.model.devices.cpu.fused_layers import FAMILY
-from shared.model.devices.cpu.kernels.int8_linear import can_round
+from shared.model.devices.cpu.kernels.kernels import rounds_fast
 from shared.model.devices.neuron.neuron_device import NEURON, open_neuron
 from shared.model.loading.load_runner import load_int4_runner, load_runner, load_static_runner
 from shared.model.runner import Runner
@@ -25,30 +26,42 @@ log = structlog.get_logger()
 
 def open_runner(folder: Path, settings: EngineSettings) -> Runner:
     """Open a Hugging Face folder, and return its runner on the device of the settings. Raises ModelError."""
-    quant = resolve(settings.quant, settings.device, folder)
+    *better, last = ways(settings.quant, settings.device, folder)
+    for quant in better:
+        try:
+            return _open(folder, settings, quant)
+        except ModelError as error:
+            log.warning("these weights cannot be had: trying the next ones", quant=quant, reason=str(error))
+    return _open(folder, settings, last)
+
+
+def _open(folder: Path, settings: EngineSettings, quant: Quant) -> Runner:
     if settings.device != "neuron":
         if quant == "int4":
             return load_int4_runner(folder, settings.num_slots, settings.max_length)
         return load_runner(
             folder, settings.dtype, settings.num_slots, settings.max_length, quant, kernel=settings.kernel
         )
-    if quant != "none":
-        raise ModelError(f"quant {quant}: rounded weights are for CPUs, not for device neuron")
+    if quant != "none" or is_int8(folder):
+        raise ModelError(f"quant {quant if quant != 'none' else 'int8'}: rounded weights are for CPUs, not for device neuron")
     device, name = torch.device("cpu"), f"neuron's graphs on cpu, by {settings.compile_backend}"
     if settings.compile_backend == NEURON:
         device, name = open_neuron(settings.cores, settings.compile_cache)
     return load_static_runner(folder, settings, device, name)
 
 
-def resolve(quant: Quant, device: DeviceKind, folder: Path) -> Quant:
-    """Return what `auto` means for this model: on a CPU int4 if available, else int8, else none.
+def ways(quant: Quant, device: DeviceKind, folder: Path) -> list[Quant]:
+    """Return what `auto` tries for this model, in order: on a CPU int4 if available, then int8, then none.
 
     Raises ModelError.
     """
     if quant != "auto":
-        return quant
+        return [quant]
     if device == "neuron":
-        return "none"
-    if can_convert() and served_config(folder).model_type in FAMILY:
-        return "int4"
-    return "int8" if can_round() else "none"
+        return ["none"]
+    available: dict[Quant, bool] = {
+        "int4": can_convert() and served_config(folder).model_type in FAMILY,
+        "int8": rounds_fast(),
+        "none": True,
+    }
+    return [quant for quant, there in available.items() if there]

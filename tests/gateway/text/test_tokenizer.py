@@ -98,8 +98,29 @@ def test_no_template_names_messages(tmp_path: Path) -> None:
     """Claim: a chat with a model that has no template is the client's error; plain text still works."""
     tokenizer = ChatTokenizer.load(str(tiny_tokenizer.save(tmp_path, template=False)))
     assert tokenizer.encode("the horse")
-    with pytest.raises(InvalidFieldError, match="messages: "):
+    with pytest.raises(InvalidFieldError, match=r"messages: the model has no chat template; .* --chat-template FILE"):
         tokenizer.encode_chat([message("user", "hi")])
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_given_template_takes_the_place_of_the_models(tmp_path: Path, *, own: bool) -> None:
+    """Claim: whether the model has one or not."""
+    file = tmp_path / "given template.jinja"
+    file.write_text(
+        "{% for message in messages %}{% generation %}<{{ message.content }}>{% endgeneration %}{% endfor %}"
+    )
+    tokenizer = ChatTokenizer.load(str(tiny_tokenizer.save(tmp_path, template=own)), str(file))
+    assert tokenizer.render_chat([message("user", "hé")]) == "<hé>"
+
+
+@pytest.mark.parametrize("content", [None, b"{% for %}", b"\xff"], ids=["no file", "no template", "no text"])
+def test_a_bad_template_stops_the_start(folder: Path, tmp_path: Path, content: bytes | None) -> None:
+    """Claim: in a sentence that names the file."""
+    file = tmp_path / "template.jinja"
+    if content:
+        file.write_bytes(content)
+    with pytest.raises(ModelError, match=rf"^chat template {file}: .+$"):
+        ChatTokenizer.load(str(folder), str(file))
 
 
 def test_stop_tokens_come_from_both_sources(folder: Path, tmp_path: Path) -> None:

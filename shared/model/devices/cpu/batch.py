@@ -2,15 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from shared.model.devices.cpu.kernels.row_counts import RowCounts
 from shared.model.runner import Segment
 
 BLOCK_ROWS = 8  # queries in every attention product: always the same number, since the rows' bits depend on it
 KEY_GRAIN = 64  # the number of keys in an attention product is a multiple of this
+
+_TRIANGLE = torch.full((KEY_GRAIN, KEY_GRAIN), -torch.inf).triu(1)  # 0 where a query sees a key
 
 
 @dataclass(frozen=True)
@@ -48,38 +52,54 @@ class Batch:
         To reach a number of rows that `counts` allows, the last row is repeated; so is the last row whose logits are
         wanted, for `head_counts`. `group` is how many query heads share a key; `dtype` is the type of activations.
         """
-        rows = [
-            (token_id, segment.start + i, segment.slot, i >= len(segment.token_ids) - segment.num_logits)
-            for segment in segments
-            for i, token_id in enumerate(segment.token_ids)
-        ]
+        lengths = [len(segment.token_ids) for segment in segments]
+        num_rows = counts.pad(sum(lengths))
+        token_ids = np.concatenate([np.array(segment.token_ids, np.int64) for segment in segments])
+        positions = [np.arange(at.start, at.start + length) for at, length in zip(segments, lengths, strict=True)]
+        slots = np.repeat([segment.slot for segment in segments], lengths)
+        ends = zip(segments, accumulate(lengths), strict=True)
+        kept = np.concatenate([np.arange(end - segment.num_logits, end) for segment, end in ends])
+        kept = kept if len(kept) else np.zeros(1, np.int64)
         spans: list[Span] = []
-        into_blocks: list[int] = []
-        from_blocks: list[int] = []
-        for (slot, grain), grouped in groupby(rows, key=lambda row: (row[2], row[1] // KEY_GRAIN)):
-            positions = [row[1] for row in grouped]
-            first, place = len(from_blocks), len(into_blocks)
-            num_blocks = -(-len(positions) // BLOCK_ROWS)
-            from_blocks += range(place, place + len(positions))
-            into_blocks += range(first, first + len(positions))
-            into_blocks += [first] * (num_blocks * BLOCK_ROWS - len(positions))
-            blocks = slice(place // BLOCK_ROWS, place // BLOCK_ROWS + num_blocks)
-            num_keys = (grain + 1) * KEY_GRAIN
-            spans.append(Span(slot, num_keys, blocks, _mask(positions, num_blocks, num_keys, group).to(dtype)))
-        padding = counts.pad(len(rows)) - len(rows)
-        rows += rows[-1:] * padding
-        from_blocks += from_blocks[-1:] * padding
-        kept = [i for i, row in enumerate(rows[: len(rows) - padding]) if row[3]] or [0]
-        kept += kept[-1:] * (head_counts.pad(len(kept)) - len(kept))
-        token_ids, at, slots, _ = (torch.tensor(column) for column in zip(*rows, strict=True))
-        places = torch.tensor(into_blocks), torch.tensor(from_blocks)
-        return cls(token_ids, at, slots, torch.tensor(kept), spans, *places)
+        into_blocks: list[NDArray[np.int64]] = []
+        from_blocks: list[NDArray[np.int64]] = []
+        first, block = 0, 0
+        for segment, length in zip(segments, lengths, strict=True):
+            start, end = segment.start, segment.start + length
+            while start < end:
+                num_keys = (start // KEY_GRAIN + 1) * KEY_GRAIN
+                size = min(end, num_keys) - start
+                blocks = slice(block, block - (-size // BLOCK_ROWS))
+                spans.append(Span(segment.slot, num_keys, blocks, _mask(start, size, num_keys, group, dtype)))
+                into = np.full((blocks.stop - block) * BLOCK_ROWS, first)
+                into[:size] += np.arange(size)
+                into_blocks.append(into)
+                from_blocks.append(np.arange(block * BLOCK_ROWS, block * BLOCK_ROWS + size))
+                start, first, block = start + size, first + size, blocks.stop
+        return cls(
+            _repeated(token_ids, num_rows),
+            _repeated(np.concatenate(positions), num_rows),
+            _repeated(slots, num_rows),
+            _repeated(kept, head_counts.pad(len(kept))),
+            spans,
+            torch.from_numpy(np.concatenate(into_blocks)),
+            _repeated(np.concatenate(from_blocks), num_rows),
+        )
 
 
-def _mask(positions: Sequence[int], num_blocks: int, num_keys: int, group: int) -> torch.Tensor:
-    """Return the mask of a span, [blocks, 1, BLOCK_ROWS * group, keys]; padding queries see only the first key."""
-    padded = torch.zeros(num_blocks * BLOCK_ROWS, 1, dtype=torch.int64)
-    padded[: len(positions), 0] = torch.tensor(positions)
-    visible = (torch.arange(num_keys) <= padded).repeat_interleave(group, 0)  # [blocks * BLOCK_ROWS * group, num_keys]
-    mask = torch.zeros(visible.shape).masked_fill_(~visible, -torch.inf)
+def _repeated(column: NDArray[np.int64], size: int) -> torch.Tensor:
+    """Return a column with its last value repeated until it has this size."""
+    return torch.from_numpy(column[np.minimum(np.arange(size), len(column) - 1)])
+
+
+def _mask(start: int, size: int, num_keys: int, group: int, dtype: torch.dtype) -> torch.Tensor:
+    """Return the mask of a span, [blocks, 1, BLOCK_ROWS * group, keys]; padding queries see only the first key.
+
+    All positions of a span lie in the last of its grains, so only that one has keys which some of them do not see.
+    """
+    num_blocks = -(-size // BLOCK_ROWS)
+    mask = torch.zeros(num_blocks * BLOCK_ROWS, group, num_keys, dtype=dtype)
+    first = start % KEY_GRAIN
+    mask[:size, :, -KEY_GRAIN:] = _TRIANGLE[first : first + size, None].to(dtype)
+    mask[size:, :, 1:] = -torch.inf
     return mask.view(num_blocks, 1, BLOCK_ROWS * group, num_keys)

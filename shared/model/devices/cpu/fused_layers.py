@@ -4,7 +4,6 @@ On a CPU, half of a draft token's time goes to matrix products and half to calls
 about a third as many calls.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,9 +13,9 @@ from transformers import PreTrainedModel
 
 from shared.model.devices.cpu.attention import attend
 from shared.model.devices.cpu.batch import Batch
+from shared.model.checkpoints.rounded_linear import joined
+from shared.model.checkpoints.supported import FAMILY
 from shared.model.devices.cpu.kv_cache import SlotCache
-
-FAMILY = {"llama", "mistral", "qwen2", "qwen3"}  # the model types with these layers
 
 
 def fuse(model: PreTrainedModel) -> None:
@@ -40,7 +39,7 @@ class FusedAttention(nn.Module):
         self.head_dim, self.scaling, self.layer_idx = attention.head_dim, attention.scaling, attention.layer_idx
         self.kv_heads = attention.k_proj.out_features // self.head_dim
         self.heads = attention.q_proj.out_features // self.head_dim
-        self.qkv_proj = _joined([attention.q_proj, attention.k_proj, attention.v_proj])
+        self.qkv_proj = joined([attention.q_proj, attention.k_proj, attention.v_proj])
         self.o_proj = attention.o_proj
         norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
         self.q_norm, self.k_norm = [norm and FusedNorm(norm) for norm in norms]
@@ -72,7 +71,7 @@ class FusedMlp(nn.Module):
     def __init__(self, mlp: Any) -> None:
         """Take over the weights of the family's MLP."""
         super().__init__()
-        self.gate_up_proj = _joined([mlp.gate_proj, mlp.up_proj])
+        self.gate_up_proj = joined([mlp.gate_proj, mlp.up_proj])
         self.down_proj, self.act_fn = mlp.down_proj, mlp.act_fn
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -93,12 +92,3 @@ class FusedNorm(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: [..., size of the weight]; returns the same shape."""
         return functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
-
-
-def _joined(linears: Sequence[nn.Linear]) -> nn.Linear:
-    weight = torch.cat([linear.weight.detach() for linear in linears])
-    joined = nn.Linear(weight.shape[1], weight.shape[0], bias=linears[0].bias is not None, device="meta")
-    joined.weight = nn.Parameter(weight, requires_grad=False)
-    if joined.bias is not None:
-        joined.bias = nn.Parameter(torch.cat([linear.bias.detach() for linear in linears]), requires_grad=False)
-    return joined

@@ -12,6 +12,7 @@ from gateway.text.tokenizer import ChatTokenizer
 from shared.errors import ModelError
 from shared.model.checkpoints.gguf_folder import convert_gguf
 from shared.model.checkpoints.pairs import DRAFT, resolve_model
+from shared.model.checkpoints.supported import STATE, WINDOW
 
 GGUF_LAYER = {  # the layer's tensors under the names that llama.cpp gives them
     "attn_q": "self_attn.q_proj",
@@ -102,11 +103,47 @@ def test_all_end_tokens_are_listed(toy: tuple[Path, Path], tmp_path: Path) -> No
 
 
 def test_bad_gguf_is_refused_by_name(toy: tuple[Path, Path], tmp_path: Path) -> None:
-    """A GGUF that lacks a tensor, and a file that is no GGUF, give a ModelError that names file and tensor."""
-    lacking, foreign = tmp_path / "lacking.gguf", tmp_path / "foreign.gguf"
-    _write_gguf(toy[DRAFT], lacking, without="blk.1.ffn_up.weight")
-    with pytest.raises(ModelError, match=r"lacking\.gguf.*layers\.1\.mlp\.up_proj"):
-        convert_gguf(lacking, tmp_path / "out")
-    foreign.write_bytes(b"no model at all" * 100)
-    with pytest.raises(ModelError, match=r"foreign\.gguf"):
-        convert_gguf(foreign, tmp_path / "out")
+    """A GGUF that lacks a tensor, one that is cut in its weights or its header, and a file that is none."""
+    whole, bad = tmp_path / "whole.gguf", tmp_path / "bad.gguf"
+    _write_gguf(toy[DRAFT], bad, without="blk.1.ffn_up.weight")
+    with pytest.raises(ModelError, match=r"bad\.gguf.*layers\.1\.mlp\.up_proj"):
+        convert_gguf(bad, tmp_path / "out")
+    _write_gguf(toy[DRAFT], whole)
+    content = whole.read_bytes()
+    for damaged in (content[:-10_000], content[:5_000], content[:30], b"", b"no model at all" * 100):
+        bad.write_bytes(damaged)
+        with pytest.raises(ModelError, match=r"bad\.gguf: not a whole GGUF file \(.+\)$"):
+            convert_gguf(bad, tmp_path / "out")
+
+
+UNSERVED: list[tuple[str, dict[str, int], str]] = [
+    ("gemma3", {"attention.sliding_window": 512}, WINDOW),
+    ("gemma2", {}, WINDOW),  # whose layers have a window, whatever the file says
+    ("llama", {"attention.sliding_window": 512}, WINDOW),
+    ("mamba", {}, STATE),
+    ("qwen35", {}, "a model of architecture qwen35 cannot be converted (KeyError: "),  # its file lacks keys
+    ("rwkv9", {}, "a model of architecture rwkv9 cannot be converted (ValueError: "),
+]
+
+
+@pytest.mark.parametrize(("architecture", "keys", "reason"), UNSERVED, ids=[name for name, *_ in UNSERVED])
+def test_unserved_models_are_refused_by_the_header(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str, keys: dict[str, int], reason: str
+) -> None:
+    """In words without the name of a class; this file has no weights, and nothing is left in the cache."""
+    monkeypatch.setenv("OUTRIDER_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "given.gguf"
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_block_count(6)
+    writer.add_context_length(2048)
+    for key, value in keys.items():
+        writer.add_uint32(f"{architecture}.{key}", value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    with pytest.raises(ModelError) as error:
+        resolve_model(str(path))
+    assert reason in str(error.value)
+    assert str(error.value).startswith(str(path))
+    assert "\n" not in str(error.value)
+    assert not [made for made in (tmp_path / "cache" / "models").iterdir() if made.is_dir()]

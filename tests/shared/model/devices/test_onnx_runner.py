@@ -4,16 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import structlog
 import torch
 from services import StartService, decoder
 
 from shared.errors import ModelError
-from shared.model.checkpoints.onnx_folder import convert_onnx
+from shared.model.checkpoints.onnx_folder import GRAPH, convert_onnx
 from shared.model.devices.onnx_runner import OnnxRunner
 from shared.model.loading.load_runner import load_int4_runner, load_runner
-from shared.model.loading.open_runner import resolve
+from shared.model.loading.open_runner import open_runner, ways
 from shared.model.runner import Runner, Segment
-from shared.model.settings import Quant
+from shared.model.settings import DeviceKind, EngineSettings, Quant
 from shared.sampling_params import SamplingParams
 
 PROMPT = list(range(40, 100))
@@ -65,19 +66,39 @@ async def test_it_changes_no_output(start: StartService, toy: tuple[Path, Path],
 
 
 @pytest.mark.parametrize(
-    ("quant", "device", "resolved"), [("auto", "cpu", "int4"), ("auto", "neuron", "none"), ("int8", "cpu", "int8")]
+    ("quant", "device", "tried"),
+    [("auto", "cpu", ["int4", "int8", "none"]), ("auto", "neuron", ["none"]), ("int8", "cpu", ["int8"])],
 )
-def test_auto(toy: tuple[Path, Path], quant: Quant, device: str, resolved: Quant) -> None:
-    """`auto`, the default of `make serve`, is what decodes fastest; an accelerator takes no rounded weights."""
-    assert resolve(quant, device, toy[1]) == resolved  # type: ignore[arg-type]  # a DeviceKind
+def test_auto(toy: tuple[Path, Path], quant: Quant, device: DeviceKind, tried: list[Quant]) -> None:
+    """`auto`, the default of `make serve`, begins with what is fastest; an accelerator takes no rounded weights."""
+    assert ways(quant, device, toy[1]) == tried
 
 
 def test_other_families(tmp_path: Path) -> None:
-    """A family that is not known to be computed rightly is refused by name, and `auto` takes 8 bits for it."""
+    """A family that is not known to be computed rightly is refused by name, and `auto` begins with 8 bits for it."""
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
-    assert resolve("auto", "cpu", tmp_path) == "int8"
+    assert ways("auto", "cpu", tmp_path) == ["int8", "none"]
     with pytest.raises(ModelError, match="quant int4: for llama, mistral, qwen2, qwen3"):
         load_int4_runner(tmp_path, 1, 64)
+
+
+def test_auto_goes_on_without_a_graph_that_does_not_open(
+    toy: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next way is taken, a log line says why, and the graph is not kept; who asks for int4 gets the reason."""
+    monkeypatch.setenv("OUTRIDER_CACHE", str(tmp_path))
+    broken = "shared.model.checkpoints.onnx_folder.convert_onnx"
+    monkeypatch.setattr(broken, lambda _, folder: (folder / GRAPH).write_bytes(b"no graph"))
+    settings = EngineSettings.model_construct(model=str(toy[1]), quant="auto", num_slots=1, max_length=64)
+    with structlog.testing.capture_logs() as logs:
+        runner = open_runner(toy[1], settings)
+    assert runner.quant == "int8"
+    (said,) = (line for line in logs if line["event"] == "these weights cannot be had: trying the next ones")
+    assert said["quant"] == "int4"
+    assert said["reason"].startswith("qwen2: its graph of 4 bits cannot be opened (")
+    with pytest.raises(ModelError, match="cannot be opened"):
+        open_runner(toy[1], settings.model_copy(update={"quant": "int4"}))
+    assert not list((tmp_path / "models").glob("draft-int4-*"))
 
 
 def test_what_cannot_be_converted_is_said(tmp_path: Path) -> None:

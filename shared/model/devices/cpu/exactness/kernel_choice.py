@@ -27,6 +27,7 @@ log = structlog.get_logger()
 
 GAIN = 1.15  # how much faster another kernel must be to replace the preferred one: changing kernels changes bits
 _WORTH_MEASURING = 64 << 20  # weights, in bytes; in smaller models, products do not dominate the time
+_COMMON_SIZES = ((2048, 11008), (8192, 2048))  # of layers, (in, out)
 _LARGEST = 2  # how many sizes of layers are tried
 _TRIAL_SECONDS = 120
 
@@ -47,23 +48,29 @@ def kernel_order(model: PreTrainedModel, dtype: torch.dtype, setting: str) -> li
     usable = kernels(dtype)
     sizes = _sizes(model) if num_ranks() == 1 else []  # ranks could measure, and choose, differently
     # The last kernel is only for machines that have no other.
-    best = _best(_kept_trials(usable[:-1], sizes, dtype)) if sizes else ""
+    trial = _best(_kept_trials(usable[:-1], sizes, dtype)) if sizes else None
+    best = trial.kernel if trial else ""
     chosen = next(kernel for kernel in usable if kernel.name == best or not (best or kernel.isa or kernel.problem))
     chosen.enter()
     # Kernels with another instruction set are left out, since it can no longer be changed.
     return [chosen, *(kernel for kernel in usable if kernel is not chosen and not kernel.isa)]
 
 
-def _best(trials: Sequence[Trial]) -> str:
+def fastest(dtype: torch.dtype) -> Trial | None:
+    """Return how the kernel that `auto` chooses does on layers of common sizes; None if none could be measured."""
+    return _best(_kept_trials(kernels(dtype)[:-1], _COMMON_SIZES, dtype))
+
+
+def _best(trials: Sequence[Trial]) -> Trial | None:
     """Return the first usable kernel, or a later one that is faster by GAIN than the one it replaces.
 
-    Empty if none could be measured.
+    None if none could be measured.
     """
     best: Trial | None = None
     for trial in trials:
         if not trial.problem and (best is None or best.cost > GAIN * trial.cost):
             best = trial
-    return best.kernel if best else ""
+    return best
 
 
 def _kept_trials(usable: Sequence[Kernel], sizes: Sequence[tuple[int, int]], dtype: torch.dtype) -> list[Trial]:

@@ -1,6 +1,5 @@
-"""Replaces a model's linear layers with a kernel's, or with rounded ones."""
+"""Replaces a model's linear layers with a kernel's."""
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -8,30 +7,16 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from shared.model.devices.cpu.exactness.proof import Proof, output_layer, size_of
-from shared.model.devices.cpu.kernels.int8_linear import Int8Linear
 from shared.model.devices.cpu.kernels.kernel_linear import KernelLinear
 from shared.model.devices.cpu.kernels.row_counts import ANY_COUNT
 
 
 def repack(model: PreTrainedModel, proof: Proof) -> None:
-    """Make the model's linear layers use the proved kernel, in blocks of the proved sizes."""
-    head = output_layer(model)
+    """Make the model's linear layers use the proved kernel, in blocks of the proved sizes.
 
-    def pack(linear: nn.Linear) -> KernelLinear:
-        layer = proof.packed.get(linear) or proof.kernel.pack(linear)
-        layer.counts = proof.of_layers.get(size_of(linear, head), ANY_COUNT)
-        return layer
-
-    _replace(model, pack, proof.kernel.activations)
-
-
-def round_weights(model: PreTrainedModel) -> None:
-    """Round the weights of the model's linear layers to 8 bits: for drafts only."""
-    _replace(model, Int8Linear, torch.float32)
-
-
-def _replace(model: PreTrainedModel, pack: Callable[[nn.Linear], nn.Module], activations: torch.dtype) -> None:
-    """Replace the linear layers, and convert the rest of the model to the type of their activations."""
+    The rest of the model is converted to the type of the kernel's activations.
+    """
+    head, activations = output_layer(model), proof.kernel.activations
     places = [
         (parent, name, child)
         for parent in model.modules()
@@ -41,7 +26,9 @@ def _replace(model: PreTrainedModel, pack: Callable[[nn.Linear], nn.Module], act
 
     def place(at: tuple[nn.Module, str, nn.Linear]) -> None:
         parent, name, linear = at
-        setattr(parent, name, pack(linear))
+        layer = proof.packed.get(linear) or proof.kernel.pack(linear)
+        layer.counts = proof.of_layers.get(size_of(linear, head), ANY_COUNT)
+        setattr(parent, name, layer)
 
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:  # packing a layer takes one thread, without the GIL
         list(threads.map(place, places))

@@ -9,6 +9,7 @@ from torch import nn
 
 from shared.errors import ModelError
 from shared.model.devices.cpu.kernels.half_linear import HalfLinear
+from shared.model.devices.cpu.kernels.int8_linear import FbgemmInt8Linear, OnednnInt8Linear, TorchInt8Linear
 from shared.model.devices.cpu.kernels.kernel_linear import KernelLinear
 from shared.model.devices.cpu.kernels.packed_linear import PackedLinear
 from shared.model.devices.cpu.kernels.processor import ISA_VARIABLE, has_amx, has_bfloat16
@@ -30,7 +31,7 @@ class Kernel:
 
     def pack(self, linear: nn.Linear) -> KernelLinear:
         """Return the layer with the same weights, laid out for this kernel."""
-        if linear.weight.dtype is not self.weights:
+        if linear.weight.is_floating_point() and linear.weight.dtype is not self.weights:
             wider = nn.Linear(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
             wider.weight = nn.Parameter(linear.weight.detach().to(self.weights), requires_grad=False)
             if linear.bias is not None:
@@ -57,8 +58,13 @@ class Kernel:
 
 
 def kernels(dtype: torch.dtype) -> Sequence[Kernel]:
-    """Return the kernels for weights of this type, in the order of preference."""
+    """Return the kernels for weights of this type, int8 for rounded ones, in the order of preference."""
     half, single = torch.bfloat16, torch.float32
+    if dtype is torch.int8:
+        by_fbgemm = Kernel("fbgemm-int8", FbgemmInt8Linear, single, single)
+        by_onednn = Kernel("onednn-int8", OnednnInt8Linear, single, single)
+        by_torch = Kernel("torch-int8", TorchInt8Linear, single, single)
+        return [by_onednn, by_fbgemm, by_torch] if has_amx() else [by_fbgemm, by_onednn, by_torch]
     of_float32 = [
         Kernel("onednn-float32", PackedLinear, single, single),
         Kernel("torch-float32", TorchLinear, single, single),
@@ -72,6 +78,11 @@ def kernels(dtype: torch.dtype) -> Sequence[Kernel]:
     of_float16 = [Kernel("fbgemm-float16", HalfLinear, half, single)]
     # On a processor without bfloat16, oneDNN emulates it at a third of the speed or less.
     return [*of_bfloat16, *of_float16, *of_float32] if has_bfloat16() else [*of_float16, *of_bfloat16, *of_float32]
+
+
+def rounds_fast() -> bool:
+    """Whether this build of torch has a kernel for weights of 8 bits that is worth using."""
+    return any(not kernel.problem for kernel in kernels(torch.int8)[:-1])
 
 
 def named_kernel(name: str, dtype: torch.dtype) -> Kernel:

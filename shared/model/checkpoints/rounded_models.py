@@ -1,0 +1,72 @@
+"""Models with weights of 8 bits, as transformers opens and saves them."""
+
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.quantizers.auto import register_quantization_config, register_quantizer
+from transformers.quantizers.base import HfQuantizer
+from transformers.utils.quantization_config import QuantizationConfigMixin
+from typing_extensions import override
+
+from shared.model.checkpoints.pairs import INT8
+from shared.model.checkpoints.rotation import is_rotated, rotated_parts
+from shared.model.checkpoints.rounded_linear import RoundedLinear
+
+
+@register_quantization_config(INT8)
+class RoundedConfig(QuantizationConfigMixin):  # type: ignore[misc]  # transformers is untyped
+    """What marks such a folder in its config.json."""
+
+    def __init__(self, quant_method: str = INT8, **_: Any) -> None:
+        """Take what the config.json says."""
+        self.quant_method = quant_method
+
+
+@register_quantizer(INT8)
+class RoundedQuantizer(HfQuantizer):  # type: ignore[misc]  # likewise
+    """Makes transformers load whole numbers and their scales into a model's linear layers."""
+
+    def _process_model_before_weight_loading(self, model: PreTrainedModel, **_: Any) -> None:
+        for parent, name, linear in linears(model):
+            sizes = linear.in_features, linear.out_features
+            setattr(parent, name, RoundedLinear.empty(*sizes, linear.bias, _parts(model, name)))
+
+    def _process_model_after_weight_loading(self, model: PreTrainedModel, **_: Any) -> PreTrainedModel:
+        return model
+
+    @override
+    def is_serializable(self) -> bool:
+        return True
+
+    @property
+    @override
+    def is_trainable(self) -> bool:
+        return False
+
+
+def round_model(model: PreTrainedModel) -> None:
+    """Rotate the model if it is of a kind for that, and round its linear layers' weights to 8 bits, all in place.
+
+    The embeddings stay as they are. The output layer must not be tied to them.
+    """
+    for part in rotated_parts(model):
+        for parent, name, linear in linears(part):
+            setattr(parent, name, RoundedLinear.of(linear, _parts(model, name)))
+    model.config.tie_word_embeddings = False
+    model.config.quantization_config = {"quant_method": INT8}
+
+
+def _parts(model: PreTrainedModel, name: str) -> int:
+    """Return how many whole numbers an activation takes: one where the layer's inputs were rotated."""
+    return 1 if is_rotated(model) and name != "down_proj" else 2
+
+
+def linears(model: nn.Module) -> list[tuple[nn.Module, str, nn.Linear]]:
+    """Return the linear layers, each with the module that it is part of, and its name there."""
+    return [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, nn.Linear)
+    ]
