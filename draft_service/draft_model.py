@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -44,10 +45,12 @@ class DraftModel:
         self._prefilling = False  # possibly; until it ends, nothing else may write to the session
         self._ahead: asyncio.Task[None] | None = None  # the same holds while this runs
 
-    async def open(self) -> "Session":
+    async def open(self, ask: Ask) -> "Session":
         """Take a slot and start the prefill, unless it has a slot. Raises what `Engine.session` raises."""
         if not self._session:
-            self._session = await self._slot.enter_async_context(self._engine.session(self._pending, self._params))
+            # The probabilities of its tokens are told to the engine alone, which ends an unsure proposal by them.
+            params = replace(self._params, logprobs=ask.min_confidence > 0)
+            self._session = await self._slot.enter_async_context(self._engine.session(self._pending, params))
             self._slot.callback(self._cancel_ahead)
             self._committed, self._pending, self._prefilling = len(self._pending), [], True
         return self._session
@@ -65,7 +68,7 @@ class DraftModel:
         k = ask.num_draft_tokens
         if not k:
             return
-        session = await self.open()
+        session = await self.open(ask)
         late_us = round(await self._settle(session) * 1e6)
         guessed, max_forced = self._take_over_pending(session), ask.max_forced_tokens
         if not guessed:

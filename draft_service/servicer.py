@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
@@ -100,14 +99,13 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
 
     async def _model(self, opening: pb.DraftOpen, slot: AsyncExitStack) -> DraftModel | None:
         """Return the draft model's proposer, if there is a model; it already prefills if the first round asks it."""
-        # The probabilities of its tokens are told to the engine alone, which ends an unsure proposal by them.
-        params = replace(SamplingParams.from_pb(opening.sampling), logprobs=opening.min_confidence > 0)
+        params = SamplingParams.from_pb(opening.sampling)
         if not self._engine:
             return None
         works_ahead = self._settings.works_ahead
         model = DraftModel(self._engine, slot, opening.prompt_token_ids, params, works_ahead=works_ahead)
         if opening.num_draft_tokens:
-            await model.open()
+            await model.open(opening)
         return model
 
     def _lookups(self, opening: pb.DraftOpen) -> list[Proposer]:

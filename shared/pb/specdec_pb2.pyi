@@ -147,7 +147,8 @@ class DraftOpen(google.protobuf.message.Message):
     """
     min_confidence: builtins.float
     """When the draft model stops before k tokens: once the product of the probabilities that it gave its draft tokens of
-    this proposal is less than this. 0 to 1; 0 never stops. A session opened with 0 never stops, whatever comes later.
+    this proposal is less than this. 0 to 1; 0 never stops. A session in which it is 0 when k is first above 0 never
+    stops, whatever comes later.
     """
     max_forced_tokens: builtins.int
     """How many tokens the draft model may propose beside its k where the grammar allows no other ones; 0 or more."""

@@ -120,9 +120,9 @@ async def test_an_unsure_proposal_ends_early(start: StartService, toy: tuple[Pat
     """It is the beginning of the one that a surer client gets, and no shorter than it asks for; so are later ones."""
     address = start("draft_service", model=toy[1], dtype="float32").address
 
-    async def proposals(first: float, second: float) -> list[list[int]]:
+    async def proposals(first: float, second: float, k: int = 8) -> list[list[int]]:
         sampling, token_ids = pb.SamplingParams(top_p=1), CASES[0].prompt
-        opening = pb.DraftOpen(prompt_token_ids=token_ids, sampling=sampling, num_draft_tokens=8, min_confidence=first)
+        opening = pb.DraftOpen(prompt_token_ids=token_ids, sampling=sampling, num_draft_tokens=k, min_confidence=first)
         advance = pb.DraftAdvance(
             round=1, position=len(token_ids), token_ids=[50], num_draft_tokens=8, min_confidence=second
         )
@@ -145,6 +145,7 @@ async def test_an_unsure_proposal_ends_early(start: StartService, toy: tuple[Pat
     assert await proposals(1e-30, 1e-30) == whole
     assert await proposals(1, 1e-30) == [whole[0][:1], whole[1]]
     assert await proposals(1e-30, 1) == [whole[0], whole[1][:1]]
+    assert await proposals(0, 1, k=0) == [[], whole[1][:1]]  # the draft model was first asked with the second one
     short = await proposals(0.01, 0.01)
     assert all(1 < len(some) < 8 and every[: len(some)] == some for some, every in zip(short, whole, strict=True))
 
