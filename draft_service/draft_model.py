@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from shared.sampling_params import SamplingParams
 
 if TYPE_CHECKING:  # a draft service without a model needs no torch
     from shared.model.engine.engine import Engine
+    from shared.model.engine.outcomes import Outcome
     from shared.model.engine.session import Session
 
 
@@ -43,10 +45,12 @@ class DraftModel:
         self._prefilling = False  # possibly; until it ends, nothing else may write to the session
         self._ahead: asyncio.Task[None] | None = None  # the same holds while this runs
 
-    async def open(self) -> "Session":
+    async def open(self, ask: Ask) -> "Session":
         """Take a slot and start the prefill, unless it has a slot. Raises what `Engine.session` raises."""
         if not self._session:
-            self._session = await self._slot.enter_async_context(self._engine.session(self._pending, self._params))
+            # The probabilities of its tokens are told to the engine alone, which ends an unsure proposal by them.
+            params = replace(self._params, logprobs=ask.min_confidence > 0)
+            self._session = await self._slot.enter_async_context(self._engine.session(self._pending, params))
             self._slot.callback(self._cancel_ahead)
             self._committed, self._pending, self._prefilling = len(self._pending), [], True
         return self._session
@@ -57,23 +61,35 @@ class DraftModel:
         self._pending.extend(token_ids)
 
     async def propose(self, ask: Ask) -> AsyncGenerator[pb.DraftResponse, None]:
-        """Yield the draft tokens, at once unless they are slow; fewer than k at a stop token or the context's end."""
+        """Yield the draft tokens, at once unless they are slow.
+
+        Fewer than k where the text or the context ends, or where it is unsure.
+        """
         k = ask.num_draft_tokens
         if not k:
             return
-        session = await self.open()
+        session = await self.open(ask)
         late_us = round(await self._settle(session) * 1e6)
-        ready = self._take_over_pending(session)[:k]
-        last = len(ready) == k or self._ended(session)
+        guessed, max_forced = self._take_over_pending(session), ask.max_forced_tokens
+        if not guessed:
+            guessed = session.force(max_forced)
+        ready, forced = self._ready(session, guessed, k, max_forced)
+        drawn, left = len(ready) - len(forced), max_forced - len(forced)
+        last = drawn == k or len(ready) < len(guessed) or self._ended(session)
         if ready:
             timing, late_us = pb.StepTiming(forward_us=late_us), 0
-            yield pb.DraftResponse(token_ids=ready, last=last, timing=timing, proposer=pb.PROPOSER_DRAFT_MODEL)
-        if (num_tokens := min(k - len(ready), session.room)) and not last:
-            with self._engine.decode(session, num_tokens) as outcomes:
+            yield pb.DraftResponse(
+                token_ids=ready, last=last, timing=timing, proposer=pb.PROPOSER_DRAFT_MODEL, forced=forced
+            )
+        if (num_tokens := min(k - drawn, session.room)) and not last:
+            sure = ask.min_confidence
+            with self._engine.decode(session, num_tokens, min_confidence=sure, max_forced=left) as outcomes:
                 async for made in outcomes:
                     last, timings = made[-1].last, [one.timing for one in made]
+                    token_ids, forced = _tokens(made)
                     yield pb.DraftResponse(
-                        token_ids=[token_id for one in made for token_id in one.verdict.token_ids],
+                        token_ids=token_ids,
+                        forced=forced,
                         last=last,
                         timing=_total(timings, late_us),
                         token_timings=timings,
@@ -83,7 +99,7 @@ class DraftModel:
         if self._works_ahead and last and not self._ended(session):
             # The k proposed tokens, the bonus token and k more, less those already guessed.
             num_tokens = 1 + 2 * k - (len(session.token_ids) - self._committed)
-            self._ahead = asyncio.create_task(self._work_ahead(session, min(num_tokens, session.room)))
+            self._ahead = asyncio.create_task(self._work_ahead(session, min(num_tokens, session.room), max_forced))
 
     def stop(self) -> None:
         """Stop decoding after the current token."""
@@ -98,6 +114,19 @@ class DraftModel:
             guessed = self._pending
         self._committed, self._pending = self._committed + num_pending, []
         return guessed[num_pending:]
+
+    def _ready(
+        self, session: "Session", guessed: Sequence[int], k: int, max_forced: int
+    ) -> tuple[list[int], list[int]]:
+        """Return the guessed tokens that a proposal has room for, and which of them, by index, are forced."""
+        ready, forced = list[int](), list[int]()
+        for at, token_id in enumerate(guessed):
+            is_forced = self._committed + at in session.forced
+            if len(forced) == max_forced if is_forced else at - len(forced) == k:
+                break
+            ready.append(token_id)
+            forced += [at] if is_forced else []
+        return ready, forced
 
     def _ended(self, session: "Session") -> bool:
         """Return whether a guessed token ends the sequence."""
@@ -116,15 +145,24 @@ class DraftModel:
         self._prefilling = False
         return seconds
 
-    async def _work_ahead(self, session: "Session", num_tokens: int) -> None:
+    async def _work_ahead(self, session: "Session", num_tokens: int, max_forced: int) -> None:
         if num_tokens > 0:
-            with self._engine.decode(session, num_tokens, ahead=True) as outcomes:
+            with self._engine.decode(session, num_tokens, ahead=True, max_forced=max_forced) as outcomes:
                 async for _ in outcomes:
                     pass
 
     def _cancel_ahead(self) -> None:
         if self._ahead:
             self._ahead.cancel()
+
+
+def _tokens(made: Sequence["Outcome"]) -> tuple[list[int], list[int]]:
+    """Return the tokens of consecutive passes, and which of them, by index, are forced: all but the first of a pass."""
+    token_ids, forced = list[int](), list[int]()
+    for outcome in made:
+        forced += range(len(token_ids) + 1, len(token_ids) + len(outcome.verdict.token_ids))
+        token_ids += outcome.verdict.token_ids
+    return token_ids, forced
 
 
 def _total(timings: Sequence[pb.StepTiming], late_us: int) -> pb.StepTiming:

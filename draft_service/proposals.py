@@ -29,6 +29,10 @@ class Proposals:
         for field in ("num_draft_tokens", "num_lookup_tokens"):
             if not 0 <= getattr(ask, field) <= self._max_draft_tokens:
                 raise InvalidFieldError(field, f"{getattr(ask, field)} is not between 0 and {self._max_draft_tokens}")
+        if not 0 <= ask.min_confidence <= 1:
+            raise InvalidFieldError("min_confidence", f"{ask.min_confidence:g} is not between 0 and 1")
+        if ask.max_forced_tokens < 0:
+            raise InvalidFieldError("max_forced_tokens", f"{ask.max_forced_tokens} is not at least 0")
         part, position = pb.DraftResponse(), self._committed
         for proposer in self._proposers:
             async with aclosing(proposer.propose(ask)) as parts:

@@ -105,7 +105,7 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
         works_ahead = self._settings.works_ahead
         model = DraftModel(self._engine, slot, opening.prompt_token_ids, params, works_ahead=works_ahead)
         if opening.num_draft_tokens:
-            await model.open()
+            await model.open(opening)
         return model
 
     def _lookups(self, opening: pb.DraftOpen) -> list[Proposer]:

@@ -40,6 +40,12 @@ class CostModel:
         ks = range(len(self.verify_seconds))
         return [length / self.round_seconds(k) for k, length in zip(ks, lengths, strict=True)]
 
+    def break_even(self, tokens_per_second: float) -> float:
+        """Return how likely one more draft token must be accepted so as not to lower this speed, 0 to 1."""
+        more = len(self.verify_seconds) - 1
+        seconds = self.draft_token_seconds + (self.verify_seconds[-1] - self.verify_seconds[0]) / more
+        return min(max(seconds * tokens_per_second, 0.0), 1.0)
+
     def best_k(self, acceptance: float | Sequence[float]) -> int:
         """Return the k with the highest expected speed; of equals, the smallest."""
         speeds = self.tokens_per_second(acceptance)

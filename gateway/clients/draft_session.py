@@ -89,21 +89,25 @@ class DraftSession:
         """How many of the committed tokens the draft model does not know."""
         return len(self._committed) - (self._stream.known if self._stream else 0)
 
-    async def propose(self, k: int, num_lookup_tokens: int) -> Proposal:
+    async def propose(
+        self, k: int, num_lookup_tokens: int, *, min_confidence: float = 0.0, max_forced: int = 0
+    ) -> Proposal:
         """Return draft tokens for the next round: a whole proposal, or what has arrived of it by the deadline.
 
-        Asks for up to `num_lookup_tokens` by lookup or, if that finds none, up to k of the draft model. Asks for
-        nothing if the draft is gone or still at an earlier round.
+        Asks for up to `num_lookup_tokens` by lookup or, if that finds none, up to k of the draft model, which stops
+        earlier where it is less sure of them all than `min_confidence`, and adds up to `max_forced` where the grammar
+        allows no other token. Asks for nothing if the draft is gone or still at an earlier round.
         """
         self._round += 1
-        request = self._request(k, num_lookup_tokens)
+        request = self._request(k, num_lookup_tokens, min_confidence, max_forced)
         if not request:
             return Proposal(self._round, asked=False)
         asked = request.open if request.HasField("open") else request.advance
         proposal = Proposal(
             self._round,
             num_new=self.behind if k else 0,
-            most=max(asked.num_draft_tokens, asked.num_lookup_tokens),
+            most=max(asked.num_draft_tokens + asked.max_forced_tokens, asked.num_lookup_tokens),
+            max_forced=asked.max_forced_tokens,
             vocab_size=self._client.vocab_size,
         )
         if not self._stream or self._stream.state is DraftState.CLOSED:
@@ -116,6 +120,7 @@ class DraftSession:
             token_ids=list(proposal.token_ids),
             timings=list(proposal.timings),
             part_timings=list(proposal.part_timings),
+            forced=set(proposal.forced),
         )
 
     def commit(self, token_ids: Sequence[int]) -> None:
@@ -134,7 +139,9 @@ class DraftSession:
         pause_seconds = PAUSE_SECONDS * 2.0 ** min(self._num_useless, MAX_DOUBLINGS)
         return perf_counter() > stream.ended_at + pause_seconds
 
-    def _request(self, k: int, num_lookup_tokens: int) -> pb.DraftRequest | None:
+    def _request(
+        self, k: int, num_lookup_tokens: int, min_confidence: float, max_forced: int
+    ) -> pb.DraftRequest | None:
         """Return the request to the draft, or None if this round does not ask it."""
         info, stream = self._client.info, self._stream
         if not info or self._client.shunned or (stream and not self._may_ask(stream)):
@@ -149,14 +156,19 @@ class DraftSession:
         numbers = {"num_draft_tokens": min(k, limit), "num_lookup_tokens": min(num_lookup_tokens, limit)}
         if max(numbers.values()) < 1:
             return None
+        if numbers["num_draft_tokens"] > 0:
+            numbers["max_forced_tokens"] = max(0, min(max_forced, limit - numbers["num_draft_tokens"]))
         if self.state is DraftState.READY:
-            advance = pb.DraftAdvance(round=self._round, position=told, token_ids=new_ids, **numbers)
+            advance = pb.DraftAdvance(
+                round=self._round, position=told, token_ids=new_ids, min_confidence=min_confidence, **numbers
+            )
             return pb.DraftRequest(advance=advance)
         opening = pb.DraftOpen(
             prompt_token_ids=new_ids,
             predicted_token_ids=self._predicted_ids,
             sampling=self._params.to_pb(),
             round=self._round,
+            min_confidence=min_confidence,
             **numbers,
         )
         return pb.DraftRequest(open=opening)

@@ -66,7 +66,9 @@ class DraftStream:
         if proposal.num_new:
             self.known = num_committed
         self._asked_at, self._num_parts, self.is_read = perf_counter(), 0, False
-        deadline_seconds = self._client.pace.deadline_seconds(proposal.most, proposal.num_new, longest_seconds)
+        deadline_seconds = self._client.pace.deadline_seconds(
+            proposal.most - proposal.max_forced, proposal.num_new, longest_seconds
+        )
         self._alarm.set(deadline_seconds)
         try:
             with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # it ended: the reader says why
@@ -127,6 +129,8 @@ class DraftStream:
         proposal = self._proposal
         proposal.add(part)
         if part.last and self.state is not DraftState.READY:
-            self._client.pace.add(proposal.most, proposal.num_new, perf_counter() - self._asked_at)
+            self._client.pace.add(
+                proposal.most - proposal.max_forced, proposal.num_new, perf_counter() - self._asked_at
+            )
             self.state, self.has_proposed = DraftState.READY, True
         self._progress.set()

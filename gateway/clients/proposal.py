@@ -21,21 +21,34 @@ class Proposal:
     """Where the time of each token went."""
     part_timings: list[pb.StepTiming] = field(default_factory=list)
     """Where the time of each part went: that of its tokens, and of what went on before them."""
+    complete: bool = False
+    """Whether all of it has arrived."""
     asked: bool = True
     """Whether the draft was asked for it."""
     num_new: int = 0
     """How many committed tokens were new to the draft model, if it was asked."""
     most: int = END
     """How many draft tokens were asked for; it takes no more."""
+    max_forced: int = 0
+    """How many of these only where the grammar forces them."""
+    forced: set[int] = field(default_factory=set)
+    """Which of the draft tokens, by index, the grammar forced, says the draft."""
     vocab_size: int = END
     """How many tokens the target has; it takes none from the first one on that is outside."""
 
+    def num_guessed(self, num_tokens: int) -> int:
+        """Return how many of the first draft tokens are guesses, not forced."""
+        return num_tokens - sum(at < num_tokens for at in self.forced)
+
     def add(self, part: pb.DraftResponse) -> None:
         """Append a part that has arrived, as far as it can be used."""
+        self.complete = part.last
         token_ids = part.token_ids[: self.most - len(self.token_ids)]
         if not within(token_ids, self.vocab_size):
             self.most = len(self.token_ids)  # the rest would stand at other positions than it was meant for
             return
+        if self.max_forced:
+            self.forced.update(len(self.token_ids) + at for at in part.forced if 0 <= at < len(token_ids))
         self.token_ids.extend(token_ids)
         if token_ids and not self.proposer:
             self.proposer = part.proposer if part.proposer in PROPOSERS else pb.PROPOSER_DRAFT_MODEL

@@ -22,6 +22,8 @@ class Choice:
     """How many draft tokens to look up in a round; None means as many as pay."""
     stop_strings: tuple[str, ...]
     predicted_ids: Sequence[int] = ()
+    forced: bool = True
+    """Whether the draft model adds tokens that the grammar forces."""
     include_stop: bool = False
     """Whether a stop string, or the text of a stop token, is part of the reply."""
     form: ReplyFormat = PLAIN

@@ -48,6 +48,7 @@ async def _rounds(choice: Choice, decoder: Decoder) -> AsyncGenerator[Round]:
         choice.k,
         num_lookup_tokens=choice.num_lookup_tokens,
         predicted_ids=choice.predicted_ids,
+        forced=choice.forced,
     )
     try:
         async with aclosing(decoding) as rounds:

@@ -58,6 +58,7 @@ class Meter:
             registry=self._registry,
         )
         self._rounds = {reason: rounds.labels(reason) for reason in Reason}
+        self._forced = Counter("outrider_forced_tokens", "Tokens that a grammar forced.", registry=self._registry)
         self._proposed, self._proposed_accepted = (
             Counter(f"outrider_{name}", help_, ["proposer"], registry=self._registry)
             for name, help_ in (
@@ -75,6 +76,7 @@ class Meter:
         self._drafts.inc(round_.num_drafted > 0)
         self._drafted.inc(round_.num_drafted)
         self._accepted.inc(round_.num_accepted)
+        self._forced.inc(len(round_.forced))
         if round_.proposer:
             self._proposed.labels(round_.proposer).inc(round_.num_drafted)
             self._proposed_accepted.labels(round_.proposer).inc(round_.num_accepted)

@@ -163,6 +163,7 @@ class Planner:
                 max_tokens=limits[prompt_index],
                 k=k,
                 num_lookup_tokens=num_lookup_tokens,
+                forced=request.speculative.forced,
                 stop_strings=request.stop_strings,
                 include_stop=request.include_stop_str_in_output,
                 form=plan.form,

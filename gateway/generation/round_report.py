@@ -7,13 +7,16 @@ from typing import Any, Literal
 from gateway.rounds.round import ProposerName, Round
 from gateway.rounds.round_time import PARTS
 
-Source = ProposerName | Literal["recovered", "bonus", "plain"]
+Source = ProposerName | Literal["grammar", "recovered", "bonus", "plain"]
 
 
 def sources(round_: Round) -> list[Source | None]:
     """Return the source of each token of a round; also that of its last token if the sequence ended before it."""
     own: Source = "bonus" if round_.num_accepted == round_.num_drafted else "recovered"
-    return [*[round_.proposer] * round_.num_accepted, own if round_.num_drafted else "plain"]
+    if not round_.num_drafted:
+        own = "bonus" if round_.forced else "plain"
+    num_accepted = round_.num_accepted + len(round_.forced)
+    return [*("grammar" if at in round_.forced else round_.proposer for at in range(num_accepted)), own]
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class RoundReport:
             "reason": self.round_.reason,
             "num_drafted": self.round_.num_drafted,
             "num_accepted": self.round_.num_accepted,
+            "num_forced": len(self.round_.forced),
             "tokens": [{"id": token_id, "text": text, "source": source} for token_id, text, source in tokens],
             "time_ms": {part: getattr(self.round_.time, part) * 1000 for part in PARTS},
         }

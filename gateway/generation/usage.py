@@ -23,6 +23,8 @@ class Usage:
     by_proposer: defaultdict[str, Acceptance] = field(default_factory=lambda: defaultdict(Acceptance))
     cached_tokens: int = 0
     """How many of the prompt's tokens the target had in its cache."""
+    forced_tokens: int = 0
+    """How many tokens the grammar forced, and no draft token was counted for."""
     reasoning_tokens: int = 0
     predicted_tokens: int = 0
     accepted_prediction_tokens: int = 0
@@ -35,6 +37,7 @@ class Usage:
         self.reasoning_tokens += delta.num_reasoning_tokens
         self.cached_tokens += delta.num_cached_tokens
         self.acceptance.count(round_.num_drafted, round_.num_accepted)
+        self.forced_tokens += len(round_.forced)
         if round_.proposer:
             self.by_proposer[round_.proposer].count(round_.num_drafted, round_.num_accepted)
         self.times.append(round_.time)
@@ -66,6 +69,7 @@ class Usage:
             "speculative_decoding": {
                 **self.acceptance.metrics(),
                 "by_proposer": {name: acceptance.metrics() for name, acceptance in self.by_proposer.items()},
+                "num_forced_tokens": self.forced_tokens,
                 "round_overhead_p50_ms": self._median_ms("overhead"),
                 "round_p50_ms": {part: self._median_ms(part) for part in PARTS},
             }

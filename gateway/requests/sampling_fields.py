@@ -20,6 +20,8 @@ class Speculative(Schema):
     proposer: Literal["auto", "model", "lookup"] = "auto"
     """`lookup` takes draft tokens from the text and the prediction alone, `model` from the draft model alone."""
     k: Annotated[int, Field(ge=1)] | None = None
+    forced: bool = True
+    """Whether the draft model adds, beside its k, tokens that the grammar forces."""
     metrics: bool = False
     """Whether to report how speculation did."""
     rounds: bool = False

@@ -63,11 +63,13 @@ class Decoder:
         *,
         num_lookup_tokens: int | None = 0,
         predicted_ids: Sequence[int] = (),
+        forced: bool = True,
     ) -> AsyncGenerator[Round, None]:
         """Yield the rounds of one sequence; with no draft tokens this is plain decoding.
 
         A round has up to `num_lookup_tokens` draft tokens found in the sequence itself or in the predicted output, or
         else up to k from the draft model; None means as many as pay, chosen round by round.
+        Beside these, the draft model adds tokens that the grammar forces, if `forced`.
         Raises InvalidFieldError, NoFreeSlotError, NoTokenError, TargetUnavailableError.
         """
         adaptive_k = AdaptiveK(
@@ -86,7 +88,15 @@ class Decoder:
             while left:
                 started = perf_counter()
                 decision = adaptive_k.next(left, draft.behind)
-                proposal = await draft.propose(decision.k, decision.num_lookup_tokens)
+                max_forced = (
+                    min(left - 1, self.target.max_draft_tokens) - decision.k if forced and params.grammar else 0
+                )
+                proposal = await draft.propose(
+                    decision.k,
+                    decision.num_lookup_tokens,
+                    min_confidence=decision.min_confidence,
+                    max_forced=max_forced,
+                )
                 proposed = perf_counter()
                 verified = await target.verify(proposal.token_ids)
                 verifying_seconds = perf_counter() - proposed
@@ -95,8 +105,9 @@ class Decoder:
                 rest_seconds = perf_counter() - proposed
                 yield Round(
                     token_ids=list(verified.token_ids),
-                    num_drafted=len(proposal.token_ids),
-                    num_accepted=verified.num_accepted,
+                    num_drafted=proposal.num_guessed(len(proposal.token_ids)),
+                    num_accepted=proposal.num_guessed(verified.num_accepted),
+                    forced=[at for at in sorted(proposal.forced) if at < verified.num_accepted],
                     finish_reason=FINISH_REASONS.get(verified.finish_reason),
                     time=RoundTime.of(proposed - started, proposal.part_timings, rest_seconds, [verified.timing]),
                     logprobs=verified.logprobs,

@@ -32,5 +32,7 @@ class Round:
     """Why it asked for as many draft tokens as it did."""
     num_cached: int = 0
     """In the first round, how many tokens of the prompt the target had in its cache."""
+    forced: Sequence[int] = ()
+    """Which of its tokens, by index, the grammar forced: they count as neither drafted nor accepted."""
     identity: pb.ModelIdentity = field(default_factory=pb.ModelIdentity)
     """Who decoded; the same in all rounds of a sequence."""

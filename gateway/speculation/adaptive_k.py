@@ -60,7 +60,8 @@ class AdaptiveK:
             reason = Reason.REQUESTED
         if left == 1 and (k or num_lookup_tokens):
             reason = Reason.LAST_TOKEN
-        self._decision = Decision(min(k, left - 1), min(num_lookup_tokens, left - 1), reason)
+        k, num_lookup_tokens = min(k, left - 1), min(num_lookup_tokens, left - 1)
+        self._decision = Decision(k, num_lookup_tokens, reason, self._min_confidence(k))
         return self._decision
 
     def learn(
@@ -71,24 +72,34 @@ class AdaptiveK:
         seconds = proposing_seconds + verifying_seconds
         if None in self._fixed:
             self._all.probe.spend(seconds, as_chosen=self._decision.speculates == any(self._chosen))
-        is_typical = (tells_costs(proposal) or not proposal.asked) and verified.timing.num_passes <= 1
+        is_typical = (
+            (tells_costs(proposal) or not proposal.asked) and verified.timing.num_passes <= 1 and not proposal.forced
+        )
         if self._begun and self._costs and proposal.proposer not in LOOKUPS and is_typical:
             expected = self._costs.round_seconds(min(len(proposal.token_ids), self._all.max_k))
             self._all.costs.compare(expected, seconds, speculative=proposal.asked)
         self._begun = True  # the first round runs the prompt and is not typical
         if not proposal.asked:
             return
-        # Draft tokens that did not arrive count as not accepted.
+        num_drafted = proposal.num_guessed(len(proposal.token_ids)) if proposal.token_ids else 1
+        estimates = self._model, self._all.model_acceptance
         if proposal.proposer in LOOKUPS or not self._decision.k:
-            estimates, num_drafted = (self._lookup, self._all.lookup_acceptance), len(proposal.token_ids) or 1
-        else:
-            estimates, num_drafted = (self._model, self._all.model_acceptance), self._decision.k
+            estimates = self._lookup, self._all.lookup_acceptance
+        elif not proposal.complete:  # draft tokens that did not arrive in time count as not accepted
+            num_drafted = self._decision.k
         for estimate in estimates:
-            estimate.add(num_drafted, verified.num_accepted)
+            estimate.add(num_drafted, proposal.num_guessed(verified.num_accepted))
 
     def _kept(self, k: int, num_lookup_tokens: int) -> tuple[int, int]:
         fixed_k, fixed_lookup = self._fixed
         return k if fixed_k is None else fixed_k, num_lookup_tokens if fixed_lookup is None else fixed_lookup
+
+    def _min_confidence(self, k: int) -> float:
+        """Return how sure the draft must be of k tokens, if k is adapted, for a further one to be worth its time."""
+        if self._fixed[0] is not None or not k or not self._costs:
+            return 0.0
+        speed = self._costs.tokens_per_second(self._model.rates)[k]
+        return TUNING.break_even_share * self._costs.break_even(speed)
 
     def _adapted(self, left: int, behind: int) -> tuple[tuple[int, int], Reason]:
         """Return the best numbers, or those that a probe tries instead, and the reason."""

@@ -37,6 +37,8 @@ class Decision:
     """How many of the draft model."""
     num_lookup_tokens: int
     reason: Reason
+    min_confidence: float = 0.0
+    """How sure the draft model must be of all its draft tokens to go on with a further one."""
 
     @property
     def speculates(self) -> bool:

@@ -33,6 +33,9 @@ class Tuning:
     own_k_gain: float = 1.15
     """How many times faster than the k of all sessions a session's own k must be to be preferred."""
 
+    break_even_share: float = 0.75
+    """How sure a draft must be to go on, as a share of break-even: its own probability is below its acceptance."""
+
     probe_share: float = 1 / 64
     """The share of time spent on trying what does not seem to pay."""
     probe_rounds: int = 2

@@ -135,6 +135,8 @@ class DraftOpen(google.protobuf.message.Message):
     NUM_DRAFT_TOKENS_FIELD_NUMBER: builtins.int
     NUM_LOOKUP_TOKENS_FIELD_NUMBER: builtins.int
     PREDICTED_TOKEN_IDS_FIELD_NUMBER: builtins.int
+    MIN_CONFIDENCE_FIELD_NUMBER: builtins.int
+    MAX_FORCED_TOKENS_FIELD_NUMBER: builtins.int
     round: builtins.int
     """The number of the round that the first proposal is for."""
     num_draft_tokens: builtins.int
@@ -143,6 +145,13 @@ class DraftOpen(google.protobuf.message.Message):
     """How many draft tokens may be looked up instead, 0 to max_draft_tokens. Where the end of the sequence is found again
     in its own text or in the prediction, what follows there is proposed, and the draft model is not run.
     """
+    min_confidence: builtins.float
+    """When the draft model stops before k tokens: once the product of the probabilities that it gave its draft tokens of
+    this proposal is less than this. 0 to 1; 0 never stops. A session in which it is 0 when k is first above 0 never
+    stops, whatever comes later.
+    """
+    max_forced_tokens: builtins.int
+    """How many tokens the draft model may propose beside its k where the grammar allows no other ones; 0 or more."""
     @property
     def prompt_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """All tokens committed so far. Not empty, each within the draft model's vocabulary if there is a draft model."""
@@ -166,9 +175,11 @@ class DraftOpen(google.protobuf.message.Message):
         num_draft_tokens: builtins.int = ...,
         num_lookup_tokens: builtins.int = ...,
         predicted_token_ids: collections.abc.Iterable[builtins.int] | None = ...,
+        min_confidence: builtins.float = ...,
+        max_forced_tokens: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["sampling", b"sampling"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["num_draft_tokens", b"num_draft_tokens", "num_lookup_tokens", b"num_lookup_tokens", "predicted_token_ids", b"predicted_token_ids", "prompt_token_ids", b"prompt_token_ids", "round", b"round", "sampling", b"sampling"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_forced_tokens", b"max_forced_tokens", "min_confidence", b"min_confidence", "num_draft_tokens", b"num_draft_tokens", "num_lookup_tokens", b"num_lookup_tokens", "predicted_token_ids", b"predicted_token_ids", "prompt_token_ids", b"prompt_token_ids", "round", b"round", "sampling", b"sampling"]) -> None: ...
 
 Global___DraftOpen: typing_extensions.TypeAlias = DraftOpen
 
@@ -183,6 +194,8 @@ class DraftAdvance(google.protobuf.message.Message):
     TOKEN_IDS_FIELD_NUMBER: builtins.int
     NUM_DRAFT_TOKENS_FIELD_NUMBER: builtins.int
     NUM_LOOKUP_TOKENS_FIELD_NUMBER: builtins.int
+    MIN_CONFIDENCE_FIELD_NUMBER: builtins.int
+    MAX_FORCED_TOKENS_FIELD_NUMBER: builtins.int
     round: builtins.int
     """The number of the round that the next proposal is for. Greater than the session's last one."""
     position: builtins.int
@@ -193,6 +206,10 @@ class DraftAdvance(google.protobuf.message.Message):
     """How many draft tokens may be looked up instead, 0 to max_draft_tokens. Where the end of the sequence is found again
     in its own text or in the prediction, what follows there is proposed, and the draft model is not run.
     """
+    min_confidence: builtins.float
+    """As in DraftOpen."""
+    max_forced_tokens: builtins.int
+    """How many tokens the draft model may propose beside its k where the grammar allows no other ones; 0 or more."""
     @property
     def token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """The tokens committed since then. Not empty."""
@@ -205,8 +222,10 @@ class DraftAdvance(google.protobuf.message.Message):
         token_ids: collections.abc.Iterable[builtins.int] | None = ...,
         num_draft_tokens: builtins.int = ...,
         num_lookup_tokens: builtins.int = ...,
+        min_confidence: builtins.float = ...,
+        max_forced_tokens: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["num_draft_tokens", b"num_draft_tokens", "num_lookup_tokens", b"num_lookup_tokens", "position", b"position", "round", b"round", "token_ids", b"token_ids"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_forced_tokens", b"max_forced_tokens", "min_confidence", b"min_confidence", "num_draft_tokens", b"num_draft_tokens", "num_lookup_tokens", b"num_lookup_tokens", "position", b"position", "round", b"round", "token_ids", b"token_ids"]) -> None: ...
 
 Global___DraftAdvance: typing_extensions.TypeAlias = DraftAdvance
 
@@ -224,12 +243,15 @@ class DraftResponse(google.protobuf.message.Message):
     PROPOSER_FIELD_NUMBER: builtins.int
     INCARNATION_FIELD_NUMBER: builtins.int
     TOKEN_TIMINGS_FIELD_NUMBER: builtins.int
+    FORCED_FIELD_NUMBER: builtins.int
     round: builtins.int
     """The number of the round that the proposal is for."""
     position: builtins.int
     """The position in the sequence at which the first of `token_ids` would stand."""
     last: builtins.bool
-    """Whether the proposal ends here. It may end before k tokens, at a stop token or at the end of the context."""
+    """Whether the proposal ends here. It may end before k tokens: at a stop token, at the end of the context, or where the
+    draft model is less sure than `min_confidence`.
+    """
     proposer: Global___Proposer.ValueType
     """Where the draft tokens come from; the same for all of a proposal. Unspecified where there are none."""
     incarnation: builtins.str
@@ -248,6 +270,10 @@ class DraftResponse(google.protobuf.message.Message):
     def token_timings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StepTiming]:
         """The time of each token that was decoded for this part. Empty from an older release."""
 
+    @property
+    def forced(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Which of `token_ids`, by index, are not the draft model's guess: the grammar allows no other token there."""
+
     def __init__(
         self,
         *,
@@ -259,9 +285,10 @@ class DraftResponse(google.protobuf.message.Message):
         proposer: Global___Proposer.ValueType = ...,
         incarnation: builtins.str = ...,
         token_timings: collections.abc.Iterable[Global___StepTiming] | None = ...,
+        forced: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["timing", b"timing"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["incarnation", b"incarnation", "last", b"last", "position", b"position", "proposer", b"proposer", "round", b"round", "timing", b"timing", "token_ids", b"token_ids", "token_timings", b"token_timings"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["forced", b"forced", "incarnation", b"incarnation", "last", b"last", "position", b"position", "proposer", b"proposer", "round", b"round", "timing", b"timing", "token_ids", b"token_ids", "token_timings", b"token_timings"]) -> None: ...
 
 Global___DraftResponse: typing_extensions.TypeAlias = DraftResponse
 

@@ -116,6 +116,40 @@ async def test_a_prediction_is_taken_up_where_the_reply_has_got_to(start: StartS
     assert (list(part.token_ids), part.last, part.proposer) == (predicted[10:14], True, pb.PROPOSER_PREDICTION)
 
 
+async def test_an_unsure_proposal_ends_early(start: StartService, toy: tuple[Path, Path]) -> None:
+    """It is the beginning of the one that a surer client gets, and no shorter than it asks for; so are later ones."""
+    address = start("draft_service", model=toy[1], dtype="float32").address
+
+    async def proposals(first: float, second: float, k: int = 8) -> list[list[int]]:
+        sampling, token_ids = pb.SamplingParams(top_p=1), CASES[0].prompt
+        opening = pb.DraftOpen(prompt_token_ids=token_ids, sampling=sampling, num_draft_tokens=k, min_confidence=first)
+        advance = pb.DraftAdvance(
+            round=1, position=len(token_ids), token_ids=[50], num_draft_tokens=8, min_confidence=second
+        )
+        got = list[list[int]]()
+        async with grpc.aio.insecure_channel(address) as channel:
+            call = pb_grpc.DraftServiceStub(channel).Draft()
+            for request in (pb.DraftRequest(open=opening), pb.DraftRequest(advance=advance)):
+                await call.write(request)
+                got.append([])
+                last = False
+                while not last:
+                    part = await call.read()
+                    assert isinstance(part, pb.DraftResponse)
+                    got[-1].extend(part.token_ids)
+                    last = part.last
+        return got
+
+    whole = await proposals(0, 0)
+    assert [len(token_ids) for token_ids in whole] == [8, 8]
+    assert await proposals(1e-30, 1e-30) == whole
+    assert await proposals(1, 1e-30) == [whole[0][:1], whole[1]]
+    assert await proposals(1e-30, 1) == [whole[0], whole[1][:1]]
+    assert await proposals(0, 1, k=0) == [[], whole[1][:1]]  # the draft model was first asked with the second one
+    short = await proposals(0.01, 0.01)
+    assert all(1 < len(some) < 8 and every[: len(some)] == some for some, every in zip(short, whole, strict=True))
+
+
 def test_lookups_need_no_torch() -> None:
     """A draft service without a model runs where torch is not installed."""
     code = "import sys, draft_service.__main__; sys.exit('torch' in sys.modules)"

@@ -97,6 +97,8 @@ DRAFT_CASES = [
     ([draft_open(sampling=pb.SamplingParams(top_p=1.5))], INVALID, "top_p: 1.5"),
     ([draft_asking(num_lookup_tokens=10**9)], INVALID, "num_lookup_tokens: 1000000000"),
     ([draft_asking(num_lookup_tokens=-1)], INVALID, "num_lookup_tokens: -1"),
+    ([draft_asking(min_confidence=1.5)], INVALID, "min_confidence: 1.5"),
+    ([draft_asking(min_confidence=float("nan"))], INVALID, "min_confidence: nan"),
     ([draft_asking(predicted_token_ids=[5, 100_000])], INVALID, "predicted_token_ids[1]: 100000"),
     ([draft_asking(predicted_token_ids=[5] * 2_000_000)], INVALID, "predicted_token_ids: 2000000 tokens, at most 1048"),
     ([draft_open(prompt=[5] * 5000, k=0)], INVALID, "prompt_token_ids: 5000 tokens, at most"),

@@ -61,6 +61,7 @@ class ScriptedDecoder:
         *,
         num_lookup_tokens: int = 0,
         predicted_ids: Sequence[int] = (),
+        forced: bool = True,
     ) -> AsyncGenerator[Round]:
         """Play the script."""
         self.lookups.append((num_lookup_tokens, list(predicted_ids)))

@@ -1,7 +1,8 @@
 """What the scheduler has to run for a session."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import exp
 from time import perf_counter
 
 from shared.model.engine.outcomes import Outcome
@@ -22,8 +23,14 @@ class Job:
     deliver: Callable[[Outcome | Exception | None], object] | None = None
     ahead: bool = False
     """Whether it is work ahead, which nobody has asked for yet: it runs only when nothing else does."""
+    min_confidence: float = 0.0
+    """It ends once the product of its tokens' probabilities, where they are told, is less than this."""
     anew: bool = False
     """Whether its session was run once more from its first token, since no token could be drawn."""
+    confidence: float = 1.0
+    """That product so far."""
+    max_forced: int = 0
+    """How many tokens that are certain it may append to those that are drawn."""
     arrived: float = field(default_factory=perf_counter)
     forward_seconds: float = 0.0
     num_passes: int = 0
@@ -46,7 +53,12 @@ class Job:
         """Commit what a pass with this many rows and sessions decided, and return the outcome."""
         position = len(self.session.token_ids)
         self.session.commit(verdict.token_ids)
-        self.left = 0 if self.session.ended else self.left - 1
+        self.confidence *= exp(sum(scored.logprob for scored in verdict.logprobs))
+        if forced_ids := self.session.force(self.max_forced) if self.max_forced else []:
+            self.max_forced -= len(forced_ids)
+            verdict = replace(verdict, token_ids=[*verdict.token_ids, *forced_ids])
+        unsure = self.confidence < self.min_confidence
+        self.left = 0 if self.session.ended or not self.session.room or unsure else self.left - 1
         queued = perf_counter() - self.arrived - self.forward_seconds - sample_seconds
         timing = pb.StepTiming(
             queue_us=round(queued * 1e6),

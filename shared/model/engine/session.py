@@ -21,6 +21,8 @@ class Session:
     """Its history is the sequence."""
     token_ids: list[int]
     cached: int = 0
+    forced: set[int] = field(default_factory=set)
+    """The positions of tokens that it did not draw, since they were certain."""
     reused: int = field(init=False)
     """How many of its tokens other sessions had already run."""
     num_prompt: int = field(init=False)
@@ -66,6 +68,14 @@ class Session:
         self.cached = len(self.token_ids) - 1
         self._check()
 
+    def force(self, max_tokens: int) -> list[int]:
+        """Append tokens that are certain to come next, at most so many, without running any, and return them."""
+        token_ids = [] if self.ended else self.sampler.forced()[: max(0, min(max_tokens, self.room))]
+        self.sampler.push(token_ids)
+        self.forced.update(range(len(self.token_ids), len(self.token_ids) + len(token_ids)))
+        self.token_ids.extend(token_ids)
+        return token_ids
+
     def rewrite(self, position: int, token_ids: Sequence[int]) -> None:
         """Replace all tokens from the position on by these, at least one; whatever agrees stays cached."""
         replaced, self.token_ids[position:] = self.token_ids[position:], token_ids
@@ -73,6 +83,7 @@ class Session:
         self.sampler.pop(replaced[agreeing:])
         self.sampler.push(token_ids[agreeing:])
         self.cached = min(self.cached, position + agreeing, len(self.token_ids) - 1)
+        self.forced = {at for at in self.forced if at < position + agreeing}
         self._check()
 
     def _check(self) -> None:

@@ -174,6 +174,7 @@ class Worker:
                 continue
             try:
                 verdict = verify(rows, job.draft_ids, job.session.sampler, len(job.session.token_ids))
+                outcome = job.outcome(verdict, perf_counter() - started, num_rows, len(plan))
             except NoTokenError as error:
                 self._run_anew(job, error)
             except Exception as error:
@@ -181,7 +182,7 @@ class Worker:
                     log.exception("drawing tokens failed", position=len(job.session.token_ids))
                 self._fail(job, failure_of(error))
             else:
-                self._deliver(job, job.outcome(verdict, perf_counter() - started, num_rows, len(plan)))
+                self._deliver(job, outcome)
         self._count_busy(plan, perf_counter() - started)
 
     def _deliver(self, job: Job, outcome: Outcome) -> None:

@@ -16,6 +16,10 @@ class LogitsProcessor:
         """Whether nothing can follow."""
         return False
 
+    def forced(self) -> list[int]:
+        """Return tokens that are certain to come next, since no other ones are allowed."""
+        return []
+
     def process(self, scores: torch.Tensor) -> None:
         """Change the logits of the next token in place. scores: [V] float32."""
         raise NotImplementedError

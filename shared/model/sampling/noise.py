@@ -7,13 +7,13 @@ or how many tokens at a time (Gumbel-max coupling: Daliri, Musco, Suresh, arXiv 
 import hashlib
 import math
 import struct
-from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-_Words = npt.NDArray[np.uint32]
+MAX_NOISE = 22.2  # just above that of the least of 2^31 words
 
 _FACTORS = 0x21F0AAAD, 0x735A2D97  # of `lowbias32`
 
@@ -34,39 +34,43 @@ def _mix(x: torch.Tensor, sixteen: torch.Tensor, fifteen: torch.Tensor) -> torch
 def gumbel(token_ids: torch.Tensor, seed: int, position: int) -> torch.Tensor:
     """Return standard Gumbel noise for these tokens at this position of a sequence with this seed.
 
-    token_ids: [N] int32. Returns [N] float32, between -2.9 and 22.2.
+    token_ids: [N], any integers. Returns [N] float32, between -2.9 and MAX_NOISE.
     """
-    return keyed_gumbel(token_ids, *row_key(seed, position))
+    return _of_words(torch.from_numpy(_words(token_ids.numpy(), seed, position).view(np.int32)))
 
 
 def keyed_gumbel(token_ids: torch.Tensor, low: torch.Tensor | int, high: torch.Tensor | int) -> torch.Tensor:
     """Return the noise of these tokens in rows with these keys; all int32, broadcast. Returns float32."""
     # Shift distances are tensors, and `>>` is avoided, since torch-mlir lowers no other form of shift.
     distances = [torch.full((), bits, dtype=torch.int32, device=token_ids.device) for bits in (16, 15)]
-    words = _mix(_mix(token_ids ^ low, *distances) ^ high, *distances)  # int32
+    return _of_words(_mix(_mix(token_ids ^ low, *distances) ^ high, *distances))
+
+
+def with_noise(token_ids: npt.NDArray[np.int64], least: float, seed: int, position: int) -> npt.NDArray[np.int64]:
+    """Return which of these tokens have noise of at least `least`, and perhaps a few more, in their order.
+
+    The noise decreases as its word increases, so comparing words is enough: only few tokens need logarithms later.
+    """
+    highest = -math.expm1(-math.exp(-least)) * 2**31 * 1.0001  # since float32 rounds
+    words = _words(token_ids, seed, position) & 0x7FFFFFFF
+    return token_ids[(words <= highest + 1).nonzero()[0]]
+
+
+def _of_words(words: torch.Tensor) -> torch.Tensor:
+    """Return the noise that random words mean: int32 to float32."""
     # 31 bits, so that small values, which are the ones that win, keep float32's full precision.
     uniform = ((words & 0x7FFFFFFF).float() + 0.5) * 2.0**-31
     return -torch.log(-torch.log1p(-uniform.clamp(max=1 - 2.0**-24)))
 
 
-def candidates_by_noise(vocab_size: int, least: float, seed: int, position: int) -> torch.Tensor:
-    """Return the tokens of a vocabulary whose noise is at least `least`, and perhaps a few more. Returns [N] int64.
-
-    The noise decreases as its word increases, so comparing words is enough: only few tokens need logarithms later.
-    """
-    words = _token_ids(vocab_size).copy()  # [V]
+def _words(token_ids: npt.NDArray[Any], seed: int, position: int) -> npt.NDArray[np.uint32]:
+    """Return the random words of these tokens: `_mix` twice, in place, in half of torch's time."""
+    words = token_ids.astype(np.uint32)
     shifted = np.empty_like(words)
     for key in row_key(seed, position):
         words ^= np.uint32(key & 0xFFFFFFFF)
-        for distance, factor in zip((16, 15), _FACTORS, strict=True):  # `_mix` in place, in half the time
+        for distance, factor in zip((16, 15), _FACTORS, strict=True):
             words ^= np.right_shift(words, distance, out=shifted)
             words *= np.uint32(factor)
         words ^= np.right_shift(words, 15, out=shifted)
-    words &= np.uint32(0x7FFFFFFF)
-    highest = -math.expm1(-math.exp(-least)) * 2**31 * 1.0001  # since float32 rounds
-    return torch.from_numpy((words <= highest + 1).nonzero()[0])
-
-
-@lru_cache(maxsize=4)
-def _token_ids(vocab_size: int) -> _Words:
-    return np.arange(vocab_size, dtype=np.uint32)
+    return words

@@ -197,6 +197,31 @@ def test_a_late_draft_does_not_look_cheap() -> None:
     assert costs.catch_up_seconds(100) == pytest.approx(1.0)
 
 
+def test_a_further_token_must_be_likely_enough() -> None:
+    """An adapted k tells the draft from where on a token costs more than it brings; a given k is kept to."""
+    target, draft = CPU
+    adapted, given = (Fleet(1, target, draft, [0.8], k=k) for k in (None, 4))
+    for fleet in (adapted, given):
+        speed(fleet)
+    decision = adapted.sessions[0].adaptive_k.next(1000, 1)
+    assert decision.k > 0
+    break_even = (0.025 + 0.015) * speed(adapted)  # the time of a token, in which so many are committed
+    assert 0.5 * break_even < decision.min_confidence < break_even
+    assert given.sessions[0].adaptive_k.next(1000, 1).min_confidence == 0
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_only_what_is_late_counts_as_not_accepted(complete: bool) -> None:  # noqa: FBT001 - a case
+    """A draft that ends its proposal where it is unsure is not thought worse for that."""
+    speculation = Speculation(MAX_K, 1, [pb.PassCost(num_rows=1, forward_us=1)])
+    session = AdaptiveK(speculation, 8, 0)
+    for _ in range(100):
+        session.next(1000, 1)
+        proposal = Proposal(0, pb.PROPOSER_DRAFT_MODEL, token_ids=[1, 2], complete=complete)
+        session.learn(proposal, 0.1, pb.VerifyResponse(num_accepted=2), 0.1)
+    assert (speculation.model_acceptance.rates[2] > 0.5) is complete
+
+
 def test_what_comes_too_late_is_not_tried() -> None:
     """A probe is not spent on a session that would be at its end before the draft has caught up."""
     target = ROWS[0]

@@ -20,6 +20,7 @@ BEGIN, END = "<!-- made by tests/gateway/web/test_api_table.py -->\n", "<!-- to 
 NO_OPS: dict[str, type[BaseModel]] = {CHAT: NoOpFields, COMPLETIONS: NoOpFields, RESPONSES: NoOpResponsesFields}
 OF_SPECULATIVE = {
     "enabled": "test_proposer",
+    "forced": "test_forced_tokens_change_nothing",
     "k": "test_proposer",
     "proposer": "test_proposer",
     "metrics": "test_metrics",
