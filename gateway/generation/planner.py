@@ -188,7 +188,7 @@ class Planner:
             top_k=max(request.top_k, 0),
             # No more bits than a JavaScript client reads back exactly.
             seed=request.seed if request.seed is not None else secrets.randbits(53),
-            stop_token_ids=ends.union(request.stop_token_ids),
+            stop_token_ids=ends.union(request.stop_token_ids, self._tokenizer.token_bytes.named(request.stop_strings)),
             min_p=request.min_p,
             frequency_penalty=request.frequency_penalty,
             presence_penalty=request.presence_penalty,

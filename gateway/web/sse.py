@@ -19,13 +19,18 @@ from gateway.work_pool import WorkPool
 P = ParamSpec("P")
 T = TypeVar("T")
 
+LINE_ENDS = {char: f"\\u{ord(char):04x}" for char in "\x7f\x85\u2028\u2029"}
+"""Characters that JSON may have as they are, and at which some clients end a line."""
 DONE = "data: [DONE]\n\n"
 
 
 def event(data: dict[str, Any], *, named: bool = False) -> str:
     """Return one event, named by its `type` if `named`."""
     name = f"event: {data['type']}\n" if named else ""
-    return f"{name}data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    for char, escaped in LINE_ENDS.items():
+        text = text.replace(char, escaped)
+    return f"{name}data: {text}\n\n"
 
 
 class EventStream(StreamingResponse):
