@@ -9,7 +9,7 @@ from gateway.requests.base import Many, Schema, at_most
 from gateway.requests.json_text import parse_json
 
 MAX_TOOLS = 512
-FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
+FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]  # Anthropic's limit; OpenAI's is 64
 
 
 class Function(Schema):

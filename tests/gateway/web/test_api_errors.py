@@ -298,5 +298,6 @@ async def test_event_stream_closes_what_it_did_not_send() -> None:
         await asyncio.Event().wait()
 
     rest = chunks()
-    await EventStream(await anext(rest), rest)({"type": "http", "asgi": {"spec_version": "2.3"}}, receive, send)
+    stream = EventStream(asyncio.ensure_future(anext(rest)), rest, "chunks")
+    await stream({"type": "http", "asgi": {"spec_version": "2.3"}}, receive, send)
     assert closed.is_set()
