@@ -35,6 +35,8 @@ class MessagesReply:
             "content": self._content,
             "stop_reason": None,
             "stop_sequence": None,
+            "stop_details": None,
+            "container": None,
             "usage": None,
             "seed": seed,
             "system_fingerprint": None,
@@ -75,7 +77,7 @@ class MessagesReply:
         if call.id:
             yield from self._close()
             named = {"id": f"toolu_{call.id.removeprefix('call_')}", "name": call.name}
-            yield from self._open({"type": "tool_use", **named, "input": {}})
+            yield from self._open({"type": "tool_use", **named, "input": {}, "caller": {"type": "direct"}})
         if call.arguments:
             yield self._piece("input_json_delta", "partial_json", call.arguments)
 
@@ -129,9 +131,14 @@ class MessagesReply:
         usage = self._usage
         return {
             "input_tokens": usage.prompt_tokens - usage.cached_tokens,
+            "cache_creation": None,
             "cache_creation_input_tokens": 0,
             "cache_read_input_tokens": usage.cached_tokens,
             "output_tokens": usage.completion_tokens,
+            "output_tokens_details": {"thinking_tokens": usage.reasoning_tokens},
+            "server_tool_use": None,
+            "service_tier": "standard",
+            "inference_geo": None,
         }
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from gateway.requests.base import Schema
 
@@ -13,6 +13,14 @@ class Other(Schema):
     """A part of a kind that is skipped: it is for servers that have what it needs."""
 
     type: Annotated[str, Field(max_length=64)]
+
+
+def _known(parts: list[Any]) -> list[Any]:
+    return [part for part in parts if not isinstance(part, Other)]
+
+
+Known = AfterValidator(_known)
+"""Leave out of a list what is skipped."""
 
 
 def by_type(*known: str, default: str = "") -> Discriminator:

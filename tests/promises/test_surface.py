@@ -108,6 +108,10 @@ OWN: dict[str, dict[str, Any]] = {
         "parallel_tool_calls": {"tools": RESPONSES_TOOLS, "tool_choice": "required", "parallel_tool_calls": False},
         "include": ["message.output_text.logprobs"],
         "top_logprobs": 2,
+        "max_tool_calls": 3,
+        "reasoning": {"effort": "none", "summary": "auto"},
+        "prompt_cache_key": "key",
+        "safety_identifier": "somebody",
     },
     MESSAGES: {
         "messages": [{"role": "user", "content": [{"type": "text", "text": "What is a seed?"}]}],
@@ -122,6 +126,11 @@ OWN: dict[str, dict[str, Any]] = {
         "chat_template_kwargs": {"enable_thinking": False},
     },
 }
+UNTOLD = {
+    "prediction", "chat_template_kwargs", "thinking", "max_tool_calls", "reasoning", "prompt_cache_key",
+    "safety_identifier",
+}  # fmt: skip
+"""Further fields that do not change the choices, or not those of a model whose template has no such option."""
 CASES = [
     (path, field, value)
     for path in BASE
@@ -162,7 +171,7 @@ async def test_on_equals_off(toy_url: str, path: str, field: str, value: Any) ->
     if path not in PLAIN:
         PLAIN[path] = await post(toy_url, path, **BASE[path])
     key = CHOICES[path]
-    unchanged = field in {*QUIET, "prediction", "chat_template_kwargs", "thinking"}
+    unchanged = field in {*QUIET, *UNTOLD}
     assert (approximately(PLAIN[path][key]) == approximately(answers[0][key])) == unchanged
 
 
