@@ -1,5 +1,6 @@
-"""The OpenAI HTTP API."""
+"""The HTTP API: OpenAI's, and Anthropic's messages."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
@@ -7,7 +8,6 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
-from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -20,25 +20,28 @@ from gateway.generation.planner import Planner
 from gateway.generation.usage import Usage
 from gateway.replies.chat import ChatReply
 from gateway.replies.completion import CompletionReply
+from gateway.replies.messages import MessagesReply
 from gateway.replies.reply import Reply
 from gateway.replies.responses import ResponsesReply
-from gateway.replies.streaming import exhaust, reply_chunks, response_events, whole_body
+from gateway.replies.streaming import exhaust, reply_chunks, reply_events, whole_body
 from gateway.requests.chat import ChatRequest
 from gateway.requests.completion import CompletionRequest
 from gateway.requests.generation import GenerationRequest
+from gateway.requests.messages import MessagesRequest
 from gateway.requests.responses import ResponsesRequest
 from gateway.rounds.decoder import Decoder
 from gateway.settings import GatewaySettings
 from gateway.text.tokenizer import ChatTokenizer
 from gateway.web.access import RequireKey
 from gateway.web.body import Bodies, body_route
+from gateway.web.cors import add_cors
 from gateway.web.deadline import Deadline
 from gateway.web.errors import respond
 from gateway.web.model_routes import model_routes
 from gateway.web.page_routes import add_page
 from gateway.web.probe_routes import probe_routes
 from gateway.web.request_scope import RequestScope
-from gateway.web.sse import EventStream, run_in_pool, unless_disconnected
+from gateway.web.sse import Api, EventStream, run_in_pool, unless_disconnected
 from gateway.web.token_routes import token_routes
 from gateway.work_pool import WorkPool
 from shared.errors import OutriderError
@@ -54,14 +57,10 @@ def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySett
     bodies = Bodies(pool, settings.max_body_bytes, settings.max_json_values + decoder.target.max_length)
     app.router.route_class = body_route(bodies)
     planner = Planner(decoder.target, tokenizer, settings)
-    meter = Meter(settings.model_name, lambda: decoder.num_open, lambda: decoder.num_refused)
-    app.include_router(model_routes(planner, decoder.target, settings.model_name))
-    app.include_router(probe_routes(decoder.reachable))
+    meter = Meter(settings.model_names[0], lambda: decoder.num_open, lambda: decoder.num_refused)
+    app.include_router(model_routes(planner, decoder.target, settings.model_names))
+    app.include_router(probe_routes(decoder.reachable, meter.exposition))
     app.include_router(token_routes(app.router.route_class, pool, planner, tokenizer, decoder.target.max_length))
-
-    @app.get("/metrics")
-    async def metrics() -> Response:
-        return Response(meter.exposition(), media_type=CONTENT_TYPE_LATEST)
 
     @app.post("/v1/chat/completions")
     async def chat(body: ChatRequest, request: Request) -> Response:
@@ -78,27 +77,48 @@ def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySett
         choice = await run_in_pool(request, pool, planner.response, body)
         usage = Usage(prompt_tokens=len(choice.prompt_ids), meter=meter)
         reply = ResponsesReply(body, choice.params.seed, tokenizer.token_bytes, usage)
-        events = response_events(decode([choice], usage), reply)
+        return await answer_in_events(request, body, choice, usage, reply, "responses")
+
+    @app.post("/v1/messages")
+    async def message(body: MessagesRequest, request: Request) -> Response:
+        choice = await run_in_pool(request, pool, planner.messages, body)
+        usage = Usage(prompt_tokens=len(choice.prompt_ids), meter=meter)
+        reply = MessagesReply(body, choice.params.seed, usage, cut=choice.max_tokens < body.max_tokens)
+        return await answer_in_events(request, body, choice, usage, reply, "messages")
+
+    def decode(choices: Sequence[Choice], usage: Usage, opened: asyncio.Event) -> AsyncGenerator[Delta]:
+        return interleave(
+            choices,
+            lambda choice: decode_choice(choice, decoder, tokenizer, usage, opened.set),
+            limit=decoder.target.num_slots,
+        )
+
+    async def answer_in_events(  # noqa: PLR0917  # what a reply is made of
+        request: Request,
+        body: ResponsesRequest | MessagesRequest,
+        choice: Choice,
+        usage: Usage,
+        reply: ResponsesReply | MessagesReply,
+        api: Api,
+    ) -> Response:
+        opened = asyncio.Event()
+        events = reply_events(decode([choice], usage, opened), reply)
         if body.stream:
-            return EventStream(await unless_disconnected(request, anext(events)), events, named=True)
+            return await EventStream.begin(request, events, opened, api)
         async with aclosing(events):
             await unless_disconnected(request, exhaust(events))
         return JSONResponse(reply.body)
-
-    def decode(choices: Sequence[Choice], usage: Usage) -> AsyncGenerator[Delta]:
-        return interleave(
-            choices, lambda choice: decode_choice(choice, decoder, tokenizer, usage), limit=decoder.target.num_slots
-        )
 
     async def answer(
         request: Request, body: GenerationRequest, choices: Sequence[Choice], form: type[Reply]
     ) -> Response:
         usage = Usage(prompt_tokens=sum(len(choice.prompt_ids) for choice in choices if choice.first), meter=meter)
-        deltas = decode(choices, usage)
+        opened = asyncio.Event()
+        deltas = decode(choices, usage, opened)
         reply = form(body, choices[0].params.seed, tokenizer.token_bytes)
         if body.stream:
             chunks = reply_chunks(deltas, reply, usage, body)
-            return EventStream(await unless_disconnected(request, anext(chunks)), chunks)
+            return await EventStream.begin(request, chunks, opened, "chunks")
         return JSONResponse(await unless_disconnected(request, whole_body(deltas, reply, usage, len(choices))))
 
     return app
@@ -112,6 +132,7 @@ def _guarded(settings: GatewaySettings) -> FastAPI:
     if key := settings.api_key.get_secret_value():
         app.add_middleware(RequireKey, key=key)
     app.add_middleware(RequestScope)
+    add_cors(app, settings.cors_origins)
     for kind in (OutriderError, RequestValidationError, HTTPException, ClientDisconnect):
         app.add_exception_handler(kind, respond)
     return app

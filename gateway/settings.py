@@ -16,8 +16,10 @@ class GatewaySettings(Settings):
     """The Hugging Face folder or hub id of the target's tokenizer."""
     chat_template: str = ""
     """A file with the template of chats, in Jinja; empty takes the model's own."""
-    model_name: str = "outrider"
-    """What clients call the model."""
+    model_name: str = Field("outrider", pattern=r"^[^,\s][^,]*(,[^,\s][^,]*)*$")
+    """What clients call the model: one name, or several with commas between them."""
+    any_model_name: bool = False
+    """Whether a request may call the model anything, since clients come with names of their own."""
     host: str = "127.0.0.1"
     """The address on which it serves HTTP."""
     port: int = Field(8000, ge=0, le=65535)
@@ -26,10 +28,12 @@ class GatewaySettings(Settings):
     """A file with the key that requests must bring."""
     api_key: SecretStr = Field(SecretStr(""), validate_default=True)
     """That key itself; empty asks for none. A flag shows it to all on this machine, which OUTRIDER_API_KEY does not."""
+    cors_origins: str = "local"
+    """The origins whose pages a browser lets ask, with commas between them: `local` for this machine's, `*` for any."""
     max_connections: int = Field(2048, ge=1)
     """How many connections may be open; one more closes the longest idle, or is refused if all are being answered."""
-    idle_timeout_seconds: float = Field(75, gt=0)
-    """How many seconds a connection may lie idle."""
+    idle_timeout_seconds: float = Field(620, gt=0)
+    """How many seconds a connection may lie idle: longer than the load balancer before it lets one, 600 at most."""
     head_timeout_seconds: float = Field(10, gt=0)
     """How many seconds a request's line and headers may take to arrive."""
     body_timeout_seconds: float = Field(60, gt=0)
@@ -70,6 +74,11 @@ class GatewaySettings(Settings):
     """How many seconds startup waits for the target service."""
     grace_seconds: int = Field(30, ge=0)
     """How many seconds shutdown waits for open requests."""
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """The names of the model; the first is the one that it is counted by."""
+        return tuple(self.model_name.split(","))
 
     @field_validator("api_key")
     @classmethod

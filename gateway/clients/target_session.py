@@ -58,6 +58,15 @@ class TargetSession:
         """Begin to look for a replica that takes what is committed so far."""
         self._opening = asyncio.create_task(self._open())
 
+    def when_open(self, call: Callable[[], object]) -> None:
+        """Call this as soon as a replica has taken it, unless the first that might is lost."""
+
+        def done(opening: asyncio.Task[TargetStream]) -> None:
+            if not opening.cancelled() and not opening.exception():
+                call()
+
+        self._opening.add_done_callback(done)
+
     async def verify(self, draft_ids: Sequence[int]) -> pb.VerifyResponse:
         """Run one round. Raises what `TargetClient.session` raises."""
         while True:

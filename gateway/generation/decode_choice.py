@@ -1,7 +1,7 @@
 """Decodes a choice of a request and reads it as text."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from time import perf_counter
@@ -18,14 +18,20 @@ from shared.errors import InvalidFieldError
 
 
 async def decode_choice(
-    choice: Choice, decoder: Decoder, tokenizer: ChatTokenizer, usage: Usage
+    choice: Choice,
+    decoder: Decoder,
+    tokenizer: ChatTokenizer,
+    usage: Usage,
+    opened: Callable[[], object] = lambda: None,
 ) -> AsyncGenerator[Delta]:
     """Yield the choice's text round by round. Ends the session as soon as a stop string is complete.
+
+    `opened` is called when the target has begun it.
 
     Raises what `Decoder.decode` raises.
     """
     reader = ReplyReader(choice, tokenizer)
-    async with aclosing(_rounds(choice, decoder)) as rounds:
+    async with aclosing(_rounds(choice, decoder, opened)) as rounds:
         async for round_ in rounds:
             started = perf_counter()
             delta = reader.read(round_)
@@ -39,7 +45,7 @@ async def decode_choice(
         usage.count_prediction(len(choice.predicted_ids), accepted)
 
 
-async def _rounds(choice: Choice, decoder: Decoder) -> AsyncGenerator[Round]:
+async def _rounds(choice: Choice, decoder: Decoder, opened: Callable[[], object]) -> AsyncGenerator[Round]:
     """Yield the choice's rounds. An error in its grammar is reported for the field that asked for it."""
     decoding = decoder.decode(
         choice.prompt_ids,
@@ -49,6 +55,7 @@ async def _rounds(choice: Choice, decoder: Decoder) -> AsyncGenerator[Round]:
         num_lookup_tokens=choice.num_lookup_tokens,
         predicted_ids=choice.predicted_ids,
         forced=choice.forced,
+        opened=opened,
     )
     try:
         async with aclosing(decoding) as rounds:

@@ -34,6 +34,8 @@ class Delta:
     """The round itself."""
     num_reasoning_tokens: int = 0
     """How many more of the reply's tokens are known to be reasoning; negative if the reply turned out to have none."""
+    stop_string: str = ""
+    """The stop string that ended the choice, if one did."""
     num_cached_tokens: int = 0
     """How many of the prompt's tokens the target had in its cache, in the first delta of a prompt."""
 

@@ -13,6 +13,7 @@ from gateway.parsing.reply_plan import ReplyPlan
 from gateway.requests.chat import ChatMessage, ChatRequest
 from gateway.requests.completion import CompletionRequest
 from gateway.requests.generation import GenerationRequest
+from gateway.requests.messages import MESSAGES_FIELDS, CountTokensRequest, MessagesRequest
 from gateway.requests.responses import CHAT_FIELDS, ResponsesRequest
 from gateway.requests.sampling_fields import Speculative
 from gateway.requests.tokenization import DetokenizeRequest, TokenizeRequest
@@ -38,12 +39,14 @@ class Planner:
         """Plan for this target."""
         self._target, self._tokenizer, self._settings = target, tokenizer, settings
 
-    def chat(self, request: ChatRequest) -> list[Choice]:
-        """Return the n choices of a chat."""
+    def chat(self, request: ChatRequest, prefill: str = "", *, cut: bool = False) -> list[Choice]:
+        """Return the n choices of a chat whose replies go on from `prefill`; `cut` its limit to the room there is."""
         self.check_model(request.model)
-        fitting = self._fitting(request.messages, self._target.max_length)
-        prompt = self._tokenizer.render_chat(fitting, request.offered, request.chat_template_kwargs)
+        prompt = self._chat_prompt(request, self._target.max_length) + prefill
         prompts = [self._encode("messages", prompt, special=False)]
+        room = self._target.max_length - len(prompts[0])
+        if cut and (request.max_completion_tokens or 0) > room:
+            request = request.model_copy(update={"max_completion_tokens": room})
         plan = ReplyPlan.of(self._tokenizer, prompt, request)
         predicted_ids = self._encode("prediction", request.prediction.text, special=False) if request.prediction else []
         each = _num_logprobs(request)
@@ -62,6 +65,22 @@ class Planner:
             field = CHAT_FIELDS.get(error.field, error.field)
             raise type(error)(field, error.problem) from error
         return replace(choice, grammar_field=CHAT_FIELDS.get(choice.grammar_field, choice.grammar_field))
+
+    def messages(self, request: MessagesRequest) -> Choice:
+        """Return the one choice of a message."""
+        try:
+            [choice] = self.chat(request.chat, request.prefill, cut=True)
+        except InvalidFieldError as error:
+            field = MESSAGES_FIELDS.get(error.field, error.field)
+            raise type(error)(field, error.problem) from error
+        return replace(choice, grammar_field=MESSAGES_FIELDS.get(choice.grammar_field, choice.grammar_field))
+
+    def count(self, request: CountTokensRequest) -> int:
+        """Return how many tokens the prompt of a message has: more than the context holds, if not very many."""
+        self.check_model(request.model)
+        at_most = max(self._target.max_length, self._settings.max_json_values)
+        prompt = self._chat_prompt(request.chat, at_most) + request.prefill
+        return len(self._encode("messages", prompt, at_most, special=False))
 
     def completion(self, request: CompletionRequest) -> list[Choice]:
         """Return the choices of a completion: n for the first prompt, then n for the next."""
@@ -84,7 +103,7 @@ class Planner:
 
     def tokenize(self, request: TokenizeRequest) -> list[int]:
         """Return the token ids of a text or a chat. There may be more than the context holds, if not very many."""
-        self.check_model(request.model or self._settings.model_name)
+        self.check_model(request.model or self._settings.model_names[0])
         at_most = max(self._target.max_length, self._settings.max_json_values)
         if request.messages:
             prompt = self._tokenizer.render_chat(self._fitting(request.messages, at_most))
@@ -93,7 +112,7 @@ class Planner:
 
     def detokenize(self, request: DetokenizeRequest) -> str:
         """Return the text of token ids."""
-        self.check_model(request.model or self._settings.model_name)
+        self.check_model(request.model or self._settings.model_names[0])
         for index, token_id in enumerate(request.tokens):
             if not 0 <= token_id < self._target.vocab_size:
                 raise InvalidFieldError(
@@ -102,9 +121,14 @@ class Planner:
         return self._tokenizer.decode(request.tokens)
 
     def check_model(self, name: str) -> None:
-        """Raise ModelNotFoundError unless this is the model."""
-        if name != self._settings.model_name:
+        """Raise ModelNotFoundError unless the model is served by this name."""
+        if name not in self._settings.model_names and not self._settings.any_model_name:
             raise ModelNotFoundError(name)
+
+    def _chat_prompt(self, request: ChatRequest, at_most: int) -> str:
+        """Return the text of a chat, unless it is clear before it is rendered that it has more tokens."""
+        messages = self._fitting(request.messages, at_most)
+        return self._tokenizer.render_chat(messages, request.offered, request.chat_template_kwargs)
 
     def _fitting(self, messages: Sequence[ChatMessage], at_most: int) -> Sequence[ChatMessage]:
         """Return the messages, unless it is clear before they are rendered that they are more than so many tokens."""
@@ -189,7 +213,7 @@ class Planner:
             top_k=max(request.top_k, 0),
             # No more bits than a JavaScript client reads back exactly.
             seed=request.seed if request.seed is not None else secrets.randbits(53),
-            stop_token_ids=ends.union(request.stop_token_ids),
+            stop_token_ids=ends.union(request.stop_token_ids, self._tokenizer.token_bytes.named(request.stop_strings)),
             min_p=request.min_p,
             frequency_penalty=request.frequency_penalty,
             presence_penalty=request.presence_penalty,

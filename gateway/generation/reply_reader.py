@@ -52,8 +52,14 @@ class ReplyReader:
             logprobs + own_logprobs,
             RoundReport(round_, texts),
             num_reasoning_tokens=self._parser.reasoning_tokens - num_reasoning_tokens,
+            stop_string=self._stop_string() if finish_reason == "stop" else "",
             num_cached_tokens=round_.num_cached if first and self._choice.first else 0,
         )
+
+    def _stop_string(self) -> str:
+        """Return the stop string that ended the reply: a text, or the name of its last token; empty if none did."""
+        name = self._tokenizer.token_bytes.text(self.token_ids[-1]) if self.token_ids else ""
+        return self._text.stop_string or (name if name in self._choice.stop_strings else "")
 
     def _read_tokens(self, round_: Round) -> tuple[list[str], list[ScoredToken]]:
         """Return the texts of the round's tokens up to the end of the reply, and the log-probabilities to report."""

@@ -6,8 +6,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
+from gateway.parsing.call_schema import JSON_OPTIONS
 from gateway.parsing.reasoning_parser import THINK, THOUGHT
-from gateway.parsing.tool_format import HERMES, JSON_OPTIONS, ToolFormat, _tag, tool_format
+from gateway.parsing.tool_format import HERMES, ToolFormat, _tag, tool_format
 from gateway.requests.tool_fields import Function
 from shared.sampling_params import Grammar
 
@@ -56,16 +57,20 @@ class ReplyFormat:
 
     def after_reasoning(self, grammar: Grammar, tags: Collection[str]) -> Grammar:
         """Return the grammar of a reply that may think before it conforms to this one."""
-        if not self.reasoning or grammar.kind == "lark":
-            return grammar
-        if grammar.kind == "regex":
-            escaped = re.sub(r"(?<!\\)/", r"\/", grammar.text)
-            return self._with_reasoning(f"answer: /{escaped}/\n", tags)
-        try:
-            schema = JSON_OPTIONS | json.loads(grammar.text)
-        except (ValueError, TypeError):
-            return grammar  # the target says what is wrong with it
-        return self._with_reasoning(f"answer: %json {json.dumps(schema)}\n", tags)
+        part = _as_part(grammar) if self.reasoning else None
+        return self._with_reasoning(f"answer: {part}\n", tags) if part else grammar
+
+    def or_calls(self, grammar: Grammar, functions: Sequence[Function], tags: Collection[str]) -> Grammar:
+        """Return the grammar of a reply that conforms to this one, or calls these functions."""
+        part = _as_part(grammar)
+        if not (part and self.tools and functions):
+            return self.after_reasoning(grammar, tags)
+        calls = self.tools.calls_by_schema(functions, tags, parallel=self.parallel) if self.tools.opening else ""
+        # Without a tag, only what is written as JSON too can be told from the form.
+        bare = [function for function in functions if not calls or function.name in self.bare]
+        one = f"bare: {self.tools.bare_call(bare)}\n" if bare else ""
+        answer = " | ".join(["form", *(["calls"] if calls else []), *(["bare"] if one else [])])
+        return self._with_reasoning(f"answer: {answer}\nform: {part}\n{calls}{one}", tags)
 
     def _with_reasoning(self, answer: str, tags: Collection[str]) -> Grammar:
         if not self.reasoning:
@@ -74,6 +79,19 @@ class ReplyFormat:
         thought = f"thought: /(?s:.*)/ {closing}" if THOUGHT in tags else f"thought[suffix={closing}]: /(?s:.*)/"
         start = "thought space answer" if self.thinking else f"({opening} thought space)? answer"
         return Grammar("lark", f"start: {start}\n{thought}\nspace: /\\s*/\n{answer}")
+
+
+def _as_part(grammar: Grammar) -> str | None:
+    """Return a grammar as a part of a rule in Lark; None if it can be none: the target says what is wrong with it."""
+    match grammar.kind:
+        case "regex":
+            return "/" + re.sub(r"(?<!\\)/", r"\/", grammar.text) + "/"
+        case "lark":  # or GBNF
+            return None if "::=" in grammar.text else f"%lark {{\n{grammar.text}\n}}"
+    try:
+        return f"%json {json.dumps({'x-guidance': JSON_OPTIONS} | json.loads(grammar.text))}"
+    except (ValueError, TypeError):
+        return None
 
 
 PLAIN = ReplyFormat()

@@ -1,6 +1,6 @@
 """Plans a reply: the grammar that constrains it, and how to read it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from gateway.parsing.reply_format import PLAIN, ReplyFormat
@@ -28,7 +28,8 @@ class ReplyPlan:
         """Plan the replies to this chat; `prompt` is its rendered text.
 
         A required call takes precedence over the form that the request asks for, which takes precedence over optional
-        calls. Raises InvalidFieldError if tools are offered to a model that is not known to call any.
+        calls; but OpenAI's `response_format` is the form of an answer, in whose place there may be a call. Raises
+        InvalidFieldError if tools are offered to a model that is not known to call any.
         """
         parallel = request.parallel_tool_calls and not isinstance(request.tool_choice, NamedTool)
         form = ReplyFormat.of(tokenizer.chat_template, prompt, tools=bool(request.offered), parallel=parallel)
@@ -39,7 +40,12 @@ class ReplyPlan:
             return cls(form, calls, "tools")
         if request.grammar:
             field, grammar = request.grammar
-            return cls(form, form.after_reasoning(grammar, tags), field)
+            if field == "response_format":
+                form = form.with_bare_calls(request.callable)
+                return cls(form, form.or_calls(grammar, request.callable, tags), field)
+            wrapped = form.after_reasoning(grammar, tags)
+            # One that no thought can go before says all that there is.
+            return cls(replace(form, reasoning=False) if wrapped is grammar else form, wrapped, field)
         if calls := form.optional_calls(request.callable, tags):
             return cls(form, calls, "tools")
         return cls(form.with_bare_calls(request.callable))

@@ -5,10 +5,10 @@ import re
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
-from gateway.parsing.json_depth import JsonDepth
+from gateway.parsing.lax_json import LaxJson
 
 _HEAD = re.compile(
-    r'\s*\{\s*(?:"type"\s*:\s*"function"\s*,\s*)?"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*'
+    r'\s*\{\s*(?:"type"\s*:\s*"function"\s*,\s*)?"(?:name|function)"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*'
     r'"(?:arguments|parameters)"\s*:\s*\{'
 )
 
@@ -24,53 +24,68 @@ class ToolCallDelta:
 
 
 class PartialCall:
-    """One call, written as `{"name": …, "arguments": {…}}`. Its arguments are passed on as written.
+    """One call, written as `{"name": …, "arguments": {…}}`. Its arguments are passed on as they come, as JSON.
 
-    They end with the bracket that closes them, whether they are JSON or not. Each character is looked at once.
+    It ends with the bracket that closes it, whatever its strings have in them. Each character is looked at once.
     """
 
     def __init__(self, index: int) -> None:
         """Begin a call."""
-        self.ended = False
-        """Whether the arguments have ended."""
-        self.rest = ""
-        """What the last text had after their end."""
         self._index = index
         self._pieces: list[str] = []
-        self._depth = JsonDepth()
+        self._json = LaxJson()
+        self._read: list[str] = []  # as JSON, for as long as nothing was passed on
         self._sends: bool | None = None  # whether arguments are passed on; None before the first bracket within another
+        self._sent = False  # whether all arguments were
+
+    @property
+    def ended(self) -> bool:
+        """Whether the call has ended."""
+        return self._json.ended
+
+    @property
+    def rest(self) -> str:
+        """What the last text had after the end."""
+        return self._json.rest
 
     @property
     def text(self) -> str:
-        """Everything that was pushed."""
-        return "".join(self._pieces)
+        """Everything that was pushed, up to the end."""
+        whole = "".join(self._pieces)
+        return whole[: len(whole) - len(self.rest)] if self.ended else whole
 
     def push(self, text: str) -> list[ToolCallDelta]:
-        """Add text; return the parts that it adds to the call."""
+        """Add text, none of it after the end; return the parts that it adds to the call."""
         self._pieces.append(text)
-        if self.ended:
-            return []
-        part, start = ToolCallDelta(self._index, ""), 0
-        for end, depth in self._depth.push(text):
-            if self._sends is None and depth == 2:
-                name = self._name("".join([*self._pieces[:-1], text[:end]]))
-                self._sends, start = name is not None, end - 1
-                if name is not None:
-                    part = self._first(name)
-            elif self._sends and depth == 1:
-                self.ended, self.rest, text = True, text[end:], text[:end]
-                break
-        part = replace(part, arguments=text[start:] if self._sends else "")
+        part, arguments = ToolCallDelta(self._index, ""), list[str]()
+        for piece, depth in self._json.push(text):
+            if self._sends and not self._sent:
+                arguments.append(piece)
+                self._sent = depth == 1 and piece.endswith("}")
+            elif not self._sends:
+                self._read.append(piece)
+                if self._sends is None and depth == 2:
+                    name = self._name("".join(self._read))
+                    self._sends = name is not None
+                    if name is not None:
+                        part = self._first(name)
+                        arguments.append("{")
+        part = replace(part, arguments="".join(arguments))
         return [part] if part.arguments else []
 
-    def finish(self) -> list[ToolCallDelta] | None:
-        """Return what is left to return: the whole call if its keys came in another order. None if it was no call."""
+    def finish(self, *, tagged: bool = True) -> list[ToolCallDelta] | None:
+        """Return what is left to return: the whole call if its keys came in another order. None if it was no call.
+
+        What is not tagged as a call is none without arguments.
+        """
+        held = "" if self.ended else self._json.finish()
         if self._sends:
-            return []
+            return [ToolCallDelta(self._index, held)] if held and not self._sent else []
         try:
-            call = json.loads(self.text)
-            arguments = json.dumps(call.get("arguments", call.get("parameters", {})))
-            return [replace(self._first(_sound(str(call["name"]))), arguments=arguments)]
+            call = json.loads("".join([*self._read, held]))
+            arguments = call.get("arguments", call.get("parameters")) or ({} if tagged else call["arguments"])
+            written = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+            return [replace(self._first(_sound(str(call.get("name") or call["function"]))), arguments=written)]
         except (ValueError, AttributeError, KeyError, RecursionError):
             return None
 

@@ -5,14 +5,11 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.parsing.call_schema import JSON_OPTIONS, call_schema
 from gateway.parsing.tool_parsers import HermesParser, LlamaParser, ToolParser
 from gateway.requests.tool_fields import Function
-from shared.sampling_params import JSON_WHITESPACE
 
-ANY_OBJECT: dict[str, Any] = {"type": "object"}
-
-
-JSON_OPTIONS: dict[str, Any] = {"x-guidance": {"whitespace_pattern": JSON_WHITESPACE}}
+ANY_OBJECT: dict[str, Any] = {"type": "object", "x-guidance": JSON_OPTIONS}
 
 
 @dataclass(frozen=True)
@@ -30,18 +27,36 @@ class ToolFormat:
 
     def rules(self, functions: Sequence[Function], tags: Collection[str], *, parallel: bool) -> str:
         """Return, in Lark, the rule `answer`: one call of these functions, or several. `tags` are single tokens."""
-        return f"answer: calls\n{self._calls([(one, one.parameters) for one in functions], tags, parallel=parallel)}"
+        return f"answer: calls\n{self._calls([(one, call_schema(one)) for one in functions], tags, parallel=parallel)}"
 
     def optional_rules(self, functions: Sequence[Function], tags: Collection[str], *, parallel: bool) -> str:
         """Return, in Lark, the rule `answer`: any text, and calls, those of strict functions by their schemas."""
-        schemas = [(one, one.parameters if one.strict else ANY_OBJECT) for one in functions]
-        return f"answer: {self.optional}\ntext: /(?s:.*)/\n{self._calls(schemas, tags, parallel=parallel)}"
+        calls = self.calls_by_schema(functions, tags, parallel=parallel)
+        return f"answer: {self.optional}\ntext: /(?s:.*)/\n{calls}"
+
+    def calls_by_schema(self, functions: Sequence[Function], tags: Collection[str], *, parallel: bool) -> str:
+        """Return, in Lark, the rule `calls`: those of strict functions by their schemas."""
+        schemas = [(one, _arguments(one)) for one in functions]
+        return self._calls(schemas, tags, parallel=parallel)
+
+    def bare_call(self, functions: Sequence[Function]) -> str:
+        """Return, in Lark, a call without tags of one of these functions."""
+        calls = [
+            {
+                "type": "object",
+                "properties": {"name": {"const": one.name}, self.arguments: _arguments(one)},
+                "required": ["name", self.arguments],
+                "additionalProperties": False,
+            }
+            for one in functions
+        ]
+        return f"%json {json.dumps({'anyOf': calls, 'x-guidance': JSON_OPTIONS})}"
 
     def _calls(
         self, functions: Sequence[tuple[Function, dict[str, Any]]], tags: Collection[str], *, parallel: bool
     ) -> str:
         calls = [
-            f"{self._head(function)} %json {json.dumps(JSON_OPTIONS | schema)} "
+            f"{self._head(function)} %json {json.dumps(schema)} "
             f"{json.dumps('}' + self.space)} {_tag(self.closing, tags)}"
             for function, schema in functions
         ]
@@ -67,6 +82,11 @@ def tool_format(template: str) -> ToolFormat | None:
     if "<tool_call>" in template and "<function=" not in template:
         return HERMES
     return LLAMA if "tools" in template and '"parameters"' in template else None
+
+
+def _arguments(function: Function) -> dict[str, Any]:
+    """Return what a call that need not be made is held to."""
+    return call_schema(function) if function.strict else ANY_OBJECT
 
 
 def _tag(text: str, tags: Collection[str]) -> str:

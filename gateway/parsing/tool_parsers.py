@@ -1,14 +1,14 @@
 """Find tool calls in the text of a reply, as it comes."""
 
-from collections.abc import Sequence
 from typing import Protocol
 
+from gateway.parsing.call_run import CallRun
 from gateway.parsing.tool_call import PartialCall, ToolCallDelta
 from gateway.text.held_space import HeldSpace
 from gateway.text.stop_strings import StopStrings
 
 ContentAndCalls = list[str | ToolCallDelta]  # content and parts of calls, in the order of the text
-_BETWEEN = {"}{", "};{", "},{"}  # what stands between the arguments of a call and the next call, without space
+_BETWEEN = {"{", ";{", ",{"}  # what stands between two calls, without space, and begins the next
 
 
 class ToolParser(Protocol):
@@ -20,14 +20,18 @@ class ToolParser(Protocol):
 
 
 class HermesParser:
-    """Reads calls between `<tool_call>` and `</tool_call>`. Text that may begin a tag is held until that is decided."""
+    """Reads the calls between `<tool_call>` and `</tool_call>`. Text that may begin a tag is held until it is decided.
+
+    JSON says where a call ends: a tag in a string of its arguments is text.
+    """
 
     OPEN, CLOSE = "<tool_call>", "</tool_call>"
 
     def __init__(self) -> None:
         """Begin a reply."""
         self._tags = StopStrings([self.OPEN])
-        self._call: PartialCall | None = None
+        self._run: CallRun | None = None
+        self._skips = False  # what stands behind calls, up to the next tag
         self._num_calls = 0
         self._space = HeldSpace()  # dropped before a call and after one
 
@@ -35,33 +39,37 @@ class HermesParser:
         """Return what the text adds."""
         found: ContentAndCalls = []
         while True:
+            if self._run:
+                found += self._run.push(text, last=last)
+                if not self._run.stopped:
+                    break
+                text = self._leave(self._run, found)
             piece = self._tags.push(text)
             if last and not self._tags.found:
                 piece += self._tags.flush()
-            found += self._call.push(piece) if self._call else [self._space.push(piece)]
+            if not self._skips:
+                found.append(self._space.push(piece))
             if not self._tags.found:
                 break
             text = self._tags.flush()
-            if self._call:
-                found += self._finish(self._call, self.CLOSE)
-            else:
-                self._space.flush()
-                self._call = PartialCall(self._num_calls)
-            self._tags = StopStrings([self.CLOSE if self._call else self.OPEN])
-        if last and self._call:
-            found += self._finish(self._call)
-        elif last and not self._num_calls:
+            if not self._skips or piece.endswith(self.OPEN):
+                self._run = CallRun(self._num_calls)
+            self._skips = False
+            self._tags = StopStrings([self.OPEN])
+        if last and not self._num_calls and not self._run:
             found.append(self._space.flush())
         return found
 
-    def _finish(self, call: PartialCall, close: str = "") -> Sequence[str | ToolCallDelta]:
-        """Return the rest of a call, or all of it as content if it was no call."""
-        self._call = None
-        rest = call.finish()
-        if rest is None:
-            return [self.OPEN + call.text + close]
-        self._num_calls += 1
-        return rest
+    def _leave(self, run: CallRun, found: ContentAndCalls) -> str:
+        """Go on behind a run: without a call, it is content. Return what is to be read."""
+        self._run = None
+        if run.num_calls:
+            self._num_calls += run.num_calls
+            self._space = HeldSpace()
+            self._skips, self._tags = True, StopStrings([self.CLOSE, self.OPEN], include=True)
+        else:
+            found.append(self._space.push(self.OPEN + run.text))
+        return run.rest
 
 
 class LlamaParser:
@@ -96,12 +104,21 @@ class LlamaParser:
             found += self._call.push(text)
             text = self._call.rest
             if self._call.ended:
-                self._call, self._between = None, ""
-                self._num_calls += 1
+                found += self._finish(self._call, text)
+                text = "" if self._is_content else text
         if last and self._call:
-            rest = self._call.finish()
-            found += [self._call.text] if rest is None else rest
+            found += self._finish(self._call)
         return found
+
+    def _finish(self, call: PartialCall, rest: str = "") -> ContentAndCalls:
+        """Return the rest of a call, or all of it as content if it was no call."""
+        self._call, self._between = None, ""
+        parts = call.finish(tagged=False)
+        if parts is None:
+            self._is_content = True
+            return [call.text + rest]
+        self._num_calls += 1
+        return [*parts]
 
     def _next(self, text: str) -> str:
         """Return the text from where the next call begins in it; nothing if none does."""

@@ -13,10 +13,28 @@ from gateway.parsing.reply_parser import ReplyFinish
 from gateway.parsing.tool_call import ToolCallDelta
 from gateway.replies.logprobs import chat_logprobs
 from gateway.requests.responses import ResponsesRequest
+from gateway.requests.responses_tools import CustomTool, input_of, offered
 from gateway.text.token_bytes import TokenBytes
 
 Json = dict[str, Any]
-PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc"}
+PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc", "custom_tool_call": "ctc"}
+ECHOED = {
+    "frequency_penalty",
+    "instructions",
+    "max_output_tokens",
+    "max_tool_calls",
+    "metadata",
+    "parallel_tool_calls",
+    "presence_penalty",
+    "prompt_cache_key",
+    "reasoning",
+    "safety_identifier",
+    "temperature",
+    "tool_choice",
+    "tools",
+    "top_logprobs",
+    "top_p",
+}
 
 
 class ResponsesReply:
@@ -24,14 +42,15 @@ class ResponsesReply:
 
     def __init__(self, request: ResponsesRequest, seed: int, names: TokenBytes, usage: Usage) -> None:
         """Begin a reply sampled with this seed; `names` has the tokens' bytes."""
-        echoed = {"instructions", "max_output_tokens", "metadata", "parallel_tool_calls", "temperature", "tool_choice"}
         self._request, self._usage, self._names = request, usage, names
         self._output: list[Json] = []
         self._texts, self._logprobs = list[str](), list[Json]()  # of the item that is open
         self._rounds: list[Json] = []
         self._scored = deque[ScoredToken]()  # tokens that no part was read from yet
         self._num_events = 0
-        self._response: Json = request.model_dump(include=echoed | {"tools", "top_p", "top_logprobs"}) | {
+        self._tools = {one.name: one for one in offered(request.tools)}
+        self._written = request.written  # the tool whose input the reply is
+        self._response: Json = request.model_dump(include=ECHOED) | {
             "id": f"resp_{uuid4().hex}",
             "object": "response",
             "created_at": int(time.time()),
@@ -43,6 +62,9 @@ class ResponsesReply:
             "text": {"format": {"type": "text"} | request.text.format.model_dump(by_alias=True, exclude_unset=True)},
             "previous_response_id": None,
             "store": False,
+            "background": False,
+            "completed_at": None,
+            "service_tier": "default",
             "truncation": "disabled",
             "usage": None,
             "seed": seed,
@@ -72,10 +94,12 @@ class ResponsesReply:
                 yield from self._write("reasoning_text", part.reasoning)
             elif part.call:
                 yield from self._call(part.call)
+            elif self._written:
+                yield from self._write_input(part.content, self._written.name)
             else:
                 yield from self._write_message(part.content, scored)
         if delta.finish_reason:
-            if self._scored and (not self._output or self._output[-1]["type"] == "message"):
+            if self._scored and not self._written and (not self._output or self._output[-1]["type"] == "message"):
                 yield from self._write_message("", self._scored)
             yield from self._end(delta.finish_reason)
 
@@ -90,12 +114,13 @@ class ResponsesReply:
             return
         yield from self._close("completed")
         item: Json = {"id": f"{PREFIXES[kind]}_{uuid4().hex}", "type": kind, "status": "in_progress"} | fields
-        if kind != "function_call":
+        is_call = kind in {"function_call", "custom_tool_call"}
+        if not is_call:
             item["content"] = []
         self._output.append(item)
         self._texts, self._logprobs = [], []
         yield self._event("response.output_item.added", **self._place(item=False), item=dict(item))
-        if kind == "function_call":
+        if is_call:
             return
         text: Json = {"type": "reasoning_text", "text": ""}
         if kind == "message":
@@ -116,11 +141,24 @@ class ResponsesReply:
     def _call(self, call: ToolCallDelta) -> Iterator[Json]:
         if call.id:
             yield from self._close("completed")
-            yield from self._open("function_call", {"call_id": call.id, "name": call.name, "arguments": ""})
+            known = self._tools.get(call.name or "")
+            fields = {"call_id": call.id, "name": known.tool.name if known else call.name}
+            if known and known.namespace:
+                fields["namespace"] = known.namespace
+            if known and isinstance(known.tool, CustomTool):
+                yield from self._open("custom_tool_call", fields | {"input": ""})
+            else:
+                yield from self._open("function_call", fields | {"arguments": ""})
         self._texts.append(call.arguments)
-        if call.arguments:
+        if call.arguments and self._output[-1]["type"] == "function_call":
             kind = "response.function_call_arguments.delta"
             yield self._event(kind, **self._place(), delta=call.arguments)
+
+    def _write_input(self, text: str, name: str) -> Iterator[Json]:
+        """Go on with the input of the tool that had to be called."""
+        yield from self._open("custom_tool_call", {"call_id": f"call_{uuid4().hex[:24]}", "name": name, "input": ""})
+        self._texts.append(text)
+        yield self._event("response.custom_tool_call_input.delta", **self._place(), delta=text)
 
     def _close(self, status: str) -> Iterator[Json]:
         """End the last item, if it is open."""
@@ -132,6 +170,11 @@ class ResponsesReply:
             item["arguments"] = text
             kind = "response.function_call_arguments.done"
             yield self._event(kind, **self._place(), arguments=item["arguments"], name=item["name"])
+        elif item["type"] == "custom_tool_call":
+            item["input"] = text if self._written else input_of(text)
+            if not self._written:  # it is in JSON, and only whole is it known what it is
+                yield self._event("response.custom_tool_call_input.delta", **self._place(), delta=item["input"])
+            yield self._event("response.custom_tool_call_input.done", **self._place(), input=item["input"])
         else:
             part = item["content"][0]
             fields = {"logprobs": self._logprobs} if "logprobs" in part else {}
@@ -146,6 +189,7 @@ class ResponsesReply:
         usage = self._usage
         self._response |= {
             "status": status,
+            "completed_at": int(time.time()) if status == "completed" else None,
             "incomplete_details": {"reason": "max_output_tokens"} if reason == "length" else None,
             "usage": {
                 "input_tokens": usage.prompt_tokens,

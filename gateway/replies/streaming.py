@@ -6,6 +6,7 @@ from typing import Any
 
 from gateway.generation.delta import Delta
 from gateway.generation.usage import Usage
+from gateway.replies.messages import MessagesReply
 from gateway.replies.reply import Answer, Reply
 from gateway.replies.responses import ResponsesReply
 from gateway.requests.generation import GenerationRequest
@@ -20,8 +21,10 @@ async def whole_body(deltas: AsyncGenerator[Delta], reply: Reply, usage: Usage, 
     return reply.body(answers, usage)
 
 
-async def response_events(deltas: AsyncGenerator[Delta], reply: ResponsesReply) -> AsyncGenerator[dict[str, Any]]:
-    """Yield the events of a response; an error before the first token comes before the first event."""
+async def reply_events(
+    deltas: AsyncGenerator[Delta], reply: ResponsesReply | MessagesReply
+) -> AsyncGenerator[dict[str, Any]]:
+    """Yield the events of a response or a message; an error before the first token comes before the first event."""
     opened = False
     async with aclosing(deltas):
         async for delta in deltas:
@@ -33,7 +36,7 @@ async def response_events(deltas: AsyncGenerator[Delta], reply: ResponsesReply) 
 
 
 async def exhaust(events: AsyncGenerator[dict[str, Any]]) -> None:
-    """Run a response to its end."""
+    """Run a reply to its end."""
     async for _ in events:
         pass
 

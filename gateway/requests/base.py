@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 T = TypeVar("T")
 
+MAX_INTEGRAL = 2**63
 MAX_ITEMS = 10_000
 """The most messages, and the most parts of one."""
 
@@ -43,6 +44,15 @@ def at_most(limit: int) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _integral(value: Any) -> Any:
+    """Return a whole number as an integer, also in lists."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < MAX_INTEGRAL:
+        return int(value)
+    if isinstance(value, list) and not {float, list}.isdisjoint(map(type, value)):
+        return [_integral(one) for one in value]
+    return value
+
+
 class Schema(BaseModel):
     """A part of a request: unknown fields are ignored, numbers in quotes are not numbers."""
 
@@ -51,5 +61,7 @@ class Schema(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def null_is_absent(cls, data: Any) -> Any:
-        """Read null as not given, as OpenAI does."""
-        return {key: value for key, value in data.items() if value is not None} if isinstance(data, dict) else data
+        """Read null as not given, as OpenAI does, and 16.0 as 16, which is the same number in JSON."""
+        if not isinstance(data, dict):
+            return data
+        return {key: _integral(value) for key, value in data.items() if value is not None}

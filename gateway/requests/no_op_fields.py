@@ -1,17 +1,17 @@
 """Unsupported fields that clients know and that would change the output: only their no-op value is accepted."""
 
-from typing import Annotated
+from typing import Annotated, LiteralString
 
 from pydantic import AfterValidator, BaseModel
 from pydantic_core import PydanticCustomError
 
 
-def _only(no_op: object) -> AfterValidator:
+def _only(no_op: object, why: LiteralString = "is not supported here; leave it out") -> AfterValidator:
     """Accept this value and refuse any other."""
 
     def check(value: object) -> object:
         if value != no_op:
-            raise PydanticCustomError("unsupported", "is not supported here; leave it out")
+            raise PydanticCustomError("unsupported", why)
         return value
 
     return AfterValidator(check)
@@ -43,7 +43,7 @@ class NoOpFields(BaseModel):
 class NoOpResponsesFields(BaseModel):
     """The same for the Responses API, where nothing is stored."""
 
-    previous_response_id: Annotated[object, _only(no_op=None)] = None
+    previous_response_id: Annotated[object, _only(None, "no response is stored here; send its items as input")] = None
     conversation: Annotated[object, _only(no_op=None)] = None
     prompt: Annotated[object, _only(no_op=None)] = None
     background: Annotated[object, _only(no_op=False)] = None

@@ -1,18 +1,25 @@
 """The request of OpenAI's Responses API, which is a chat in another form."""
 
+import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, Tag, ValidationError
+from pydantic_core import PydanticCustomError
 
 from gateway.requests.base import MAX_ITEMS, Many, Schema, at_most
 from gateway.requests.chat import ChatRequest
 from gateway.requests.grammar_fields import JsonSchema
+from gateway.requests.kinds import OTHER, Known, by_type
 from gateway.requests.no_op_fields import NoOpResponsesFields
+from gateway.requests.responses_tools import AnyTool, CustomTool, offered
 from gateway.requests.sampling_fields import SamplingFields, TopLogprobs
-from gateway.requests.tool_fields import MAX_TOOLS, FunctionName
+from gateway.requests.tool_fields import MAX_TOOLS
 from shared.errors import InvalidFieldError
 
 Json = dict[str, Any]
+Echoed = Annotated[str, Field(max_length=1024)]
+GUIDED = {"lark": "grammar", "regex": "regex"}
+STORED = frozenset({"item_reference", "compaction"})
 Metadata = Annotated[  # with OpenAI's limits
     dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], at_most(16)
 ]
@@ -24,6 +31,12 @@ CHAT_FIELDS = {
     "logprobs": "include",
 }
 """Fields of a chat, which the planner's errors name, and the fields here that they are made from."""
+
+
+def _is_here(kind: str) -> str:
+    if kind in STORED:
+        raise PydanticCustomError("unsupported", "refers to what is stored, and nothing is; send the items themselves")
+    return kind
 
 
 class TextItem(Schema):
@@ -53,12 +66,32 @@ class FunctionCallItem(Schema):
     arguments: str
 
 
+class CustomCallItem(Schema):
+    """A call of a free-text tool."""
+
+    type: Literal["custom_tool_call"]
+    call_id: str
+    name: str
+    input: str
+
+    @property
+    def arguments(self) -> str:
+        """The text as a function's arguments."""
+        return json.dumps({"input": self.input}, ensure_ascii=False)
+
+
 class FunctionOutputItem(Schema):
     """What a tool answered."""
 
-    type: Literal["function_call_output"]
+    type: Literal["function_call_output", "custom_tool_call_output"]
     call_id: str
     output: Content
+
+
+class OtherItem(Schema):
+    """An item that is skipped: what other servers' tools did. What is stored elsewhere cannot be."""
+
+    type: Annotated[str, Field(max_length=64), AfterValidator(_is_here)]
 
 
 class ReasoningItem(Schema):
@@ -68,24 +101,21 @@ class ReasoningItem(Schema):
     content: Annotated[Many[TextItem], at_most(MAX_ITEMS)] = Field([])
 
 
-class FunctionTool(Schema):
-    """A function that the model may call."""
+class NamedTool(Schema):
+    """The tool that the model must call."""
 
-    type: Literal["function"]
-    name: FunctionName
-    description: str | None = None
-    parameters: Json = Field({"type": "object", "properties": {}})
-    strict: bool = False
-
-
-class NamedFunctionTool(Schema):
-    """The function that the model must call."""
-
-    type: Literal["function"]
+    type: Literal["function", "custom"]
     name: str
 
 
-class TextFormat(Schema):
+class Reasoning(Schema):
+    """How to think."""
+
+    effort: Annotated[str, Field(max_length=64)] | None = None
+    summary: Annotated[str, Field(max_length=64)] | None = None
+
+
+class AnswerFormat(Schema):
     """The form of the text."""
 
     type: Literal["text", "json_object", "json_schema"] = "text"
@@ -96,47 +126,74 @@ class TextFormat(Schema):
 class TextOptions(Schema):
     """Options for the text."""
 
-    format: TextFormat = TextFormat.model_construct()
+    format: AnswerFormat = AnswerFormat.model_construct()
+
+
+Item = Annotated[
+    Annotated[MessageItem, Tag("message")]
+    | Annotated[FunctionCallItem, Tag("function_call")]
+    | Annotated[CustomCallItem, Tag("custom_tool_call")]
+    | Annotated[FunctionOutputItem, Tag("function_call_output")]
+    | Annotated[FunctionOutputItem, Tag("custom_tool_call_output")]
+    | Annotated[ReasoningItem, Tag("reasoning")]
+    | Annotated[OtherItem, OTHER],
+    by_type(
+        "message", "function_call", "custom_tool_call", "function_call_output", "custom_tool_call_output", "reasoning",
+        default="message",
+    ),
+]  # fmt: skip
 
 
 class ResponsesRequest(SamplingFields, NoOpResponsesFields):
     """The body of POST /v1/responses. Nothing is stored: to continue a chat, send its items again."""
 
     model: str
-    input: Annotated[
-        str | Many[MessageItem | FunctionCallItem | FunctionOutputItem | ReasoningItem],
-        Field(min_length=1),
-        at_most(MAX_ITEMS),
-    ]
+    input: str | Annotated[Many[Item], at_most(MAX_ITEMS)] = ""
     instructions: str | None = None
     max_output_tokens: Annotated[int, Field(ge=1)] | None = None
     text: TextOptions = TextOptions()
-    tools: Annotated[Many[FunctionTool], at_most(MAX_TOOLS)] = Field([])
-    tool_choice: Literal["none", "auto", "required"] | NamedFunctionTool = "auto"
+    tools: Annotated[Many[AnyTool], at_most(MAX_TOOLS), Known] = Field([])
+    tool_choice: Literal["none", "auto", "required"] | NamedTool = "auto"
     parallel_tool_calls: bool = True
+    max_tool_calls: Annotated[int, Field(ge=1)] | None = None
+    reasoning: Reasoning = Reasoning()
+    prompt_cache_key: Echoed | None = None
+    safety_identifier: Echoed | None = None
     top_logprobs: TopLogprobs = 0
     include: Annotated[Many[str], at_most(100)] = Field([])
     metadata: Metadata = Field({})
     stream: bool = False
 
     @property
+    def written(self) -> CustomTool | None:
+        """The free-text tool that the reply is the input of: one that must be called, with a grammar of its own."""
+        choice = self.tool_choice
+        tools = [one.tool for one in offered(self.tools) if isinstance(choice, NamedTool) and one.name == choice.name]
+        custom = next((tool for tool in tools if isinstance(tool, CustomTool)), None)
+        return custom if custom and custom.format.type == "grammar" else None
+
+    @property
     def chat(self) -> ChatRequest:
         """The chat that this asks for. Raises InvalidFieldError."""
-        tool_choice = self.tool_choice
+        tool_choice, written = self.tool_choice, self.written
         fields: Json = self.model_dump(include=set(SamplingFields.model_fields), exclude_unset=True) | {
             "model": self.model,
             "messages": self._messages(),
             "max_completion_tokens": self.max_output_tokens,
-            "tools": [{"type": "function", "function": tool.model_dump(exclude_unset=True)} for tool in self.tools],
+            "tools": [one.function for one in offered(self.tools)],
             "tool_choice": tool_choice
             if isinstance(tool_choice, str)
-            else {"type": "function", "function": tool_choice.model_dump()},
+            else {"type": "function", "function": {"name": tool_choice.name}},
             "parallel_tool_calls": self.parallel_tool_calls,
             "logprobs": LOGPROBS in self.include or self.top_logprobs > 0,
             "top_logprobs": self.top_logprobs,
         }
+        if self.reasoning.effort == "none":
+            fields["chat_template_kwargs"] = {"enable_thinking": False}
         form = self.text.format
-        if form.type != "text":
+        if written:
+            fields |= {"tool_choice": "auto", f"guided_{GUIDED[written.format.syntax]}": written.format.definition}
+        elif form.type != "text":
             schema = {} if form.definition is None else {"schema": form.definition}
             fields["response_format"] = {"type": form.type, "json_schema": schema}
         try:
@@ -158,16 +215,18 @@ class ResponsesRequest(SamplingFields, NoOpResponsesFields):
                 case ReasoningItem():
                     thought += _text(item.content)
                     continue
+                case OtherItem():
+                    continue
                 case FunctionOutputItem():
                     messages.append({"role": "tool", "tool_call_id": item.call_id, "content": _text(item.output)})
-                case FunctionCallItem():
+                case FunctionCallItem() | CustomCallItem():
                     if not messages or messages[-1]["role"] != "assistant":
                         messages.append({"role": "assistant", "content": ""})
                     call = {"id": item.call_id, "function": {"name": item.name, "arguments": item.arguments}}
                     messages[-1].setdefault("tool_calls", []).append(call)
             if thought and messages[-1]["role"] == "assistant":
                 messages[-1]["reasoning_content"], thought = thought, ""
-        return messages
+        return messages or [{"role": "user", "content": ""}]  # clients ask nothing to see who is there
 
 
 def _text(content: Content) -> str:

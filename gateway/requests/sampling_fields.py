@@ -8,6 +8,7 @@ from gateway.requests.base import FailFast, Many, Schema, at_most
 from shared.sampling_params import MAX_TOP_LOGPROBS
 
 StopString = Annotated[str, Field(min_length=1, max_length=256)]
+MAX_STOPS = 256  # of which editors send 30
 MAX_TOKEN_IDS = 4096
 TokenId = Annotated[str, Field(pattern="^[0-9]{1,9}$")]  # the keys of JSON are strings
 TopLogprobs = Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)]
@@ -35,7 +36,7 @@ class SamplingFields(Schema):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=-1, lt=2**31)] = 0
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: StopString | Annotated[Many[StopString], at_most(16)] = Field([])
+    stop: StopString | Annotated[Many[StopString], at_most(MAX_STOPS)] = Field([])
     min_p: float = 0.0
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
@@ -51,5 +52,5 @@ class SamplingFields(Schema):
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
-        """The stop strings, none to 16."""
+        """The stop strings, none to MAX_STOPS."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)

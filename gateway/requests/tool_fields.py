@@ -9,7 +9,7 @@ from gateway.requests.base import Many, Schema, at_most
 from gateway.requests.json_text import parse_json
 
 MAX_TOOLS = 512
-FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
+FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]  # Anthropic's limit; OpenAI's is 64
 
 
 class Function(Schema):
@@ -90,19 +90,16 @@ class CalledFunction(Schema):
     """The function that the model called, and its arguments: a JSON object as text."""
 
     name: str
-    arguments: str
+    arguments: str = "{}"
 
     @field_validator("arguments")
     @classmethod
     def arguments_are_an_object(cls, value: str) -> str:
-        """Refuse what chat templates cannot render."""
+        """Read as empty what chat templates cannot render, as vLLM does: a reply that was cut off ends no chat."""
         try:
-            arguments = parse_json(value or "{}")
-        except ValueError as error:
-            raise PydanticCustomError("no_json", "is not JSON") from error
-        if not isinstance(arguments, dict):
-            raise PydanticCustomError("no_object", "is not a JSON object")
-        return value
+            return value if isinstance(parse_json(value), dict) else "{}"
+        except ValueError:
+            return "{}"
 
 
 class ToolCall(Schema):
@@ -115,5 +112,5 @@ class ToolCall(Schema):
     @property
     def rendered(self) -> dict[str, Any]:
         """The call as chat templates take it."""
-        called = {"name": self.function.name, "arguments": parse_json(self.function.arguments or "{}")}
+        called = {"name": self.function.name, "arguments": parse_json(self.function.arguments)}
         return {"id": self.id, "type": "function", "function": called}

@@ -1,6 +1,6 @@
 """The round loop: propose, verify, commit, emit."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from time import perf_counter
 
 from gateway.clients.draft_client import DraftClient
@@ -64,12 +64,13 @@ class Decoder:
         num_lookup_tokens: int | None = 0,
         predicted_ids: Sequence[int] = (),
         forced: bool = True,
+        opened: Callable[[], object] = lambda: None,
     ) -> AsyncGenerator[Round, None]:
         """Yield the rounds of one sequence; with no draft tokens this is plain decoding.
 
         A round has up to `num_lookup_tokens` draft tokens found in the sequence itself or in the predicted output, or
-        else up to k from the draft model; None means as many as pay, chosen round by round.
-        Beside these, the draft model adds tokens that the grammar forces, if `forced`.
+        else up to k from the draft model; None means as many as pay, chosen round by round. Beside these, the draft
+        model adds tokens that the grammar forces, if `forced`. `opened` is called as soon as the target has a slot.
         Raises InvalidFieldError, NoFreeSlotError, NoTokenError, TargetUnavailableError.
         """
         adaptive_k = AdaptiveK(
@@ -84,6 +85,7 @@ class Decoder:
             self._target_client.session(prompt_ids, params, max_tokens) as target,
             DraftSession.open(self._draft_client, prompt_ids, params, predicted_ids, self._deadline_seconds) as draft,
         ):
+            target.when_open(opened)
             left = max_tokens
             while left:
                 started = perf_counter()

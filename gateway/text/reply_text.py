@@ -21,6 +21,11 @@ class ReplyText:
     @property
     def ended(self) -> bool:
         """Whether a stop string is complete."""
+        return bool(self._stops.found)
+
+    @property
+    def stop_string(self) -> str:
+        """The stop string, if one is complete."""
         return self._stops.found
 
     @property

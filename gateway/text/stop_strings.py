@@ -15,17 +15,18 @@ class StopStrings:
         self._stops, self._include = [_Beginning(stop) for stop in stops], include
         self._firsts = frozenset(stop[0] for stop in stops)
         self._held = ""
-        self.found = False
+        self.found = ""
+        """The stop string, as soon as it is complete."""
 
     def push(self, text: str) -> str:
         """Return the held text and this one, up to a stop string or to what must be held back."""
         if not self._held and self._firsts.isdisjoint(text):  # as nearly always
             return text
-        ends = [(len(self._held) + end, stop) for stop in self._stops if (end := stop.push(text))]
-        found = [(end - len(stop.whole), end) for end, stop in ends]
-        self.found, text = bool(found), self._held + text
+        ends = [(len(self._held) + end, stop.whole) for stop in self._stops if (end := stop.push(text))]
+        found = [(end - len(stop), end, stop) for end, stop in ends]
+        text = self._held + text
         if found:
-            start, rest = min(found)
+            start, rest, self.found = min(found)
             end = rest if self._include else start
         else:
             end = rest = len(text) - max((stop.length for stop in self._stops), default=0)

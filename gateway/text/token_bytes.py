@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 
 from tokenizers import Tokenizer
@@ -48,6 +49,11 @@ class TokenBytes:
                 return token.encode()
         match = _BYTE_FALLBACK.fullmatch(token)
         return bytes([int(match[1], 16)]) if match else None
+
+    def named(self, texts: Iterable[str]) -> frozenset[int]:
+        """Return the special tokens that these texts are the names of."""
+        token_ids = map(self._tokenizer.token_to_id, texts)
+        return frozenset(token_id for token_id in token_ids if token_id in self.special)
 
     def text(self, token_id: int) -> str:
         r"""Return the token as text, or in the form `\xf0\x9f` if it is not whole characters."""

@@ -34,7 +34,8 @@ class RequireKey:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        app: ASGIApp = self._app if scope["type"] != "http" or self._may(scope) else REFUSAL.response
+        may = scope["type"] != "http" or self._may(scope)
+        app: ASGIApp = self._app if may else REFUSAL.response_at(scope["path"])
         await app(scope, receive, send)
 
     def _may(self, scope: Scope) -> bool:

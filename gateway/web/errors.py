@@ -18,6 +18,16 @@ from shared.errors import DrainingError, InvalidFieldError, NoFreeSlotError, NoT
 
 log = structlog.get_logger()
 
+MESSAGES = "/v1/messages"
+MESSAGES_TYPES = {
+    401: "authentication_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+SERVER_ERRORS = 500
 MAX_MESSAGE, MAX_PARAM = 2000, 200
 """The most characters of an error's message, and of the field's name: both may repeat what the client sent."""
 
@@ -40,9 +50,21 @@ class ApiError:
         return {"error": {"message": message, "type": self.type, "param": param, "code": self.code}}
 
     @property
+    def messages_body(self) -> dict[str, Any]:
+        """The JSON body as Anthropic's clients know it."""
+        kind = MESSAGES_TYPES.get(self.status, "invalid_request_error" if self.status < SERVER_ERRORS else "api_error")
+        return {"type": "error", "error": {"type": kind, "message": _cut(self.message, MAX_MESSAGE)}}
+
+    @property
     def response(self) -> JSONResponse:
         """The HTTP response."""
         return JSONResponse(self.body, self.status, self.headers)
+
+    def response_at(self, path: str) -> JSONResponse:
+        """Return the HTTP response in the form of the API that has this path."""
+        if path.startswith(MESSAGES):
+            return JSONResponse(self.messages_body, self.status, self.headers)
+        return self.response
 
 
 def api_error(error: Exception) -> ApiError:  # noqa: C901, PLR0911  # a table
@@ -76,9 +98,9 @@ def api_error(error: Exception) -> ApiError:  # noqa: C901, PLR0911  # a table
             return ApiError(500, "internal error; the log has the request id", "internal_error")
 
 
-async def respond(_request: Request, error: Exception) -> JSONResponse:
+async def respond(request: Request, error: Exception) -> JSONResponse:
     """Answer a request with an error: an exception handler of Starlette's kind."""
-    return api_error(error).response
+    return api_error(error).response_at(request.url.path)
 
 
 def _cut(text: str, length: int) -> str:

@@ -1,6 +1,8 @@
 """Routes that describe the model and the gateway."""
 
 import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter
@@ -15,18 +17,24 @@ INEXACT = (
 )
 
 
-def model_routes(planner: Planner, target: pb.ModelInfo, model_name: str) -> APIRouter:
-    """Return the routes of this model."""
+def model_routes(planner: Planner, target: pb.ModelInfo, names: Sequence[str]) -> APIRouter:
+    """Return the routes of the model of these names, in the forms of OpenAI and of Anthropic."""
     routes = APIRouter()
-    model: dict[str, Any] = {
-        "id": model_name,
-        "object": "model",
-        "created": int(time.time()),
-        "owned_by": "outrider",
-        "max_model_len": target.max_length,
-        "dtype": target.dtype,
-        "row_exact": target.row_exact,
-    } | ({} if target.row_exact else {"warning": INEXACT})
+    started = int(time.time())
+
+    def described(name: str) -> dict[str, Any]:
+        return {
+            "id": name,
+            "object": "model",
+            "created": started,
+            "owned_by": "outrider",
+            "max_model_len": target.max_length,
+            "dtype": target.dtype,
+            "row_exact": target.row_exact,
+            "type": "model",
+            "display_name": name,
+            "created_at": datetime.fromtimestamp(started, UTC).isoformat(),
+        } | ({} if target.row_exact else {"warning": INEXACT})
 
     @routes.get("/version")
     async def version() -> dict[str, Any]:
@@ -41,11 +49,13 @@ def model_routes(planner: Planner, target: pb.ModelInfo, model_name: str) -> API
 
     @routes.get("/v1/models")
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [model]}
+        pages = {"has_more": False, "first_id": names[0], "last_id": names[-1]}
+        # Codex asks for models of a kind of its own, and does with its defaults where there is none.
+        return {"object": "list", "data": [described(name) for name in names], "models": []} | pages
 
     @routes.get("/v1/models/{name:path}")
     async def one_model(name: str) -> dict[str, Any]:
         planner.check_model(name)
-        return model
+        return described(name)
 
     return routes

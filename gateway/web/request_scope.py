@@ -10,7 +10,7 @@ from gateway.web.errors import api_error
 
 
 class RequestScope:
-    """Gives each request an id, in its log lines and in `x-request-id`, and turns unexpected errors into a 500.
+    """Gives each request an id, in log lines and in OpenAI's and Anthropic's header, and makes unexpected errors a 500.
 
     Plain ASGI: Starlette's BaseHTTPMiddleware would hide that the client has disconnected.
     """
@@ -30,7 +30,8 @@ class RequestScope:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = headers["request-id"] = request_id
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
@@ -39,4 +40,4 @@ class RequestScope:
             except Exception as error:
                 if started:
                     raise
-                await api_error(error).response(scope, receive, send_with_id)
+                await api_error(error).response_at(scope["path"])(scope, receive, send_with_id)

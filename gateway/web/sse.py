@@ -3,9 +3,8 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
 from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, Self, TypeVar
 
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect, Request
@@ -19,57 +18,101 @@ from gateway.work_pool import WorkPool
 P = ParamSpec("P")
 T = TypeVar("T")
 
-DONE = "data: [DONE]\n\n"
+LINE_ENDS = {char: f"\\u{ord(char):04x}" for char in "\x7f\x85\u2028\u2029"}
+"""Characters that JSON may have as they are, and at which some clients end a line."""
+Json = dict[str, Any]
+Api = Literal["chunks", "responses", "messages"]
+SILENCE_SECONDS = 15  # that a client has to wait, for a header or for a comment
+COMMENT, DONE = ": the prompt is being read\n\n", "data: [DONE]\n\n"
 
 
 def event(data: dict[str, Any], *, named: bool = False) -> str:
     """Return one event, named by its `type` if `named`."""
     name = f"event: {data['type']}\n" if named else ""
-    return f"{name}data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    for char, escaped in LINE_ENDS.items():
+        text = text.replace(char, escaped)
+    return f"{name}data: {text}\n\n"
 
 
 class EventStream(StreamingResponse):
-    """Sends `first`, then `rest`, then `[DONE]` unless events are named. An error becomes the last event, lateness too.
+    """Sends events as they come, then `[DONE]` if it is of chunks. An error becomes the last event, lateness too.
 
-    `rest` is closed whatever happens: a client's disconnecting ends the decoding.
+    The generator is closed whatever happens: a client's disconnecting ends the decoding.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, first: dict[str, Any], rest: AsyncGenerator[dict[str, Any]], *, named: bool = False) -> None:
-        """Continue a generator whose first item was taken while an error could still become an HTTP status."""
-        super().__init__(self._events(first), headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
-        self._rest, self._named = rest, named
-        self._number = first.get("sequence_number", 0)
+    def __init__(self, first: asyncio.Future[Json], rest: AsyncGenerator[Json], api: Api) -> None:
+        """Continue a generator whose first item is being waited for. Until it comes, there are comments."""
+        super().__init__(self._events(), headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        self._first, self._rest, self._api = first, rest, api
+        self._number = -1  # of the last event
+
+    @classmethod
+    async def begin(cls, request: Request, events: AsyncGenerator[Json], opened: asyncio.Event, api: Api) -> Self:
+        """Return the stream as soon as there is an event, or the target has opened a session, or a while has passed.
+
+        Until then an error is raised, and can become an HTTP status. Raises ClientDisconnect.
+        """
+        first, opening = asyncio.ensure_future(anext(events)), asyncio.ensure_future(opened.wait())
+        waiting = asyncio.wait((first, opening), timeout=SILENCE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        stream = cls(first, events, api)
+        try:
+            await unless_disconnected(request, waiting)
+            if first.done():
+                first.result()
+        except BaseException:
+            await stream.close()
+            raise
+        finally:
+            opening.cancel()
+        return stream
+
+    async def close(self) -> None:
+        """End the decoding."""
+        self._first.cancel()
+        await asyncio.gather(self._first, return_exceptions=True)
+        await self._rest.aclose()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send everything, or as much as the client stays for and the request has time for."""
-        async with aclosing(self._rest):
-            try:
-                async with asyncio.timeout_at(deadline_of(scope)) as timer:
-                    await super().__call__(scope, receive, send)
-            except TimeoutError:
-                if not timer.expired():
-                    raise
-                last = self._failure(RequestTimeoutError())
-                await send({"type": "http.response.body", "body": last.encode(), "more_body": False})
-
-    async def _events(self, first: dict[str, Any]) -> AsyncIterator[str]:
-        yield event(first, named=self._named)
         try:
+            async with asyncio.timeout_at(deadline_of(scope)) as timer:
+                await super().__call__(scope, receive, send)
+        except TimeoutError:
+            if not timer.expired():
+                raise
+            last = self._failure(RequestTimeoutError())
+            await send({"type": "http.response.body", "body": last.encode(), "more_body": False})
+        finally:
+            await self.close()
+
+    async def _events(self) -> AsyncIterator[str]:
+        try:
+            while not (await asyncio.wait((self._first,), timeout=SILENCE_SECONDS))[0]:
+                yield COMMENT
+            yield self._event(self._first.result())
             async for item in self._rest:
-                self._number += 1
-                yield event(item, named=self._named)
+                yield self._event(item)
         except Exception as error:  # noqa: BLE001  # api_error logs unexpected errors
             yield self._failure(error)
         else:
-            if not self._named:
+            if self._api == "chunks":
                 yield DONE
 
+    def _event(self, item: Json) -> str:
+        self._number += 1
+        return event(item, named=self._api != "chunks")
+
     def _failure(self, error: Exception) -> str:
-        body = api_error(error).body
-        named = body["error"] | {"type": "error", "sequence_number": self._number + 1}
-        return event(named, named=True) if self._named else event(body)
+        failed = api_error(error)
+        match self._api:
+            case "chunks":
+                return event(failed.body)
+            case "messages":
+                return event(failed.messages_body, named=True)
+        return event(failed.body["error"] | {"type": "error", "sequence_number": self._number + 1}, named=True)
 
 
 async def unless_disconnected(request: Request, work: Awaitable[T]) -> T:

@@ -1,4 +1,4 @@
-"""Routes that turn text into tokens and back, as vLLM has them."""
+"""Routes that turn text into tokens and back, as vLLM has them, and count them, as Anthropic has it."""
 
 import json
 from typing import Any
@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
 from gateway.generation.planner import Planner
+from gateway.requests.messages import CountTokensRequest
 from gateway.requests.tokenization import DetokenizeRequest, TokenizeRequest
 from gateway.text.tokenizer import ChatTokenizer
 from gateway.web.sse import run_in_pool
@@ -22,6 +23,10 @@ def token_routes(
     @routes.post("/tokenize")
     async def tokenize(body: TokenizeRequest, request: Request) -> Response:
         return await run_in_pool(request, pool, tokenized, body)
+
+    @routes.post("/v1/messages/count_tokens")
+    async def count_tokens(body: CountTokensRequest, request: Request) -> Response:
+        return _answer({"input_tokens": await run_in_pool(request, pool, planner.count, body)})
 
     @routes.post("/detokenize")
     async def detokenize(body: DetokenizeRequest, request: Request) -> Response:

@@ -11,17 +11,26 @@ from toy_gateway import post
 
 from gateway.requests.chat import ChatRequest
 from gateway.requests.completion import CompletionRequest
+from gateway.requests.messages import MessagesRequest
 from gateway.requests.responses import ResponsesRequest
 
 toy_url = toy_gateway.toy_url  # assigned, since pytest looks for fixtures among a module's names
 
 CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
-NAMES = {CHAT: "chat", COMPLETIONS: "completions", RESPONSES: "responses"}
-SCHEMAS: dict[str, type[BaseModel]] = {CHAT: ChatRequest, COMPLETIONS: CompletionRequest, RESPONSES: ResponsesRequest}
+MESSAGES = "/v1/messages"
+NAMES = {CHAT: "chat", COMPLETIONS: "completions", RESPONSES: "responses", MESSAGES: "messages"}
+SCHEMAS: dict[str, type[BaseModel]] = {
+    CHAT: ChatRequest,
+    COMPLETIONS: CompletionRequest,
+    RESPONSES: ResponsesRequest,
+    MESSAGES: MessagesRequest,
+}
+CHOICES = {CHAT: "choices", COMPLETIONS: "choices", RESPONSES: "output", MESSAGES: "content"}
 BASE: dict[str, dict[str, Any]] = {
     CHAT: {"messages": [{"role": "user", "content": "What is a token?"}], "max_tokens": 40, "seed": 4},
     COMPLETIONS: {"prompt": "The draft model", "max_tokens": 40, "seed": 4},
     RESPONSES: {"input": "What is a token?", "max_output_tokens": 40, "seed": 4},
+    MESSAGES: {"messages": [{"role": "user", "content": "What is a token?"}], "max_tokens": 40, "seed": 4},
 }
 SHAPED: dict[str, Any] = {
     "temperature": 0,
@@ -75,6 +84,7 @@ TOOLS: list[dict[str, Any]] = [
     },
     {"type": "function", "function": {"name": "halt", "parameters": {"type": "object", "additionalProperties": False}}},
 ]
+MESSAGES_TOOLS = [{"name": tool["function"]["name"], "input_schema": tool["function"]["parameters"]} for tool in TOOLS]
 RESPONSES_TOOLS = [{"type": "function"} | tool["function"] for tool in TOOLS]
 OWN: dict[str, dict[str, Any]] = {
     CHAT: {
@@ -98,8 +108,29 @@ OWN: dict[str, dict[str, Any]] = {
         "parallel_tool_calls": {"tools": RESPONSES_TOOLS, "tool_choice": "required", "parallel_tool_calls": False},
         "include": ["message.output_text.logprobs"],
         "top_logprobs": 2,
+        "max_tool_calls": 3,
+        "reasoning": {"effort": "none", "summary": "auto"},
+        "prompt_cache_key": "key",
+        "safety_identifier": "somebody",
+    },
+    MESSAGES: {
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "What is a seed?"}]}],
+        "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
+        "stop_sequences": ["t", "zzz"],
+        "tools": {"tools": MESSAGES_TOOLS, "tool_choice": {"type": "any"}, "seed": 6},
+        "tool_choice": {"tools": MESSAGES_TOOLS, "tool_choice": {"type": "tool", "name": "halt"}},
+        "thinking": {"thinking": {"type": "enabled", "budget_tokens": 1024}},
+        "output_config": {
+            "output_config": {"format": {"type": "json_schema", "schema": {"enum": ["red", "green"]}}, "effort": "low"}
+        },
+        "chat_template_kwargs": {"enable_thinking": False},
     },
 }
+UNTOLD = {
+    "prediction", "chat_template_kwargs", "thinking", "max_tool_calls", "reasoning", "prompt_cache_key",
+    "safety_identifier",
+}  # fmt: skip
+"""Further fields that do not change the choices, or not those of a model whose template has no such option."""
 CASES = [
     (path, field, value)
     for path in BASE
@@ -108,15 +139,17 @@ CASES = [
 ]
 
 
-CACHED = {"prompt_tokens_details", "input_tokens_details"}  # depend on the requests before
+CACHED = {"prompt_tokens_details", "input_tokens_details", "cache_read_input_tokens"}  # depend on the requests before
 PLAIN: dict[str, dict[str, Any]] = {}
 """The answers to the base requests, which most fields change."""
 
 
 def without_measurements(body: dict[str, Any]) -> dict[str, Any]:
     """Return the parts that are the same each time the request is repeated."""
-    keys = {"choices", "output", "status", "model", "system_fingerprint", "object", "seed"}
+    keys = {"status", "model", "system_fingerprint", "object", "seed", "stop_reason", *CHOICES.values()}
     usage = {key: value for key, value in body["usage"].items() if key not in CACHED}
+    if cached := body["usage"].get("cache_read_input_tokens"):
+        usage["input_tokens"] += cached
     return {key: value for key, value in body.items() if key in keys} | {"usage": usage}
 
 
@@ -137,8 +170,8 @@ async def test_on_equals_off(toy_url: str, path: str, field: str, value: Any) ->
     assert approximately(answers[2]) == approximately(answers[0])
     if path not in PLAIN:
         PLAIN[path] = await post(toy_url, path, **BASE[path])
-    key = "output" if path == RESPONSES else "choices"
-    unchanged = field in {*QUIET, "prediction", "chat_template_kwargs"}
+    key = CHOICES[path]
+    unchanged = field in {*QUIET, *UNTOLD}
     assert (approximately(PLAIN[path][key]) == approximately(answers[0][key])) == unchanged
 
 

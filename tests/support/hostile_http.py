@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import strategies as st
-from test_surface import BASE, OWN, QUIET, SCHEMAS, SHAPED
+from test_surface import BASE, MESSAGES, MESSAGES_TOOLS, OWN, QUIET, SCHEMAS, SHAPED
 
 MODEL = {"model": "toy"}
 ROUTES: dict[str, list[dict[str, Any]]] = {
@@ -18,6 +18,7 @@ ROUTES: dict[str, list[dict[str, Any]]] = {
     for path, base in BASE.items()
 } | {
     "/tokenize": [MODEL | {"prompt": "What is a token?"}, MODEL | {"messages": [{"role": "user", "content": "hi"}]}],
+    "/v1/messages/count_tokens": [MODEL | BASE[MESSAGES] | {"tools": MESSAGES_TOOLS}],
     "/detokenize": [MODEL | {"tokens": [70, 80, 90]}],
 }
 """Valid bodies of each route: every field that docs/api.md lists."""

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -36,6 +36,8 @@ class ScriptedDecoder:
 
     script: Iterable[Round | Exception] = ()
     pause_seconds: float = 0
+    opens: bool = False
+    """Whether it tells of having opened a session."""
     calls: list[tuple[list[int], SamplingParams, int, int]] = field(default_factory=list)
     lookups: list[tuple[int, list[int]]] = field(default_factory=list)
     num_open: int = 0
@@ -62,6 +64,7 @@ class ScriptedDecoder:
         num_lookup_tokens: int = 0,
         predicted_ids: Sequence[int] = (),
         forced: bool = True,
+        opened: Callable[[], object] = lambda: None,
     ) -> AsyncGenerator[Round]:
         """Play the script."""
         self.lookups.append((num_lookup_tokens, list(predicted_ids)))
@@ -69,6 +72,8 @@ class ScriptedDecoder:
         self.num_open += 1
         self.most_open = max(self.most_open, self.num_open)
         try:
+            if self.opens:
+                opened()
             for step in self.script:
                 await asyncio.sleep(self.pause_seconds)
                 if isinstance(step, Exception):

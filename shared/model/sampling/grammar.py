@@ -1,5 +1,6 @@
 """Makes output conform to a grammar, with llguidance."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -18,6 +19,7 @@ from shared.model.sampling.logits_processors import LogitsProcessor
 from shared.sampling_params import MAX_GRAMMAR_CHARACTERS, Grammar
 
 STEP_SECONDS = 0.5  # of CPU time, for a mask
+UNICODE_FORMS = {"NFC", "NFD", "NFKC", "NFKD"}
 MAX_BYTES = 2**28  # of a compiled grammar, and of all that are kept
 
 
@@ -86,8 +88,9 @@ class Grammars:
 
         A grammar that takes longer than `seconds` is refused.
         """
-        self._tokenizer, self._vocab_size, self._end_ids = tokenizer, vocab_size, end_ids
-        self._trials = GrammarTrials(tokenizer.backend_tokenizer.to_str(), vocab_size, end_ids, seconds)
+        self._tokenizer = _plain(tokenizer.backend_tokenizer.to_str())
+        self._vocab_size, self._end_ids = vocab_size, end_ids
+        self._trials = GrammarTrials(self._tokenizer, vocab_size, end_ids, seconds)
         self._kept: dict[Grammar, tuple[LLMatcher, int]] = {}  # and how many bytes each takes; used last comes last
         self._keeping = Lock()
 
@@ -117,11 +120,22 @@ class Grammars:
 
     @cached_property
     def _vocabulary(self) -> LLTokenizer:  # about a second for 150,000 tokens
-        tokenizer = self._tokenizer.backend_tokenizer.to_str()
-        return LLTokenizer(tokenizer, n_vocab=self._vocab_size, eos_token=list(self._end_ids))
+        return LLTokenizer(self._tokenizer, n_vocab=self._vocab_size, eos_token=list(self._end_ids))
 
     def _keep(self, grammar: Grammar, matcher: LLMatcher, num_bytes: int) -> None:
         with self._keeping:
             self._kept[grammar] = matcher, num_bytes
             while sum(size for _, size in self._kept.values()) > MAX_BYTES:
                 del self._kept[next(iter(self._kept))]
+
+
+def _plain(tokenizer: str) -> str:
+    """Return a tokenizer, written as JSON, that leaves characters as they are, as llguidance's masks do."""
+    whole = json.loads(tokenizer)
+    normalizer = whole["normalizer"] or {}
+    steps = normalizer["normalizers"] if normalizer.get("type") == "Sequence" else [normalizer]
+    if all(step.get("type") not in UNICODE_FORMS for step in steps):
+        return tokenizer
+    kept = [step for step in steps if step["type"] not in UNICODE_FORMS]
+    whole["normalizer"] = {"type": "Sequence", "normalizers": kept} if kept else None
+    return json.dumps(whole)

@@ -44,8 +44,12 @@ OPENINGS = [
     (LLAMA_TOOLS, '{"name": "f", "parameters": {}}'),
     (BARE, ""),
     (BARE, '{"name": "f", "arguments": {"a": '),
+    (BARE, "So:\n```json\n"),
+    (BARE, '{"name": "f", "arguments": {}}'),
+    (HERMES_TOOLS, '<tool_call>{"name": "f", "arguments": {}}'),
+    (HERMES_TOOLS, '<tool_call>{"name": "f", "arguments": {"a": 1, /'),
 ]
-FILLERS = (" ", "{", "[", "<", "\\", '"', "} ", "<tool_call>", "</think", "```", "é")
+FILLERS = (" ", "{", "[", "<", "\\", '"', "} ", "<tool_call>", "</think", "```", "é", ",")
 SHORT, TIMES = 1000, 8
 
 

@@ -62,7 +62,7 @@ async def test_choices_are_counted_before_prompts_are_read(scripted: Gateway, mo
     ("path", "fields", "param"),
     [
         (COMPLETIONS, {"stop": "a" * 257}, "stop"),
-        (COMPLETIONS, {"stop": ["a"] * 17}, "stop"),
+        (COMPLETIONS, {"stop": ["a"] * 257}, "stop"),
         (COMPLETIONS, {"stop_token_ids": list(range(4097))}, "stop_token_ids"),
         (COMPLETIONS, {"logit_bias": {str(key): 1 for key in range(4097)}}, "logit_bias"),
         (COMPLETIONS, {"guided_regex": "a" * (MAX_GRAMMAR_CHARACTERS + 1)}, "guided_regex"),
@@ -82,6 +82,11 @@ async def test_choices_are_counted_before_prompts_are_read(scripted: Gateway, mo
         (RESPONSES, {"prompt": None, "input": "a", "metadata": {str(key): "" for key in range(17)}}, "metadata"),
         (RESPONSES, {"prompt": None, "input": "a", "metadata": {"a": "a" * 513}}, "metadata.a"),
         (RESPONSES, {"prompt": None, "input": "a", "metadata": {"a" * 65: "a"}}, "metadata." + "a" * 65),
+        (RESPONSES, {"prompt": None, "input": "a", "prompt_cache_key": "a" * 1025}, "prompt_cache_key"),
+        (RESPONSES, {"prompt": None, "input": "a", "reasoning": {"effort": "a" * 65}}, "reasoning.effort"),
+        (RESPONSES, {"prompt": None, "input": "a", "tools": [{"type": "web_search"}] * 513}, "tools"),
+        (RESPONSES, {"prompt": None, "input": [{"type": "x"}] * 10_001}, "input"),
+        (RESPONSES, {"prompt": None, "input": [{"type": "a" * 65}]}, "input.0.type"),
     ],
     ids=lambda value: str(value)[:40],
 )

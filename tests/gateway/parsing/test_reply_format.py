@@ -19,6 +19,37 @@ DEEP_CALL = '{"name": "f", "arguments": ' + DEEP + "]" * 2000 + "}}"
 THINKING, HERMES_TOOLS, LLAMA_TOOLS = ReplyFormat(reasoning=True), ReplyFormat(tools=HERMES), ReplyFormat(tools=LLAMA)
 ALL = ReplyFormat(reasoning=True, tools=HERMES)
 BARE = ReplyFormat(tools=HERMES, bare=["f", "g"])
+TAGS_ARGUMENTS = '{"text": "use <tool_call> and </tool_call>"}'
+TAGS = f'{{"name": "w", "arguments": {TAGS_ARGUMENTS}}}'
+LAX = {
+    '{"a": "x\ny\tz"}': '{"a": "x\\ny\\tz"}',
+    '{"a": [1, 2, ], "b": 1,}': '{"a": [1, 2 ], "b": 1}',
+    "{'a': 'say \"so\"', 'b': 'it\\'s'}": '{"a": "say \\"so\\"", "b": "it\'s"}',
+    '{"a": None, "b": True}': '{"a": null, "b": true}',
+    '{"a": /* here */ 1} // there\n': '{"a":  1}',
+    '{a: "\\d+", b: -1.5e3, c: red}': '{"a": "\\\\d+", "b": -1.5e3, "c": "red"}',
+    '{"a": {"b": [1, 2': '{"a": {"b": [1, 2]}}',
+}
+BARE_FORMS = {
+    f"{CALL}\n{OTHER}": "",
+    f"[{CALL}, {OTHER}]": "",
+    f"```json\n{CALL}\n{OTHER}\n```": "",
+    f"```json\n{CALL}\n```\n```json\n{OTHER}\n```\n": "",
+    f"<tools>\n[{CALL}, {OTHER}]\n</tools>": "",
+    f"<response>\n{CALL}\n</response>\n<response>\n{OTHER}\n</response>": "",
+    f"{{{CALL}}}\n{{{OTHER.replace('arguments', 'parameters')}}}": "",
+    f"```xml\n<tool_call>\n{CALL}\n</tool_call>\n<tool_call>\n{OTHER}\n</tool_call>\n```": "",
+    f"I look it up.\n\n```json\n{CALL}\n{OTHER}\n```": "I look it up.",
+    f"```c\nint f;\n```\n<tools>{CALL}{OTHER}</tools>": "```c\nint f;\n```",
+}
+BARE_OTHERS = [
+    f"```json\n{CALL}\n```\nThat was f.",
+    f"[{CALL}, 5]",
+    f"``` ```json\n{OTHER}\n```",
+    f'{{"name": "f", "x": {{}}}}\n{OTHER}!',
+    "<tool> <b>`x` ``y``</b> {{{",
+    "[1, 2] {",
+]
 CASES: list[tuple[ReplyFormat, str, str, str, list[tuple[str, str]]]] = [
     (ReplyFormat(), " plain <think> <tool_call> ", " plain <think> <tool_call> ", "", []),
     (THINKING, "<think>\nWell.\n\nSo\n</think>\n\nYes.\n", "Yes.\n", "Well.\n\nSo", []),
@@ -61,7 +92,7 @@ CASES: list[tuple[ReplyFormat, str, str, str, list[tuple[str, str]]]] = [
     (BARE, "```c\nint f;\n```", "```c\nint f;\n```", "", []),
     (BARE, f"\n<tool_call>\n{CALL}\n</tool_call>", "", "", [("f", ARGUMENTS)]),
     (HERMES_TOOLS, OTHER, OTHER, "", []),
-    (HERMES_TOOLS, f"<tool_call>{BAD_ESCAPE}</tool_call>", f"<tool_call>{BAD_ESCAPE}</tool_call>", "", []),
+    (HERMES_TOOLS, f"<tool_call>{BAD_ESCAPE}</tool_call>", "", "", [("a\\q", "{}")]),
     (HERMES_TOOLS, f"<tool_call>{HALF_NAME}</tool_call>", f"<tool_call>{HALF_NAME}</tool_call>", "", []),
     (HERMES_TOOLS, f'<tool_call>{{"arguments": {DEEP}', f'<tool_call>{{"arguments": {DEEP}', "", []),
     (HERMES_TOOLS, f'<tool_call>{{"name": "f", "arguments": {DEEP}', "", "", [("f", DEEP)]),
@@ -69,6 +100,27 @@ CASES: list[tuple[ReplyFormat, str, str, str, list[tuple[str, str]]]] = [
     (LLAMA_TOOLS, f'{{"name": "f", "parameters": {{}}}} {OTHER}', "", "", [("f", "{}"), ("g", "{}")]),
     (LLAMA_TOOLS, f'{{"name": "f", "parameters": {{}}}};; {OTHER}', "", "", [("f", "{}")]),
     (BARE, DEEP_CALL, DEEP_CALL, "", []),
+    # A tag within a string is text, and JSON says where a call ends.
+    (HERMES_TOOLS, f"<tool_call>\n{TAGS}\n</tool_call>", "", "", [("w", TAGS_ARGUMENTS)]),
+    (HERMES_TOOLS, f"{TAGS} </tool_call> <tool_call>{TAGS}", f"{TAGS} </tool_call>", "", [("w", TAGS_ARGUMENTS)]),
+    (HERMES_TOOLS, f"<tool_call>{OTHER[:-1]}</tool_call>so", "so", "", [("g", "{}")]),
+    # Several calls in a block, arrays, twice the bracket, other keys, no closing tag.
+    (HERMES_TOOLS, f"<tool_call>\n{CALL}\n{OTHER}\n</tool_call>", "", "", [("f", ARGUMENTS), ("g", "{}")]),
+    (HERMES_TOOLS, f"<tool_call>[{CALL}, {OTHER}]</tool_call>", "", "", [("f", ARGUMENTS), ("g", "{}")]),
+    (HERMES_TOOLS, f"<tool_call>{{{OTHER}}}</tool_call>", "", "", [("g", "{}")]),
+    (HERMES_TOOLS, f"<tool_call>{OTHER}<tool_call>{CALL}", "", "", [("g", "{}"), ("f", ARGUMENTS)]),
+    (HERMES_TOOLS, f"<tool_call>{OTHER} and so on</tool_call> .", " .", "", [("g", "{}")]),
+    (HERMES_TOOLS, '<tool_call>{"function": "f", "arguments": {}}</tool_call>', "", "", [("f", "{}")]),
+    (HERMES_TOOLS, '<tool_call>{"name": "f", "arguments": "{}"}</tool_call>', "", "", [("f", "{}")]),
+    (HERMES_TOOLS, '<tool_call>{"name": "f", "arguments": null}</tool_call>', "", "", [("f", "{}")]),
+    (HERMES_TOOLS, "So:\n<tool_call>[{", "So:\n<tool_call>[{", "", []),
+    (HERMES_TOOLS, f"<tool_call>no<tool_call>{OTHER}", "<tool_call>no", "", [("g", "{}")]),
+    # What is no JSON becomes JSON, where it is clear what was meant.
+    *[(HERMES_TOOLS, f'<tool_call>{{"name": "f", "arguments": {lax}</tool_call>', "", "", [("f", exact)])
+      for lax, exact in LAX.items()],
+    # Without tags: wrong ones, blocks, arrays, words before, and nothing after.
+    *[(BARE, text, words, "", [("f", ARGUMENTS), ("g", "{}")]) for text, words in BARE_FORMS.items()],
+    *[(BARE, text, text, "", []) for text in BARE_OTHERS],
 ]  # fmt: skip
 
 

@@ -127,7 +127,8 @@ async def test_thought_words_and_calls(
     [
         ({}, True),
         ({"tool_choice": "none"}, False),
-        ({"response_format": {"type": "json_object"}}, False),
+        ({"extra_body": {"guided_json": {"type": "object"}}}, False),
+        ({"response_format": {"type": "json_object"}}, True),
         ({"tools": [tool | {"function": tool["function"] | {"strict": True}} for tool in TOOLS]}, False),
     ],
 )

@@ -129,8 +129,10 @@ async def test_errors(said: Said) -> None:
     for fields, param in (
         ({"max_output_tokens": 500}, "max_output_tokens"),
         ({"input": "x " * 200}, "input"),
-        ({"input": []}, "input"),
-        ({"tools": [{"type": "web_search"}]}, "tools.0.type"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "input.0.type"),
+        ({"input": [{"role": "king", "content": ""}]}, "input.0.role"),
+        ({"previous_response_id": "x"}, "previous_response_id"),
+        ({"tools": [{"type": "custom"}]}, "tools.0.name"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"text": {"format": {"type": "xml"}}}, "text.format.type"),
         ({"top_logprobs": 21}, "top_logprobs"),

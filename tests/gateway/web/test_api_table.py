@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import BaseModel
-from test_surface import CASES, CHAT, COMPLETIONS, NAMES, RESPONSES, SCHEMAS
+from test_surface import CASES, CHAT, COMPLETIONS, MESSAGES, NAMES, RESPONSES, SCHEMAS
 
 from gateway.requests.no_op_fields import NoOpFields, NoOpResponsesFields
 from gateway.requests.sampling_fields import Speculative
@@ -17,7 +17,12 @@ from gateway.requests.sampling_fields import Speculative
 TESTS = Path(__file__).parent.parent.parent
 PAGE = TESTS.parent / "docs" / "api.md"
 BEGIN, END = "<!-- made by tests/gateway/web/test_api_table.py -->\n", "<!-- to here -->\n"
-NO_OPS: dict[str, type[BaseModel]] = {CHAT: NoOpFields, COMPLETIONS: NoOpFields, RESPONSES: NoOpResponsesFields}
+NO_OPS: dict[str, type[BaseModel]] = {
+    CHAT: NoOpFields,
+    COMPLETIONS: NoOpFields,
+    RESPONSES: NoOpResponsesFields,
+    MESSAGES: BaseModel,
+}
 OF_SPECULATIVE = {
     "enabled": "test_proposer",
     "forced": "test_forced_tokens_change_nothing",

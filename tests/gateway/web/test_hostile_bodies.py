@@ -12,7 +12,6 @@ from urllib.parse import urlparse
 CHATS, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
 PATIENCE_SECONDS = 1.0  # several times what it takes beside other tests; without bounds it was up to a minute
 MEGABYTES = 15 * 10**6
-ARGUMENTS = "messages.1.tool_calls.0.function.arguments"
 
 
 def chat(**fields: Any) -> dict[str, Any]:
@@ -95,9 +94,6 @@ BODIES: dict[str, tuple[str, str | None, Callable[[], dict[str, Any]]]] = {
     "wrong stop tokens": (COMPLETIONS, "stop_token_ids.0", lambda: prompt("hi", stop_token_ids=[{}] * 4096)),
     "wrong tokens": ("/detokenize", "tokens.0", lambda: {"tokens": [{}] * 45_000}),
     "a body of values": (COMPLETIONS, None, lambda: prompt([{}] * 700_000)),
-    "arguments of values": (CHATS, ARGUMENTS, lambda: calls(json.dumps({"a": [{}] * 1_000_000}))),
-    "deep arguments": (CHATS, ARGUMENTS, lambda: calls("[" * 100_000)),
-    "half a character in arguments": (CHATS, ARGUMENTS, lambda: calls(r'{"a":"\ud83d"}')),
     "a deep schema as text": (COMPLETIONS, "guided_json", lambda: prompt("hi", guided_json="[" * 100_000)),
     "deep options": (CHATS, "chat_template_kwargs", lambda: chat(chat_template_kwargs={"a": nested(400)})),
     "a deep tool": (CHATS, "tools", lambda: chat(tools=tool(parameters={"a": nested(400)}))),

@@ -1,0 +1,74 @@
+"""Calls that stand one after the other."""
+
+import string
+
+from gateway.parsing.tool_call import PartialCall, ToolCallDelta
+
+_GAP = string.whitespace + "[],;}"  # what stands around calls: arrays, lines, a bracket too many
+
+
+class CallRun:
+    """Reads one call, several, or an array of them, up to what is neither a call nor between two.
+
+    Templates show the form of a call in two brackets, and some models copy that.
+    """
+
+    def __init__(self, first: int) -> None:
+        """Begin with the call at this index."""
+        self.num_calls = 0
+        self.stopped = False
+        """Whether it came to something else, or to the end without a call."""
+        self.rest = ""
+        """That, as far as it has come."""
+        self._first = first
+        self._call: PartialCall | None = None
+        self._bracket = ""  # held until it is known whether another one follows
+        self._before: list[str] = []
+
+    @property
+    def text(self) -> str:
+        """What stands before `rest`, if there was no call."""
+        return "".join(self._before)
+
+    def push(self, text: str, *, last: bool) -> list[ToolCallDelta]:
+        """Return what the text adds to the calls; `last` says that it ends."""
+        found = list[ToolCallDelta]()
+        while not self.stopped and (self._call or (text := self._next(text))):
+            self._call = self._call or PartialCall(self._first + self.num_calls)
+            found += self._call.push(text)
+            if not self._call.ended:
+                break
+            text = self._call.rest
+            found += self._finish(self._call, text)
+        if last and self._call:
+            found += self._finish(self._call)
+        if last and not self.num_calls and not self.stopped:
+            self.stopped = True
+            self._before.append(self._bracket)
+        return found
+
+    def _finish(self, call: PartialCall, rest: str = "") -> list[ToolCallDelta]:
+        self._call = None
+        parts = call.finish()
+        if parts is None:
+            self.stopped, self.rest = True, rest
+            self._before.append(call.text)
+            return []
+        self.num_calls += 1
+        return parts
+
+    def _next(self, text: str) -> str:
+        """Return the text from where the next call begins; nothing if none does in it."""
+        text, self._bracket = self._bracket + text, ""
+        start = len(text) - len(text.lstrip(_GAP))
+        start += text.startswith("{{", start)
+        if not self.num_calls:
+            self._before.append(text[:start])
+        text = text[start:]
+        if text == "{":
+            self._bracket = text
+            return ""
+        if text and text[0] != "{":
+            self.stopped, self.rest = True, text
+            return ""
+        return text
