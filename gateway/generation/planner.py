@@ -8,9 +8,10 @@ from typing import Literal
 
 from gateway.generation.choice import Choice
 from gateway.generation.errors import ContextLengthError, ModelNotFoundError
+from gateway.generation.prompts import Prompts
 from gateway.generation.seeds import choice_seed
 from gateway.parsing.reply_plan import ReplyPlan
-from gateway.requests.chat import ChatMessage, ChatRequest
+from gateway.requests.chat import ChatRequest
 from gateway.requests.completion import CompletionRequest
 from gateway.requests.generation import GenerationRequest
 from gateway.requests.messages import MESSAGES_FIELDS, CountTokensRequest, MessagesRequest
@@ -18,7 +19,7 @@ from gateway.requests.responses import CHAT_FIELDS, ResponsesRequest
 from gateway.requests.sampling_fields import Speculative
 from gateway.requests.tokenization import DetokenizeRequest, TokenizeRequest
 from gateway.settings import GatewaySettings
-from gateway.text.tokenizer import ChatTokenizer, TextLengthError
+from gateway.text.tokenizer import ChatTokenizer
 from shared.errors import InvalidFieldError
 from shared.pb import specdec_pb2 as pb
 from shared.sampling_params import MAX_GRAMMAR_CHARACTERS, SamplingParams
@@ -38,17 +39,20 @@ class Planner:
     def __init__(self, target: pb.ModelInfo, tokenizer: ChatTokenizer, settings: GatewaySettings) -> None:
         """Plan for this target."""
         self._target, self._tokenizer, self._settings = target, tokenizer, settings
+        self._prompts = Prompts(target, tokenizer)
 
     def chat(self, request: ChatRequest, prefill: str = "", *, cut: bool = False) -> list[Choice]:
         """Return the n choices of a chat whose replies go on from `prefill`; `cut` its limit to the room there is."""
         self.check_model(request.model)
-        prompt = self._chat_prompt(request, self._target.max_length) + prefill
-        prompts = [self._encode("messages", prompt, special=False)]
+        prompt = self._prompts.chat(request, self._target.max_length) + prefill
+        prompts = [self._prompts.encode("messages", prompt, special=False)]
         room = self._target.max_length - len(prompts[0])
         if cut and (request.max_completion_tokens or 0) > room:
             request = request.model_copy(update={"max_completion_tokens": room})
         plan = ReplyPlan.of(self._tokenizer, prompt, request)
-        predicted_ids = self._encode("prediction", request.prediction.text, special=False) if request.prediction else []
+        predicted_ids = (
+            self._prompts.encode("prediction", request.prediction.text, special=False) if request.prediction else []
+        )
         each = _num_logprobs(request)
         default = MAX_LOGPROBS // each if each else self._target.max_length
         choices = self._choices(request, "messages", prompts, plan, default=default)
@@ -79,8 +83,8 @@ class Planner:
         """Return how many tokens the prompt of a message has: more than the context holds, if not very many."""
         self.check_model(request.model)
         at_most = max(self._target.max_length, self._settings.max_json_values)
-        prompt = self._chat_prompt(request.chat, at_most) + request.prefill
-        return len(self._encode("messages", prompt, at_most, special=False))
+        prompt = self._prompts.chat(request.chat, at_most) + request.prefill
+        return len(self._prompts.encode("messages", prompt, at_most, special=False))
 
     def completion(self, request: CompletionRequest) -> list[Choice]:
         """Return the choices of a completion: n for the first prompt, then n for the next."""
@@ -93,7 +97,7 @@ class Planner:
         prompts: list[list[int]] = []
         left = max(MAX_PROMPT_TOKENS, self._target.max_length)
         for prompt in request.prompts:
-            prompts.append(prompt if isinstance(prompt, list) else self._encode("prompt", prompt))
+            prompts.append(prompt if isinstance(prompt, list) else self._prompts.encode("prompt", prompt))
             left -= len(prompts[-1])
             if left < 0:
                 raise InvalidFieldError("prompt", f"has more than {MAX_PROMPT_TOKENS} tokens in all")
@@ -106,9 +110,9 @@ class Planner:
         self.check_model(request.model or self._settings.model_names[0])
         at_most = max(self._target.max_length, self._settings.max_json_values)
         if request.messages:
-            prompt = self._tokenizer.render_chat(self._fitting(request.messages, at_most))
-            return self._encode("messages", prompt, at_most, special=False)
-        return self._encode("prompt", request.prompt or "", at_most, special=request.add_special_tokens)
+            prompt = self._tokenizer.render_chat(self._prompts.fitting(request.messages, at_most))
+            return self._prompts.encode("messages", prompt, at_most, special=False)
+        return self._prompts.encode("prompt", request.prompt or "", at_most, special=request.add_special_tokens)
 
     def detokenize(self, request: DetokenizeRequest) -> str:
         """Return the text of token ids."""
@@ -124,34 +128,6 @@ class Planner:
         """Raise ModelNotFoundError unless the model is served by this name."""
         if name not in self._settings.model_names and not self._settings.any_model_name:
             raise ModelNotFoundError(name)
-
-    def _chat_prompt(self, request: ChatRequest, at_most: int) -> str:
-        """Return the text of a chat, unless it is clear before it is rendered that it has more tokens."""
-        messages = self._fitting(request.messages, at_most)
-        return self._tokenizer.render_chat(messages, request.offered, request.chat_template_kwargs)
-
-    def _fitting(self, messages: Sequence[ChatMessage], at_most: int) -> Sequence[ChatMessage]:
-        """Return the messages, unless it is clear before they are rendered that they are more than so many tokens."""
-        if len(messages) > at_most:
-            raise self._no_room("messages", f"{len(messages)} messages")
-        try:
-            self._tokenizer.check_size(sum(message.num_bytes for message in messages), at_most)
-        except TextLengthError as error:
-            raise self._no_room("messages", str(error)) from error
-        return messages
-
-    def _encode(self, field: str, text: str, at_most: int | None = None, *, special: bool = True) -> list[int]:
-        """Return the token ids of a text, by default of one that leaves room in the context."""
-        try:
-            at_most = self._target.max_length - 1 if at_most is None else at_most
-            return self._tokenizer.encode(text, add_special_tokens=special, at_most=at_most)
-        except TextLengthError as error:
-            raise self._no_room(field, str(error)) from error
-
-    def _no_room(self, field: str, length: str) -> ContextLengthError:
-        return ContextLengthError(
-            field, f"{length} leave no room for a reply in the context of {self._target.max_length}"
-        )
 
     def _choices(
         self,
@@ -242,7 +218,7 @@ class Planner:
             raise InvalidFieldError(field, "has no tokens")
         room = target.max_length - len(prompt_ids)
         if room <= 0:
-            raise self._no_room(field, f"{len(prompt_ids)} tokens")
+            raise self._prompts.no_room(field, f"{len(prompt_ids)} tokens")
         if min(prompt_ids) < 0 or max(prompt_ids) >= target.vocab_size:
             raise InvalidFieldError(field, f"a token id is not within 0 to {target.vocab_size - 1}")
         limit_field, limit = request.limit

@@ -7,6 +7,7 @@ import scripted_gateway
 from scripted_gateway import CHAT, CONTEXT, Gateway, error_of
 
 from gateway.generation import planner
+from gateway.generation.prompts import Prompts
 from gateway.requests.responses import LOGPROBS
 from gateway.settings import GatewaySettings
 from shared.sampling_params import MAX_GRAMMAR_CHARACTERS
@@ -49,7 +50,7 @@ async def test_choices_are_counted_before_prompts_are_read(scripted: Gateway, mo
     assert (await scripted.post(COMPLETIONS, prompt=prompts, n=8)).status_code == 200
     assert len(scripted.decoder.calls) == MAX_CHOICES
     with monkeypatch.context() as patch:
-        patch.setattr(planner.Planner, "_encode", None)  # not called
+        patch.setattr(Prompts, "encode", None)  # not called
         error = error_of(await scripted.post(COMPLETIONS, prompt=[*prompts, "a"], n=8))
     assert error["param"] == "prompt"
     assert f"more than {MAX_CHOICES}" in error["message"]
