@@ -39,7 +39,7 @@ def predict(runner: Runner, ids: list[int], chunk: int) -> tuple[list[float], li
 def main() -> None:
     """Print the predictions."""
     settings = PredictionSettings.load()
-    folder = resolve_half(settings.model, TARGET)
+    folder = resolve_half(settings.model, TARGET, int8=settings.quant == "int8")
     runner, tokenizer = open_runner(folder, settings), AutoTokenizer.from_pretrained(folder)
     for file in sorted(settings.texts.glob("*.txt")):
         ids = tokenizer.encode(file.read_text("utf-8"), add_special_tokens=False)[: runner.max_length]

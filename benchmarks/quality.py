@@ -13,7 +13,6 @@ from typing import Self
 from benchmarks.machine import ROOT
 from benchmarks.progress import progress
 from benchmarks.section import Section
-from scripts.stack import folders
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,12 @@ async def run(args: Namespace) -> Section:
 
 async def _predictions(args: Namespace, quant: str) -> list[Predictions]:
     """Return those of the target with weights rounded so, by text. Raises ValueError if it does not run."""
-    flags = [f"--model={folders(args)[0]}", f"--dtype={args.dtype}", f"--quant={quant}", f"--texts={args.texts}"]
+    flags = [
+        f"--model={args.target or args.pair}",
+        f"--dtype={args.dtype}",
+        f"--quant={quant}",
+        f"--texts={args.texts}",
+    ]
     flags += [f"--max-length={args.tokens}", "--num-slots=1", "--log-level=ERROR"]
     command, pipe = [sys.executable, "-m", "benchmarks.predictions", *flags], asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=pipe, stderr=pipe)
