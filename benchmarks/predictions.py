@@ -11,6 +11,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoTokenizer
 
+from shared import log
 from shared.model.checkpoints.pairs import TARGET, resolve_half
 from shared.model.loading.open_runner import open_runner
 from shared.model.runner import Runner, Segment
@@ -39,6 +40,7 @@ def predict(runner: Runner, ids: list[int], chunk: int) -> tuple[list[float], li
 def main() -> None:
     """Print the predictions."""
     settings = PredictionSettings.load()
+    log.configure("quality", settings.log_level)
     folder = resolve_half(settings.model, TARGET, int8=settings.quant == "int8")
     runner, tokenizer = open_runner(folder, settings), AutoTokenizer.from_pretrained(folder)
     for file in sorted(settings.texts.glob("*.txt")):

@@ -30,6 +30,7 @@ from gateway.text.tokenizer import ChatTokenizer
 from shared.pb import specdec_pb2 as pb
 from shared.sampling_params import SamplingParams
 
+TIMES = {"created", "created_at", "completed_at"}
 tiny = scripted_gateway.tiny  # assigned, for pytest looks for fixtures among a module's names
 
 FRAGMENTS = (
@@ -98,7 +99,7 @@ def numbered(body: list[Any]) -> list[Any]:
 
     def walk(value: Any, key: str = "") -> Any:
         if isinstance(value, dict):
-            return {name: walk(one, name) for name, one in value.items() if name not in {"created", "created_at"}}
+            return {name: walk(one, name) for name, one in value.items() if name not in TIMES}
         if isinstance(value, list):
             return [walk(one) for one in value]
         return ids.setdefault(value, f"id {len(ids)}") if key in {"id", "item_id", "call_id"} else value

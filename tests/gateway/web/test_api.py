@@ -182,6 +182,7 @@ async def test_metrics(scripted: Gateway, stream: bool) -> None:  # noqa: FBT001
         "num_drafts": len(drafts),
         "num_draft_tokens": drafted,
         "num_accepted_tokens": accepted,
+        "num_forced_tokens": 0,
         "acceptance_rate": accepted / drafted,
         "mean_acceptance_length": 3.0,
         "num_draft_tokens_per_pos": [len(drafts)] * 3,
