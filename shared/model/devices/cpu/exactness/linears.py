@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from shared.model.checkpoints.rounded_models import linears
 from shared.model.devices.cpu.exactness.proof import Proof, output_layer, size_of
 from shared.model.devices.cpu.kernels.kernel_linear import KernelLinear
 from shared.model.devices.cpu.kernels.row_counts import ANY_COUNT
@@ -17,12 +18,6 @@ def repack(model: PreTrainedModel, proof: Proof) -> None:
     The rest of the model is converted to the type of the kernel's activations.
     """
     head, activations = output_layer(model), proof.kernel.activations
-    places = [
-        (parent, name, child)
-        for parent in model.modules()
-        for name, child in parent.named_children()
-        if isinstance(child, nn.Linear)
-    ]
 
     def place(at: tuple[nn.Module, str, nn.Linear]) -> None:
         parent, name, linear = at
@@ -31,7 +26,7 @@ def repack(model: PreTrainedModel, proof: Proof) -> None:
         setattr(parent, name, layer)
 
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:  # packing a layer takes one thread, without the GIL
-        list(threads.map(place, places))
+        list(threads.map(place, linears(model)))
     model.set_input_embeddings(_Embedding(model.get_input_embeddings(), activations))
     kept = {id(weight) for layer in model.modules() if isinstance(layer, KernelLinear) for weight in layer.parameters()}
     for name, parameter in model.named_parameters():
