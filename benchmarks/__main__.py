@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 from rich.console import Console
 
-from benchmarks import cost, crowd, load, peers, quality, single, sweep, trn2, turns
+from benchmarks import cost, crowd, load, peers, quality, schemas, single, sweep, trn2, turns
 from benchmarks.client import TIMEOUT, Client, models, served
 from benchmarks.flags import add_common_flags
 from benchmarks.machine import Machine
@@ -27,6 +27,7 @@ MODES = {
     "single": single,
     "turns": turns,
     "sweep": sweep,
+    "schemas": schemas,
     "peers": peers,
     "load": load,
     "cost": cost,

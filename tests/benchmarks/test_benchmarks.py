@@ -57,6 +57,18 @@ def test_single(toy_url: str) -> None:
     assert "All texts are equal." in section.notes[0]
 
 
+def test_schemas(toy_url: str) -> None:
+    """Claim: each way answers by the schema with the same text, and a part of it is forced."""
+    section = run(toy_url, "schemas", "--repeats=1", "--max-tokens=40")
+    (row,) = rows(section, 0)
+    assert row["prompt"] == "flat-ticket"
+    assert 0 < row["share of forced tokens"] < 1
+    assert row["forced over draft alone"] == pytest.approx(
+        row["with forced tokens, tokens/s"] / row["draft alone, tokens/s"]
+    )
+    assert "All texts are equal." in section.notes[0]
+
+
 def test_crowd(toy_url: str) -> None:
     """Claim: /health answers beside all who wait, and the memory of a stream is that of those that were there."""
     flags = ["crowd", "--idle=100", "--half=50", "--streams=30", "--seconds=3", *TINY, f"--gateway={toy_url}"]

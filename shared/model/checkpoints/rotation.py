@@ -33,14 +33,14 @@ def rotated_parts(model: PreTrainedModel) -> Iterator[nn.Module]:
         return
     base: Any = model.model
     embeddings = base.embed_tokens.weight
-    embeddings.data = _rotated(embeddings.data.float()).to(embeddings.dtype)
+    embeddings.data = rotated(embeddings.data.float()).to(embeddings.dtype)
     for layer in base.layers:
         layer.float()
         attention, mlp = layer.self_attn, layer.mlp
         _turn_inputs(layer.input_layernorm, attention.q_proj, attention.k_proj, attention.v_proj)
         _turn_inputs(layer.post_attention_layernorm, mlp.gate_proj, mlp.up_proj)
         _turn_outputs(attention.v_proj, attention.head_dim)
-        attention.o_proj.weight.data = _rotated(attention.o_proj.weight.data, attention.head_dim)
+        attention.o_proj.weight.data = rotated(attention.o_proj.weight.data, attention.head_dim)
         _turn_outputs(attention.o_proj)
         _turn_outputs(mlp.down_proj)
         yield layer
@@ -52,18 +52,18 @@ def rotated_parts(model: PreTrainedModel) -> Iterator[nn.Module]:
 def _turn_inputs(norm: Any, *linears: nn.Linear) -> None:
     """Give the norm's weight, [in], and the rotation to the layers behind it."""
     for linear in linears:
-        linear.weight.data = _rotated(linear.weight.data * norm.weight.data)
+        linear.weight.data = rotated(linear.weight.data * norm.weight.data)
     norm.weight.data = torch.ones_like(norm.weight.data)
 
 
 def _turn_outputs(linear: nn.Linear, size: int = 0) -> None:
     """Rotate a layer's outputs, in blocks of `size` if it is given."""
-    linear.weight.data = _rotated(linear.weight.data.T.contiguous(), size).T.contiguous()
+    linear.weight.data = rotated(linear.weight.data.T.contiguous(), size).T.contiguous()
     if linear.bias is not None:
-        linear.bias.data = _rotated(linear.bias.data, size)
+        linear.bias.data = rotated(linear.bias.data, size)
 
 
-def _rotated(x: torch.Tensor, size: int = 0) -> torch.Tensor:
+def rotated(x: torch.Tensor, size: int = 0) -> torch.Tensor:
     """Multiply each block of the last dimension by a Hadamard matrix, which is its own inverse. x: [..., n] float32.
 
     Blocks are as large as the powers of two that divide n, or `size`, allow.

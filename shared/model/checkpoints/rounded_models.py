@@ -13,6 +13,8 @@ from shared.model.checkpoints.pairs import INT8
 from shared.model.checkpoints.rotation import is_rotated, rotated_parts
 from shared.model.checkpoints.rounded_linear import RoundedLinear
 
+BLOCK = 128  # smaller ones cost less time, and mix less: docs/decisions.md
+
 
 @register_quantization_config(INT8)
 class RoundedConfig(QuantizationConfigMixin):  # type: ignore[misc]  # transformers is untyped
@@ -30,7 +32,7 @@ class RoundedQuantizer(HfQuantizer):  # type: ignore[misc]  # likewise
     def _process_model_before_weight_loading(self, model: PreTrainedModel, **_: Any) -> None:
         for parent, name, linear in linears(model):
             sizes = linear.in_features, linear.out_features
-            setattr(parent, name, RoundedLinear.empty(*sizes, linear.bias, _parts(model, name)))
+            setattr(parent, name, RoundedLinear.empty(*sizes, linear.bias, _block(model, name, linear)))
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **_: Any) -> PreTrainedModel:
         return model
@@ -52,14 +54,14 @@ def round_model(model: PreTrainedModel) -> None:
     """
     for part in rotated_parts(model):
         for parent, name, linear in linears(part):
-            setattr(parent, name, RoundedLinear.of(linear, _parts(model, name)))
+            setattr(parent, name, RoundedLinear.of(linear, _block(model, name, linear)))
     model.config.tie_word_embeddings = False
     model.config.quantization_config = {"quant_method": INT8}
 
 
-def _parts(model: PreTrainedModel, name: str) -> int:
-    """Return how many whole numbers an activation takes: one where the layer's inputs were rotated."""
-    return 1 if is_rotated(model) and name != "down_proj" else 2
+def _block(model: PreTrainedModel, name: str, linear: nn.Linear) -> int:
+    """Return how many inputs of a layer are rotated together: none where the layers before it rotate them already."""
+    return 1 if is_rotated(model) and name != "down_proj" else min(linear.in_features & -linear.in_features, BLOCK)
 
 
 def linears(model: nn.Module) -> list[tuple[nn.Module, str, nn.Linear]]:

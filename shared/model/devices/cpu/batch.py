@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from shared.model.devices.cpu.kernels.row_counts import RowCounts
 from shared.model.runner import Segment
 
-BLOCK_ROWS = 8  # queries in every attention product: always the same number, since the rows' bits depend on it
+BLOCK_ROWS = 4  # queries in every attention product: always the same number, since the rows' bits depend on it
 KEY_GRAIN = 64  # the number of keys in an attention product is a multiple of this
 
 _TRIANGLE = torch.full((KEY_GRAIN, KEY_GRAIN), -torch.inf).triu(1)  # 0 where a query sees a key

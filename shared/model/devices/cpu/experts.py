@@ -14,7 +14,8 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from shared.errors import ModelError
-from shared.model.devices.cpu.batch import BLOCK_ROWS
+
+BLOCK_ROWS = 8  # rows in every product of an expert or a router
 
 
 def use_blocks(model: PreTrainedModel) -> bool:

@@ -47,7 +47,7 @@ def test_it_is_made_once_and_opened(toy: tuple[Path, Path], tmp_path: Path, monk
     linears = [module for module in model.modules() if isinstance(module, RoundedLinear)]
     assert len(linears) == sum(isinstance(module, nn.Linear) for module in model.modules())
     assert {linear.weight.dtype for linear in linears} == {torch.int8}
-    assert sorted({(linear.in_features, linear.parts) for linear in linears}) == [(64, 1), (128, 2)]
+    assert sorted({(linear.in_features, linear.block) for linear in linears}) == [(64, 1), (128, 128)]
     rounded, whole = load_runner(folder, "bfloat16", 1, 64), load_runner(toy[TARGET], "float32", 1, 64)
     assert (rounded.quant, whole.quant) == ("int8", "none")
     assert not rounded.inexact
@@ -56,7 +56,7 @@ def test_it_is_made_once_and_opened(toy: tuple[Path, Path], tmp_path: Path, monk
 
 
 def test_other_families_are_not_rotated(tmp_path: Path) -> None:
-    """Their activations take two parts everywhere, and tied output layers leave the embeddings alone."""
+    """All their inputs are rotated in each product, and tied output layers leave the embeddings alone."""
     sizes = {"hidden_size": 64, "intermediate_size": 80, "num_hidden_layers": 1, "vocab_size": 90}
     config = AutoConfig.for_model("olmo2", **sizes, num_attention_heads=4, tie_word_embeddings=True)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -64,7 +64,7 @@ def test_other_families_are_not_rotated(tmp_path: Path) -> None:
     save_int8(model, tmp_path)
     opened = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
     assert torch.equal(opened.model.embed_tokens.weight, embeddings)
-    assert {module.parts for module in opened.modules() if isinstance(module, RoundedLinear)} == {2}
+    assert {module.block for module in opened.modules() if isinstance(module, RoundedLinear)} == {16, 64}
 
 
 def test_what_auto_means(toy: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

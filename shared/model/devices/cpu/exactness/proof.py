@@ -12,6 +12,7 @@ from pydantic import PositiveInt
 from torch import nn
 from transformers import PreTrainedModel
 
+from shared.model.checkpoints.rounded_linear import RoundedLinear
 from shared.model.devices.cpu.batch import KEY_GRAIN
 from shared.model.devices.cpu.exactness.agreement import (
     COUNTS,
@@ -114,8 +115,9 @@ def output_layer(model: PreTrainedModel) -> nn.Linear:
 
 def size_of(linear: nn.Linear, head: nn.Linear) -> str:
     """Return what decides which code path a kernel takes for a layer."""
-    bias = "" if linear.bias is None else " with bias"
-    return f"{linear.in_features} to {linear.out_features}{bias}{', the output' if linear is head else ''}"
+    notes = " with bias" if linear.bias is not None else ""
+    notes += f" in blocks of {linear.block}" if isinstance(linear, RoundedLinear) and linear.block > 1 else ""
+    return f"{linear.in_features} to {linear.out_features}{notes}{', the output' if linear is head else ''}"
 
 
 def _agreeing(layer: KernelLinear, linear: nn.Linear, kernel: Kernel, counts: Sequence[int]) -> list[int]:

@@ -1,7 +1,8 @@
 """Linear layers with weights and activations of 8 bits: half the bytes of bfloat16, and exact by construction.
 
 Sums of integers are the same in any order, and the floating-point steps around them are taken number by number within
-a row. So a row's bits depend on that row alone, whatever the processor does with the rows beside it.
+a row, or, where inputs are rotated first, in a product of that row alone. So a row's bits depend on that row alone,
+whatever the processor does with the rows beside it.
 """
 
 from abc import abstractmethod
@@ -11,6 +12,7 @@ from typing import cast
 import torch
 from torch import nn
 
+from shared.model.checkpoints.rotation import rotated
 from shared.model.checkpoints.rounded_linear import RoundedLinear
 from shared.model.devices.cpu.kernels.kernel_linear import KernelLinear
 
@@ -25,7 +27,8 @@ class Int8Linear(KernelLinear):
         """Pack the layer's weight, [out, in]; the layer itself can be dropped afterwards."""
         super().__init__(linear)
         stored = RoundedLinear.of(linear)
-        self._levels, self._parts = levels(type(self)), stored.parts
+        self._levels = levels(type(self))
+        self._rotation = rotated(torch.eye(stored.block), stored.block)  # [block, block]
         self._top = torch.tensor(float(self._levels))
         self.bias: torch.Tensor | None = None if linear.bias is None else linear.bias.detach().float()  # [out]
         self.lay_out(stored.weight.detach(), stored.weight_scale.detach().float()[:, 0])
@@ -43,21 +46,18 @@ class Int8Linear(KernelLinear):
 
     def multiply(self, rows: torch.Tensor) -> torch.Tensor:
         """Multiply at once. rows: [rows, in] float32; returns [rows, out] float32."""
+        if len(self._rotation) > 1:
+            rows = self._rotate(rows)
         largest = rows.abs().amax(-1, keepdim=True).clamp_(min=_LEAST)  # [rows, 1]
         steps = rows * torch.div(self._top, largest)
-        y = self._product(steps.round_()) if self._parts == 1 else self._product_of_two(steps)
+        y = self.product(steps.round_(), self._levels + 1)
         y.mul_(largest.div_(self._top))
         return y if self.bias is None else y.add_(self.bias)
 
-    def _product(self, rounded: torch.Tensor) -> torch.Tensor:
-        return self.product(rounded, self._levels + 1)
-
-    def _product_of_two(self, steps: torch.Tensor) -> torch.Tensor:
-        """Multiply numbers as the sum of a whole one and a fraction, both of 8 bits. steps: [rows, in]."""
-        whole, finer = steps.round(), 2 * self._levels
-        fraction = steps.sub_(whole).mul_(finer).round_()
-        y, rest = self._product(torch.cat([whole, fraction])).chunk(2)
-        return y.add_(rest.mul_(1 / finer))  # two operations: as one, some of torch's loops would round differently
+    def _rotate(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rotate each block of inputs: for each row a product of its own, always of the same size. rows: [rows, in]."""
+        blocks = rows.unflatten(-1, (-1, len(self._rotation)))  # [rows, blocks, block]
+        return torch.bmm(blocks, self._rotation.expand(len(rows), -1, -1)).flatten(1)
 
 
 class FbgemmInt8Linear(Int8Linear):

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional
 
 from shared.model.checkpoints.rounded_linear import RoundedLinear
 from shared.model.devices.cpu.exactness.agreement import COUNTS
@@ -14,10 +13,15 @@ KERNELS = [kernel for kernel in kernels(torch.int8) if not kernel.problem]
 FAST = KERNELS[:-1]
 
 
-def layer(parts: int, sizes: tuple[int, int] = (200, 77)) -> RoundedLinear:
-    """Return a layer with a bias."""
+def linear() -> nn.Linear:
+    """Return a layer with a bias, each time the same."""
     torch.manual_seed(0)
-    return RoundedLinear.of(nn.Linear(*sizes), parts)
+    return nn.Linear(320, 77)
+
+
+def layer(block: int) -> RoundedLinear:
+    """Return it rounded."""
+    return RoundedLinear.of(linear(), block)
 
 
 def packed(kernel: Kernel, stored: RoundedLinear) -> Int8Linear:
@@ -28,12 +32,12 @@ def packed(kernel: Kernel, stored: RoundedLinear) -> Int8Linear:
     return layer
 
 
-@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("block", [1, 64])
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
-def test_a_rows_bits_are_its_own(kernel: Kernel, parts: int) -> None:
+def test_a_rows_bits_are_its_own(kernel: Kernel, block: int) -> None:
     """For every number of rows, beside rows of any magnitude, a row has the bits that it has alone."""
-    multiply = packed(kernel, layer(parts))
-    x = torch.randn(max(COUNTS), 200) * torch.logspace(-20, 20, max(COUNTS))[:, None]
+    multiply = packed(kernel, layer(block))
+    x = torch.randn(max(COUNTS), 320) * torch.logspace(-20, 20, max(COUNTS))[:, None]
     alone = torch.cat([multiply(row[None]) for row in x])
     for count in COUNTS:
         assert torch.equal(multiply(x[-count:]), alone[-count:])
@@ -44,29 +48,31 @@ def test_kernels_sum_alike(kernel: Kernel) -> None:
     """The sums are those of exact arithmetic, at the largest magnitudes too."""
     multiply, oracle = packed(kernel, layer(1)), packed(KERNELS[-1], layer(1))
     number = levels(type(multiply))
-    rows = torch.randint(-number, number + 1, (9, 200)).float()
+    rows = torch.randint(-number, number + 1, (9, 320)).float()
     rows[0] = number
     torch.testing.assert_close(multiply.product(rows, number + 1), oracle.product(rows, number + 1), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
 def test_it_is_near_the_layer(kernel: Kernel) -> None:
-    """The result is that of the rounded weights up to the rounding of activations: finer in two parts than in one."""
-    x = torch.randn(40, 200)
-    x[:, 3] *= 100  # as a few channels of a language model are
+    """The result is the layer's up to rounding, which rotated inputs make finer where one of them is large."""
+    x = torch.randn(40, 320)
+    x[torch.arange(40), torch.randint(320, (40,))] *= 100  # as a few channels of a language model are
     errors = []
-    for parts in (1, 2):
-        stored = layer(parts)
-        exact = functional.linear(x.double(), (stored.weight * stored.weight_scale).double(), stored.bias.double())
-        errors.append(float((packed(kernel, stored)(x) - exact).detach().abs().max()))
-    assert errors[1] < errors[0] / 50 < 0.1
+    for block in (1, 64):
+        stored = layer(block)
+        with torch.inference_mode():
+            exact, stored_alone = linear()(x), stored(x)
+            torch.testing.assert_close(stored_alone, exact, rtol=0.05, atol=0.1)
+            errors.append(float((packed(kernel, stored)(x) - stored_alone).abs().mean()))
+    assert errors[1] < errors[0] / 3
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
 def test_zeros_and_what_is_no_number(kernel: Kernel) -> None:
     """A row of zeros gives the bias; one with a NaN or an infinity stays no number and leaves the others alone."""
-    multiply = packed(kernel, layer(2))
-    x = torch.randn(4, 200)
+    multiply = packed(kernel, layer(64))
+    x = torch.randn(4, 320)
     x[0], x[1, 5], x[2, 5] = 0, torch.nan, torch.inf
     y = multiply(x)
     assert multiply.bias is not None

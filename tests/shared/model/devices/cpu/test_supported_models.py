@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from shared.errors import ModelError
 from shared.model.checkpoints.supported import own_length, served_config
-from shared.model.devices.cpu.batch import BLOCK_ROWS
+from shared.model.devices.cpu.experts import BLOCK_ROWS
 from shared.model.loading.load_runner import load_runner
 from shared.model.runner import Segment
 
