@@ -36,9 +36,11 @@ class DraftModel:
         params: SamplingParams,
         *,
         works_ahead: bool,
+        namespace: str = "",
     ) -> None:
         """Propose for this sequence; closing `slot` gives back what `open` takes."""
         self._engine, self._slot, self._params, self._works_ahead = engine, slot, params, works_ahead
+        self._namespace = namespace
         self._pending = list(prompt_ids)  # committed tokens that the session may not have yet
         self._committed = 0  # how many of the session's tokens are known to be committed
         self._session: Session | None = None
@@ -50,7 +52,8 @@ class DraftModel:
         if not self._session:
             # The probabilities of its tokens are told to the engine alone, which ends an unsure proposal by them.
             params = replace(self._params, logprobs=ask.min_confidence > 0)
-            self._session = await self._slot.enter_async_context(self._engine.session(self._pending, params))
+            opening = self._engine.session(self._pending, params, namespace=self._namespace)
+            self._session = await self._slot.enter_async_context(opening)
             self._slot.callback(self._cancel_ahead)
             self._committed, self._pending, self._prefilling = len(self._pending), [], True
         return self._session

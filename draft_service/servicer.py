@@ -15,6 +15,7 @@ from draft_service.proposals import Proposals
 from draft_service.proposer import Proposer
 from draft_service.settings import DraftSettings
 from shared.errors import InvalidFieldError, OutOfOrderError
+from shared.namespace import check_namespace
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
 from shared.rpc import errors_as_status
@@ -90,6 +91,7 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
         """Raise InvalidFieldError for lists that are empty, too long, or name tokens that there are not."""
         if not opening.prompt_token_ids:
             raise InvalidFieldError("prompt_token_ids", "empty")
+        check_namespace(opening.namespace)
         for field, limit in (("prompt_token_ids", self._max_length), ("predicted_token_ids", MAX_LENGTH)):
             token_ids = getattr(opening, field)
             if len(token_ids) > limit:
@@ -103,7 +105,14 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
         if not self._engine:
             return None
         works_ahead = self._settings.works_ahead
-        model = DraftModel(self._engine, slot, opening.prompt_token_ids, params, works_ahead=works_ahead)
+        model = DraftModel(
+            self._engine,
+            slot,
+            opening.prompt_token_ids,
+            params,
+            works_ahead=works_ahead,
+            namespace=opening.namespace,
+        )
         if opening.num_draft_tokens:
             await model.open(opening)
         return model

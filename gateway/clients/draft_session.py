@@ -50,9 +50,11 @@ class DraftSession:
         params: SamplingParams,
         predicted_ids: Sequence[int],
         deadline_seconds: float,
+        *,
+        namespace: str = "",
     ) -> None:
         """Prepare; the first `propose` opens the stream."""
-        self._client, self._deadline_seconds = client, deadline_seconds
+        self._client, self._deadline_seconds, self._namespace = client, deadline_seconds, namespace
         # A draft that joins in the middle of the reply must know where it began; log-probabilities are not its task.
         self._params = replace(params, output_start=len(prompt_ids), logprobs=False, prompt_logprobs=False)
         self._predicted_ids = predicted_ids
@@ -70,9 +72,11 @@ class DraftSession:
         params: SamplingParams,
         predicted_ids: Sequence[int],
         deadline_seconds: float,
+        *,
+        namespace: str = "",
     ) -> AsyncIterator[Self]:
         """Hold a session for the length of the block."""
-        session = cls(client, prompt_ids, params, predicted_ids, deadline_seconds)
+        session = cls(client, prompt_ids, params, predicted_ids, deadline_seconds, namespace=namespace)
         try:
             yield session
         finally:
@@ -169,6 +173,7 @@ class DraftSession:
             sampling=self._params.to_pb(),
             round=self._round,
             min_confidence=min_confidence,
+            namespace=self._namespace,
             **numbers,
         )
         return pb.DraftRequest(open=opening)

@@ -64,13 +64,15 @@ class Decoder:
         num_lookup_tokens: int | None = 0,
         predicted_ids: Sequence[int] = (),
         forced: bool = True,
+        namespace: str = "",
         opened: Callable[[], object] = lambda: None,
     ) -> AsyncGenerator[Round, None]:
         """Yield the rounds of one sequence; with no draft tokens this is plain decoding.
 
         A round has up to `num_lookup_tokens` draft tokens found in the sequence itself or in the predicted output, or
         else up to k from the draft model; None means as many as pay, chosen round by round. Beside these, the draft
-        model adds tokens that the grammar forces, if `forced`. `opened` is called as soon as the target has a slot.
+        model adds tokens that the grammar forces, if `forced`. What the services have of earlier sequences is used if
+        these were of the same namespace. `opened` is called as soon as the target has a slot.
         Raises InvalidFieldError, NoFreeSlotError, NoTokenError, TargetUnavailableError.
         """
         adaptive_k = AdaptiveK(
@@ -82,8 +84,10 @@ class Decoder:
         )
         async with (
             self._speculation.costs.session(),
-            self._target_client.session(prompt_ids, params, max_tokens) as target,
-            DraftSession.open(self._draft_client, prompt_ids, params, predicted_ids, self._deadline_seconds) as draft,
+            self._target_client.session(prompt_ids, params, max_tokens, namespace) as target,
+            DraftSession.open(
+                self._draft_client, prompt_ids, params, predicted_ids, self._deadline_seconds, namespace=namespace
+            ) as draft,
         ):
             target.when_open(opened)
             left = max_tokens

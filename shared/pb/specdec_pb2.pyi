@@ -137,6 +137,7 @@ class DraftOpen(google.protobuf.message.Message):
     PREDICTED_TOKEN_IDS_FIELD_NUMBER: builtins.int
     MIN_CONFIDENCE_FIELD_NUMBER: builtins.int
     MAX_FORCED_TOKENS_FIELD_NUMBER: builtins.int
+    NAMESPACE_FIELD_NUMBER: builtins.int
     round: builtins.int
     """The number of the round that the first proposal is for."""
     num_draft_tokens: builtins.int
@@ -152,6 +153,10 @@ class DraftOpen(google.protobuf.message.Message):
     """
     max_forced_tokens: builtins.int
     """How many tokens the draft model may propose beside its k where the grammar allows no other ones; 0 or more."""
+    namespace: builtins.str
+    """Whose session it is, in a word that means nothing to the service, at most 64 characters. What a session leaves, its
+    prefix and what it said, is found again by sessions of the same namespace alone.
+    """
     @property
     def prompt_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """All tokens committed so far. Not empty, each within the draft model's vocabulary if there is a draft model."""
@@ -177,9 +182,10 @@ class DraftOpen(google.protobuf.message.Message):
         predicted_token_ids: collections.abc.Iterable[builtins.int] | None = ...,
         min_confidence: builtins.float = ...,
         max_forced_tokens: builtins.int = ...,
+        namespace: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["sampling", b"sampling"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["max_forced_tokens", b"max_forced_tokens", "min_confidence", b"min_confidence", "num_draft_tokens", b"num_draft_tokens", "num_lookup_tokens", b"num_lookup_tokens", "predicted_token_ids", b"predicted_token_ids", "prompt_token_ids", b"prompt_token_ids", "round", b"round", "sampling", b"sampling"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_forced_tokens", b"max_forced_tokens", "min_confidence", b"min_confidence", "namespace", b"namespace", "num_draft_tokens", b"num_draft_tokens", "num_lookup_tokens", b"num_lookup_tokens", "predicted_token_ids", b"predicted_token_ids", "prompt_token_ids", b"prompt_token_ids", "round", b"round", "sampling", b"sampling"]) -> None: ...
 
 Global___DraftOpen: typing_extensions.TypeAlias = DraftOpen
 
@@ -330,12 +336,15 @@ class VerifyOpen(google.protobuf.message.Message):
     SAMPLING_FIELD_NUMBER: builtins.int
     MAX_TOKENS_FIELD_NUMBER: builtins.int
     MAX_WAIT_MS_FIELD_NUMBER: builtins.int
+    NAMESPACE_FIELD_NUMBER: builtins.int
     max_tokens: builtins.int
     """The most tokens to commit. At least 1; prompt and this together at most the context."""
     max_wait_ms: builtins.int
     """How long to wait for a slot, in milliseconds, if that is less than the service lets sessions wait; 0 does not wait.
     Unset: as long as the service does.
     """
+    namespace: builtins.str
+    """As in DraftOpen: a prefix is found again by sessions of the same namespace alone."""
     @property
     def prompt_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """The prompt. Not empty, shorter than the context, each token within the target model's vocabulary."""
@@ -351,9 +360,10 @@ class VerifyOpen(google.protobuf.message.Message):
         sampling: Global___SamplingParams | None = ...,
         max_tokens: builtins.int = ...,
         max_wait_ms: builtins.int | None = ...,
+        namespace: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_max_wait_ms", b"_max_wait_ms", "max_wait_ms", b"max_wait_ms", "sampling", b"sampling"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_max_wait_ms", b"_max_wait_ms", "max_tokens", b"max_tokens", "max_wait_ms", b"max_wait_ms", "prompt_token_ids", b"prompt_token_ids", "sampling", b"sampling"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_max_wait_ms", b"_max_wait_ms", "max_tokens", b"max_tokens", "max_wait_ms", b"max_wait_ms", "namespace", b"namespace", "prompt_token_ids", b"prompt_token_ids", "sampling", b"sampling"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_max_wait_ms", b"_max_wait_ms"]) -> typing.Literal["max_wait_ms"] | None: ...
 
 Global___VerifyOpen: typing_extensions.TypeAlias = VerifyOpen
