@@ -55,6 +55,8 @@ class _ProposerEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumT
     """They followed the same tokens earlier in the sequence."""
     PROPOSER_PREDICTION: _Proposer.ValueType  # 3
     """They come from the predicted output."""
+    PROPOSER_MEMORY: _Proposer.ValueType  # 4
+    """They followed the same tokens in an earlier session of the same namespace."""
 
 class Proposer(_Proposer, metaclass=_ProposerEnumTypeWrapper):
     """Where draft tokens come from."""
@@ -67,6 +69,8 @@ PROPOSER_PROMPT_LOOKUP: Proposer.ValueType  # 2
 """They followed the same tokens earlier in the sequence."""
 PROPOSER_PREDICTION: Proposer.ValueType  # 3
 """They come from the predicted output."""
+PROPOSER_MEMORY: Proposer.ValueType  # 4
+"""They followed the same tokens in an earlier session of the same namespace."""
 Global___Proposer: typing_extensions.TypeAlias = Proposer
 
 class _FinishReason:
@@ -138,6 +142,7 @@ class DraftOpen(google.protobuf.message.Message):
     MIN_CONFIDENCE_FIELD_NUMBER: builtins.int
     MAX_FORCED_TOKENS_FIELD_NUMBER: builtins.int
     NAMESPACE_FIELD_NUMBER: builtins.int
+    MIN_LOOKUP_ACCEPTANCE_FIELD_NUMBER: builtins.int
     round: builtins.int
     """The number of the round that the first proposal is for."""
     num_draft_tokens: builtins.int
@@ -156,6 +161,10 @@ class DraftOpen(google.protobuf.message.Message):
     namespace: builtins.str
     """Whose session it is, in a word that means nothing to the service, at most 64 characters. What a session leaves, its
     prefix and what it said, is found again by sessions of the same namespace alone.
+    """
+    min_lookup_acceptance: builtins.float
+    """Where both numbers are above 0: of how many looked-up tokens it must be expected that they are accepted, for them to
+    be proposed as they are. Otherwise the draft model is asked, and has them checked with its first pass. 0: of any.
     """
     @property
     def prompt_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
@@ -183,9 +192,10 @@ class DraftOpen(google.protobuf.message.Message):
         min_confidence: builtins.float = ...,
         max_forced_tokens: builtins.int = ...,
         namespace: builtins.str = ...,
+        min_lookup_acceptance: builtins.float = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["sampling", b"sampling"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["max_forced_tokens", b"max_forced_tokens", "min_confidence", b"min_confidence", "namespace", b"namespace", "num_draft_tokens", b"num_draft_tokens", "num_lookup_tokens", b"num_lookup_tokens", "predicted_token_ids", b"predicted_token_ids", "prompt_token_ids", b"prompt_token_ids", "round", b"round", "sampling", b"sampling"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_forced_tokens", b"max_forced_tokens", "min_confidence", b"min_confidence", "min_lookup_acceptance", b"min_lookup_acceptance", "namespace", b"namespace", "num_draft_tokens", b"num_draft_tokens", "num_lookup_tokens", b"num_lookup_tokens", "predicted_token_ids", b"predicted_token_ids", "prompt_token_ids", b"prompt_token_ids", "round", b"round", "sampling", b"sampling"]) -> None: ...
 
 Global___DraftOpen: typing_extensions.TypeAlias = DraftOpen
 
@@ -202,6 +212,7 @@ class DraftAdvance(google.protobuf.message.Message):
     NUM_LOOKUP_TOKENS_FIELD_NUMBER: builtins.int
     MIN_CONFIDENCE_FIELD_NUMBER: builtins.int
     MAX_FORCED_TOKENS_FIELD_NUMBER: builtins.int
+    MIN_LOOKUP_ACCEPTANCE_FIELD_NUMBER: builtins.int
     round: builtins.int
     """The number of the round that the next proposal is for. Greater than the session's last one."""
     position: builtins.int
@@ -216,6 +227,8 @@ class DraftAdvance(google.protobuf.message.Message):
     """As in DraftOpen."""
     max_forced_tokens: builtins.int
     """How many tokens the draft model may propose beside its k where the grammar allows no other ones; 0 or more."""
+    min_lookup_acceptance: builtins.float
+    """As in DraftOpen."""
     @property
     def token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """The tokens committed since then. Not empty."""
@@ -230,8 +243,9 @@ class DraftAdvance(google.protobuf.message.Message):
         num_lookup_tokens: builtins.int = ...,
         min_confidence: builtins.float = ...,
         max_forced_tokens: builtins.int = ...,
+        min_lookup_acceptance: builtins.float = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["max_forced_tokens", b"max_forced_tokens", "min_confidence", b"min_confidence", "num_draft_tokens", b"num_draft_tokens", "num_lookup_tokens", b"num_lookup_tokens", "position", b"position", "round", b"round", "token_ids", b"token_ids"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_forced_tokens", b"max_forced_tokens", "min_confidence", b"min_confidence", "min_lookup_acceptance", b"min_lookup_acceptance", "num_draft_tokens", b"num_draft_tokens", "num_lookup_tokens", b"num_lookup_tokens", "position", b"position", "round", b"round", "token_ids", b"token_ids"]) -> None: ...
 
 Global___DraftAdvance: typing_extensions.TypeAlias = DraftAdvance
 
@@ -259,7 +273,9 @@ class DraftResponse(google.protobuf.message.Message):
     draft model is less sure than `min_confidence`.
     """
     proposer: Global___Proposer.ValueType
-    """Where the draft tokens come from; the same for all of a proposal. Unspecified where there are none."""
+    """Where the draft tokens come from; the same for all of a part. Unspecified where there are none. Looked-up tokens of a
+    proposal that goes on with the draft model's were confirmed by it.
+    """
     incarnation: builtins.str
     """Which process this is: random, drawn anew at each start. A client that does not know it asks GetModelInfo again."""
     @property
@@ -717,10 +733,15 @@ class DraftServiceGetModelInfoResponse(google.protobuf.message.Message):
     MODEL_INFO_FIELD_NUMBER: builtins.int
     MAX_DRAFT_TOKENS_FIELD_NUMBER: builtins.int
     INCARNATION_FIELD_NUMBER: builtins.int
+    REMEMBERS_FIELD_NUMBER: builtins.int
     max_draft_tokens: builtins.int
     """The most draft tokens of a proposal, whoever makes it."""
     incarnation: builtins.str
     """As in DraftResponse."""
+    remembers: builtins.bool
+    """Whether it remembers what sessions said, for later ones of the same namespace. A client then tells it, in a last
+    `advance` that asks for nothing, what was committed after the last proposal.
+    """
     @property
     def model_info(self) -> Global___ModelInfo:
         """The draft model. Absent if there is none: then draft tokens are only looked up, for any vocabulary."""
@@ -731,9 +752,10 @@ class DraftServiceGetModelInfoResponse(google.protobuf.message.Message):
         model_info: Global___ModelInfo | None = ...,
         max_draft_tokens: builtins.int = ...,
         incarnation: builtins.str = ...,
+        remembers: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["model_info", b"model_info"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["incarnation", b"incarnation", "max_draft_tokens", b"max_draft_tokens", "model_info", b"model_info"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["incarnation", b"incarnation", "max_draft_tokens", b"max_draft_tokens", "model_info", b"model_info", "remembers", b"remembers"]) -> None: ...
 
 Global___DraftServiceGetModelInfoResponse: typing_extensions.TypeAlias = DraftServiceGetModelInfoResponse
 

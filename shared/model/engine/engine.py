@@ -51,6 +51,8 @@ class Engine:
         self._compile_seconds = settings.slot_wait_seconds + 2 * settings.grammar_seconds
         self.inexact = ""
         """Why a row's bits may depend on the rows beside it; empty if the start's checks found that they do not."""
+        self.verifies = runner.every_row
+        """Whether it can verify draft tokens."""
         self.run = self._scheduler.run
         self.verify = self._scheduler.verify
         self.decode = self._scheduler.decode
