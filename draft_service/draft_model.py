@@ -26,6 +26,9 @@ class DraftModel:
     works well because the noise is the target's own, and then the next proposal. If the target commits exactly those
     tokens, the next proposal is ready when it is asked for; otherwise it is overwritten like any wrong guess. (The
     likeliest single outcome of SSD, arXiv 2603.03251, as in SpecEdge, arXiv 2505.17052.)
+
+    Looked-up tokens that are not sure enough to be proposed as they are save it passes: it verifies them in its first
+    one, as the target does, and goes on from where it disagrees. What it proposes is the same without them.
     """
 
     def __init__(
@@ -36,9 +39,11 @@ class DraftModel:
         params: SamplingParams,
         *,
         works_ahead: bool,
+        namespace: str = "",
     ) -> None:
         """Propose for this sequence; closing `slot` gives back what `open` takes."""
         self._engine, self._slot, self._params, self._works_ahead = engine, slot, params, works_ahead
+        self._namespace = namespace
         self._pending = list(prompt_ids)  # committed tokens that the session may not have yet
         self._committed = 0  # how many of the session's tokens are known to be committed
         self._session: Session | None = None
@@ -50,7 +55,8 @@ class DraftModel:
         if not self._session:
             # The probabilities of its tokens are told to the engine alone, which ends an unsure proposal by them.
             params = replace(self._params, logprobs=ask.min_confidence > 0)
-            self._session = await self._slot.enter_async_context(self._engine.session(self._pending, params))
+            opening = self._engine.session(self._pending, params, namespace=self._namespace)
+            self._session = await self._slot.enter_async_context(opening)
             self._slot.callback(self._cancel_ahead)
             self._committed, self._pending, self._prefilling = len(self._pending), [], True
         return self._session
@@ -60,10 +66,13 @@ class DraftModel:
         self._engine.check_token_ids("token_ids", token_ids)
         self._pending.extend(token_ids)
 
-    async def propose(self, ask: Ask) -> AsyncGenerator[pb.DraftResponse, None]:
+    async def propose(
+        self, ask: Ask, found: Sequence[int] = (), kind: pb.Proposer.ValueType = pb.PROPOSER_UNSPECIFIED
+    ) -> AsyncGenerator[pb.DraftResponse, None]:
         """Yield the draft tokens, at once unless they are slow.
 
-        Fewer than k where the text or the context ends, or where it is unsure.
+        Fewer than k where the text or the context ends, or where it is unsure. `found` were looked up, by a lookup of
+        this kind.
         """
         k = ask.num_draft_tokens
         if not k:
@@ -83,13 +92,16 @@ class DraftModel:
             )
         if (num_tokens := min(k - drawn, session.room)) and not last:
             sure = ask.min_confidence
-            with self._engine.decode(session, num_tokens, min_confidence=sure, max_forced=left) as outcomes:
+            checked = self._unchecked(found, guessed)[: num_tokens - 1]
+            with self._engine.decode(session, num_tokens, checked, min_confidence=sure, max_forced=left) as outcomes:
                 async for made in outcomes:
                     last, timings = made[-1].last, [one.timing for one in made]
                     token_ids, forced = _tokens(made)
+                    if confirmed := made[0].verdict.num_accepted:
+                        yield pb.DraftResponse(token_ids=token_ids[:confirmed], proposer=kind)
                     yield pb.DraftResponse(
-                        token_ids=token_ids,
-                        forced=forced,
+                        token_ids=token_ids[confirmed:],
+                        forced=[at - confirmed for at in forced],
                         last=last,
                         timing=_total(timings, late_us),
                         token_timings=timings,
@@ -114,6 +126,11 @@ class DraftModel:
             guessed = self._pending
         self._committed, self._pending = self._committed + num_pending, []
         return guessed[num_pending:]
+
+    def _unchecked(self, found: Sequence[int], guessed: Sequence[int]) -> Sequence[int]:
+        """Return the looked-up tokens that follow what it has guessed already, if it can verify and they agree."""
+        agrees = self._engine.verifies and list(found[: len(guessed)]) == list(guessed)
+        return found[len(guessed) :] if agrees else ()
 
     def _ready(
         self, session: "Session", guessed: Sequence[int], k: int, max_forced: int
@@ -157,10 +174,11 @@ class DraftModel:
 
 
 def _tokens(made: Sequence["Outcome"]) -> tuple[list[int], list[int]]:
-    """Return the tokens of consecutive passes, and which of them, by index, are forced: all but the first of a pass."""
+    """Return the tokens of consecutive passes, and which of them, by index, are forced: those that were not drawn."""
     token_ids, forced = list[int](), list[int]()
     for outcome in made:
-        forced += range(len(token_ids) + 1, len(token_ids) + len(outcome.verdict.token_ids))
+        drawn = outcome.verdict.num_accepted + 1
+        forced += range(len(token_ids) + drawn, len(token_ids) + len(outcome.verdict.token_ids))
         token_ids += outcome.verdict.token_ids
     return token_ids, forced
 

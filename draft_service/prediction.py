@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from draft_service.ngram_index import MAX_MATCH, NgramIndex
-from draft_service.proposer import Lookup
+from draft_service.proposer import Guess, Lookup
 from shared.pb import specdec_pb2 as pb
 
 WINDOW = 32  # tokens after the place where the reply left the prediction, within which a short match counts
@@ -16,8 +16,6 @@ class Prediction(Lookup):
     after the place of departure, elsewhere it takes `min_match`. If there is no match at the first departing token,
     assume that it replaced one token of the prediction.
     """
-
-    kind = pb.PROPOSER_PREDICTION
 
     def __init__(self, predicted_ids: Sequence[int], min_match: int) -> None:
         """Expect the reply to begin as the prediction does."""
@@ -40,9 +38,12 @@ class Prediction(Lookup):
         else:
             self._next = self._search() or (self._place + 1 if followed else None)
 
-    def guess(self, num_tokens: int) -> list[int]:
+    def guess(self, num_tokens: int) -> Guess:
         """Return at most `num_tokens` draft tokens."""
-        return [] if self._next is None else self._index.text[self._next :][:num_tokens]
+        if self._next is None:
+            return Guess()
+        token_ids = list(self._index.text[self._next : self._next + num_tokens])
+        return Guess(pb.PROPOSER_PREDICTION, token_ids, MAX_MATCH if self._follows else 1, len(token_ids))
 
     def _search(self) -> int | None:
         end = min(self._place + WINDOW, len(self._index.text))

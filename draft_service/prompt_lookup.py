@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from draft_service.ngram_index import NgramIndex
-from draft_service.proposer import Lookup
+from draft_service.proposer import Guess, Lookup
 from shared.pb import specdec_pb2 as pb
 
 
@@ -15,8 +15,6 @@ class PromptLookup(Lookup):
     match is more often right.
     """
 
-    kind = pb.PROPOSER_PROMPT_LOOKUP
-
     def __init__(self, prompt_ids: Sequence[int], min_match: int) -> None:
         """Search the prompt and what is committed after it for matches of at least `min_match` tokens."""
         self._index = NgramIndex(min_match, prompt_ids)
@@ -25,12 +23,13 @@ class PromptLookup(Lookup):
         """Append committed tokens."""
         self._index.extend(token_ids)
 
-    def guess(self, num_tokens: int) -> list[int]:
+    def guess(self, num_tokens: int) -> Guess:
         """Return at most `num_tokens` draft tokens."""
         match = self._index.find(self._index.text)
         if not match:
-            return []
+            return Guess()
         num_tokens = min(num_tokens, match.length)
-        guess = self._index.text[match.end :][:num_tokens]
+        found = self._index.text[match.end : match.end + num_tokens]
         # Where the text repeats itself, the copy runs into its own beginning, as in LZ77.
-        return [guess[i % len(guess)] for i in range(num_tokens)]
+        token_ids = [found[i % len(found)] for i in range(num_tokens)]
+        return Guess(pb.PROPOSER_PROMPT_LOOKUP, token_ids, match.length, num_tokens)

@@ -1,26 +1,32 @@
 """The proposals of one session, a round at a time."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from math import inf
 
-from draft_service.proposer import Ask, Proposer
+from draft_service.draft_model import DraftModel
+from draft_service.lookups import Lookups
+from draft_service.proposer import Ask
 from shared.errors import InvalidFieldError, OutOfOrderError
 from shared.pb import specdec_pb2 as pb
 
 
 class Proposals:
-    """Sends each round the guess of the first proposer that has one, and checks that rounds come in order."""
+    """Sends a proposal each round, looked up or the draft model's or both, and checks that rounds come in order."""
 
     def __init__(
         self,
-        proposers: Sequence[Proposer],
+        lookups: Lookups,
+        model: DraftModel | None,
         opening: pb.DraftOpen,
         max_draft_tokens: int,
         max_length: int,
+        *,
         write: Callable[[pb.DraftResponse], Awaitable[None]],
     ) -> None:
-        """Ask the proposers in this order, up to `max_length` tokens; `write` sends a part of a proposal."""
-        self._proposers, self._max_draft_tokens, self._write = proposers, max_draft_tokens, write
+        """Propose up to `max_length` tokens; `write` sends a part of a proposal."""
+        self._lookups, self._model = lookups, model
+        self._max_draft_tokens, self._write = max_draft_tokens, write
         self._max_length = max_length
         self._round, self._committed = opening.round, len(opening.prompt_token_ids)
 
@@ -33,15 +39,14 @@ class Proposals:
             raise InvalidFieldError("min_confidence", f"{ask.min_confidence:g} is not between 0 and 1")
         if ask.max_forced_tokens < 0:
             raise InvalidFieldError("max_forced_tokens", f"{ask.max_forced_tokens} is not at least 0")
+        if not 0 <= ask.min_lookup_acceptance < inf:
+            raise InvalidFieldError("min_lookup_acceptance", f"{ask.min_lookup_acceptance} is not a number from 0 on")
         part, position = pb.DraftResponse(), self._committed
-        for proposer in self._proposers:
-            async with aclosing(proposer.propose(ask)) as parts:
-                async for part in parts:
-                    part.round, part.position = self._round, position
-                    position += len(part.token_ids)
-                    await self._write(part)
-            if part.token_ids:
-                break
+        async with aclosing(self._parts(ask)) as parts:
+            async for part in parts:
+                part.round, part.position = self._round, position
+                position += len(part.token_ids)
+                await self._write(part)
         if not part.last:
             await self._write(pb.DraftResponse(round=self._round, position=position, last=True))
 
@@ -55,6 +60,18 @@ class Proposals:
             raise InvalidFieldError("token_ids", "empty")
         if (end := self._committed + len(request.token_ids)) > self._max_length:
             raise InvalidFieldError("token_ids", f"they end at {end}, the context is {self._max_length}")
-        for proposer in self._proposers:
-            proposer.commit(request.token_ids)
+        if self._model:
+            self._model.commit(request.token_ids)
+        self._lookups.commit(request.token_ids)
         self._round, self._committed = request.round, end
+
+    async def _parts(self, ask: Ask) -> AsyncGenerator[pb.DraftResponse]:
+        """Yield what was looked up, if that is sure enough, or else what the draft model makes of it."""
+        guess = self._lookups.guess(ask.num_lookup_tokens)
+        asks_model = self._model and ask.num_draft_tokens
+        if guess.token_ids and not (asks_model and self._lookups.expected(guess) < ask.min_lookup_acceptance):
+            yield pb.DraftResponse(token_ids=guess.token_ids, proposer=guess.kind, last=True)
+        elif self._model:
+            async with aclosing(self._model.propose(ask, self._lookups.likely(guess), guess.kind)) as parts:
+                async for part in parts:
+                    yield part

@@ -1,38 +1,33 @@
 """What a session needs from its proposers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Sequence
-from typing import ClassVar, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from shared.pb import specdec_pb2 as pb
 
 Ask = pb.DraftOpen | pb.DraftAdvance
 
 
-class Proposer(Protocol):
-    """Guesses how one sequence continues."""
+@dataclass(frozen=True)
+class Guess:
+    """Draft tokens that were looked up; empty if nothing was found."""
 
-    def commit(self, token_ids: Sequence[int]) -> None:
-        """Append committed tokens."""
-
-    def propose(self, ask: Ask) -> AsyncGenerator[pb.DraftResponse, None]:
-        """Yield the parts of a proposal, each with the fields the proposer knows; nothing if it has no guess."""
+    kind: pb.Proposer.ValueType = pb.PROPOSER_UNSPECIFIED
+    token_ids: Sequence[int] = ()
+    match: int = 0
+    """How many tokens before them agree with where they were found."""
+    score: float = 0.0
+    """How many of them would be right if what followed before followed again as often."""
 
 
 class Lookup(ABC):
-    """A proposer that finds its guesses in a text, at once and at no cost."""
-
-    kind: ClassVar[pb.Proposer.ValueType]
+    """Finds its guesses in a text, at once and at no cost."""
 
     @abstractmethod
     def commit(self, token_ids: Sequence[int]) -> None:
         """Append committed tokens."""
 
     @abstractmethod
-    def guess(self, num_tokens: int) -> list[int]:
+    def guess(self, num_tokens: int) -> Guess:
         """Return at most `num_tokens` draft tokens."""
-
-    async def propose(self, ask: Ask) -> AsyncGenerator[pb.DraftResponse, None]:
-        """Yield the guess, if there is one."""
-        if ask.num_lookup_tokens and (token_ids := self.guess(ask.num_lookup_tokens)):
-            yield pb.DraftResponse(token_ids=token_ids, proposer=self.kind, last=True)

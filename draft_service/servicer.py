@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 import grpc
 
 from draft_service.draft_model import DraftModel
+from draft_service.lookups import Lookups
+from draft_service.memory import Memory
 from draft_service.prediction import Prediction
 from draft_service.prompt_lookup import PromptLookup
 from draft_service.proposals import Proposals
-from draft_service.proposer import Proposer
+from draft_service.recall import Recall
 from draft_service.settings import DraftSettings
 from shared.errors import InvalidFieldError, OutOfOrderError
+from shared.namespace import check_namespace
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
 from shared.rpc import errors_as_status
@@ -36,6 +39,7 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
     def __init__(self, engine: "Engine | None", settings: DraftSettings) -> None:
         """Serve the engine's model, or lookups alone if there is no engine."""
         self._engine, self._settings = engine, settings
+        self._memory = Memory(settings.lookup_min_match, settings.memory_tokens, settings.memory_total_tokens)
         self._incarnation = token_hex(8)
         self._max_length = engine.info.max_length if engine else MAX_LENGTH
         self._streams = Streams(settings.num_slots, settings.max_waiting, settings.idle_seconds)
@@ -50,6 +54,7 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
             model_info=self._engine.info if self._engine else None,
             max_draft_tokens=self._settings.max_draft_tokens,
             incarnation=self._incarnation,
+            remembers=self._settings.memory_tokens > 0,
         )
 
     async def Draft(  # type: ignore[override]  # the generated base leaves sync or async open
@@ -72,9 +77,11 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
             async with asyncio.TaskGroup() as tasks:
                 self._check(first.open)
                 model = await self._model(first.open, slot)
-                lookups = await asyncio.to_thread(self._lookups, first.open)  # a second for a million tokens
-                proposers = [*lookups, *([model] if model else [])]
-                proposals = Proposals(proposers, first.open, self._settings.max_draft_tokens, self._max_length, write)
+                recall = self._recall(first.open)
+                slot.callback(recall.close)
+                lookups = await asyncio.to_thread(self._lookups, first.open, recall)  # a second for a million tokens
+                most = self._settings.max_draft_tokens
+                proposals = Proposals(lookups, model, first.open, most, self._max_length, write=write)
                 proposal = tasks.create_task(proposals.propose(first.open))
                 async for request in requests:
                     if model and not proposal.done():
@@ -90,6 +97,7 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
         """Raise InvalidFieldError for lists that are empty, too long, or name tokens that there are not."""
         if not opening.prompt_token_ids:
             raise InvalidFieldError("prompt_token_ids", "empty")
+        check_namespace(opening.namespace)
         for field, limit in (("prompt_token_ids", self._max_length), ("predicted_token_ids", MAX_LENGTH)):
             token_ids = getattr(opening, field)
             if len(token_ids) > limit:
@@ -103,15 +111,31 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
         if not self._engine:
             return None
         works_ahead = self._settings.works_ahead
-        model = DraftModel(self._engine, slot, opening.prompt_token_ids, params, works_ahead=works_ahead)
+        model = DraftModel(
+            self._engine,
+            slot,
+            opening.prompt_token_ids,
+            params,
+            works_ahead=works_ahead,
+            namespace=opening.namespace,
+        )
         if opening.num_draft_tokens:
             await model.open(opening)
         return model
 
-    def _lookups(self, opening: pb.DraftOpen) -> list[Proposer]:
-        """Return the proposers that need no model, the surest first."""
+    def _lookups(self, opening: pb.DraftOpen, recall: Recall) -> Lookups:
+        """Return what needs no model."""
         prompt_ids, min_match = opening.prompt_token_ids, self._settings.lookup_min_match
         prediction = Prediction(opening.predicted_token_ids, min_match)
-        if opening.sampling.HasField("output_start") and opening.sampling.output_start < len(prompt_ids):
-            prediction.commit(prompt_ids[opening.sampling.output_start :])  # the draft joins in the middle of the reply
-        return [prediction, PromptLookup(prompt_ids, min_match)]
+        if said := prompt_ids[_output_start(opening) :]:  # the draft joins in the middle of the reply
+            prediction.commit(said)
+        return Lookups([prediction, PromptLookup(prompt_ids, min_match), recall])
+
+    def _recall(self, opening: pb.DraftOpen) -> Recall:
+        return Recall(self._memory, opening.namespace, opening.prompt_token_ids, _output_start(opening))
+
+
+def _output_start(opening: pb.DraftOpen) -> int:
+    """Return where the output begins: later in the prompt than at its end only by mistake."""
+    sampling, length = opening.sampling, len(opening.prompt_token_ids)
+    return min(max(sampling.output_start, 0), length) if sampling.HasField("output_start") else length

@@ -18,6 +18,10 @@ class DraftSettings(EngineSettings):
     """Where it listens."""
     lookup_min_match: int = Field(3, ge=1)
     """How many tokens a lookup must match before it proposes what followed them."""
+    memory_tokens: int = Field(100_000, ge=0)
+    """How many tokens of what was said are remembered for each key and salt, to propose them again; 0 for none."""
+    memory_total_tokens: int = Field(500_000, ge=0)
+    """How many of them in all: above it, the key that was used longest ago is forgotten. Each takes 130 bytes."""
     ahead: Literal["auto", "on", "off"] = "auto"
     """Whether the draft model works ahead while the target verifies; `auto`: only where the two do not share a CPU."""
     grace_seconds: float = Field(30, ge=0)

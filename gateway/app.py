@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -29,10 +30,11 @@ from gateway.requests.completion import CompletionRequest
 from gateway.requests.generation import GenerationRequest
 from gateway.requests.messages import MessagesRequest
 from gateway.requests.responses import ResponsesRequest
+from gateway.requests.sampling_fields import SamplingFields
 from gateway.rounds.decoder import Decoder
 from gateway.settings import GatewaySettings
 from gateway.text.tokenizer import ChatTokenizer
-from gateway.web.access import RequireKey
+from gateway.web.access import RequireKey, namespace
 from gateway.web.body import Bodies, body_route
 from gateway.web.cors import add_cors
 from gateway.web.deadline import Deadline
@@ -86,9 +88,12 @@ def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySett
         reply = MessagesReply(body, choice.params.seed, usage, cut=choice.max_tokens < body.max_tokens)
         return await answer_in_events(request, body, choice, usage, reply, "messages")
 
-    def decode(choices: Sequence[Choice], usage: Usage, opened: asyncio.Event) -> AsyncGenerator[Delta]:
+    def decode(
+        request: Request, body: SamplingFields, choices: Sequence[Choice], usage: Usage, opened: asyncio.Event
+    ) -> AsyncGenerator[Delta]:
+        whose = namespace(request, body.cache_salt)
         return interleave(
-            choices,
+            [replace(choice, namespace=whose) for choice in choices],
             lambda choice: decode_choice(choice, decoder, tokenizer, usage, opened.set),
             limit=decoder.target.num_slots,
         )
@@ -102,7 +107,7 @@ def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySett
         api: Api,
     ) -> Response:
         opened = asyncio.Event()
-        events = reply_events(decode([choice], usage, opened), reply)
+        events = reply_events(decode(request, body, [choice], usage, opened), reply)
         if body.stream:
             return await EventStream.begin(request, events, opened, api)
         async with aclosing(events):
@@ -114,7 +119,7 @@ def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySett
     ) -> Response:
         usage = Usage(prompt_tokens=sum(len(choice.prompt_ids) for choice in choices if choice.first), meter=meter)
         opened = asyncio.Event()
-        deltas = decode(choices, usage, opened)
+        deltas = decode(request, body, choices, usage, opened)
         reply = form(body, choices[0].params.seed, tokenizer.token_bytes)
         if body.stream:
             chunks = reply_chunks(deltas, reply, usage, body)
@@ -129,8 +134,8 @@ def _guarded(settings: GatewaySettings) -> FastAPI:
     # A redirect would go to whatever host the client names.
     app = FastAPIOffline(title="Outrider", version=VERSION, redoc_url=None, redirect_slashes=False)
     app.add_middleware(Deadline, seconds=settings.request_timeout_seconds)
-    if key := settings.api_key.get_secret_value():
-        app.add_middleware(RequireKey, key=key)
+    if keys := settings.api_keys:
+        app.add_middleware(RequireKey, keys=keys)
     app.add_middleware(RequestScope)
     add_cors(app, settings.cors_origins)
     for kind in (OutriderError, RequestValidationError, HTTPException, ClientDisconnect):

@@ -25,9 +25,9 @@ class GatewaySettings(Settings):
     port: int = Field(8000, ge=0, le=65535)
     """The port on which it serves HTTP."""
     api_key_file: Path | None = None
-    """A file with the key that requests must bring."""
+    """A file with the keys of which requests must bring one, each on a line of its own."""
     api_key: SecretStr = Field(SecretStr(""), validate_default=True)
-    """That key itself; empty asks for none. A flag shows it to all on this machine, which OUTRIDER_API_KEY does not."""
+    """The key itself, or several, a line each; empty asks for none. A flag shows it to all on this machine."""
     cors_origins: str = "local"
     """The origins whose pages a browser lets ask, with commas between them: `local` for this machine's, `*` for any."""
     max_connections: int = Field(2048, ge=1)
@@ -80,17 +80,23 @@ class GatewaySettings(Settings):
         """The names of the model; the first is the one that it is counted by."""
         return tuple(self.model_name.split(","))
 
+    @property
+    def api_keys(self) -> tuple[str, ...]:
+        """The keys of which requests must bring one; none asks for none."""
+        return tuple(self.api_key.get_secret_value().splitlines())
+
     @field_validator("api_key")
     @classmethod
-    def _key_of_file(cls, given: SecretStr, info: ValidationInfo) -> SecretStr:
-        key, path = given.get_secret_value(), info.data.get("api_key_file")
+    def _keys_of_file(cls, given: SecretStr, info: ValidationInfo) -> SecretStr:
+        text, path = given.get_secret_value(), info.data.get("api_key_file")
         if path:
-            if key:
+            if text:
                 raise ValueError("there is api_key_file, too")
             try:
-                key = path.read_bytes().decode("latin-1").strip()
+                text = path.read_bytes().decode("latin-1")
             except OSError as error:
                 raise ValueError(f"api_key_file cannot be read: {error.strerror}") from error
-        if (path or key) and not re.fullmatch("[!-~]+", key):
+        keys = [line.strip() for line in text.splitlines() if line.strip()]
+        if (path or text) and not (keys and all(re.fullmatch("[!-~]+", key) for key in keys)):
             raise ValueError("a key must be one word of ASCII characters")
-        return SecretStr(key)
+        return SecretStr("\n".join(keys))

@@ -12,6 +12,7 @@ from shared.errors import InvalidFieldError, OutOfOrderError
 from shared.model.engine.engine import Engine
 from shared.model.engine.session import Session
 from shared.model.settings import EngineSettings
+from shared.namespace import check_namespace
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
 from shared.rpc import OPENED, errors_as_status
@@ -81,7 +82,8 @@ class TargetServicer(pb_grpc.TargetServiceServicer):
         max_wait_seconds = opening.max_wait_ms / 1000 if opening.HasField("max_wait_ms") else inf
         if max_wait_seconds < 0:
             raise InvalidFieldError("max_wait_ms", f"{opening.max_wait_ms} is not at least 0")
-        async with self._engine.session(opening.prompt_token_ids, params, max_wait_seconds) as session:
+        namespace = check_namespace(opening.namespace)
+        async with self._engine.session(opening.prompt_token_ids, params, max_wait_seconds, namespace) as session:
             yield session
 
     def _check_max_tokens(self, opening: pb.VerifyOpen) -> None:

@@ -1,6 +1,7 @@
 """The gateway's side of the draft service: whether it is up, and whether it fits the target."""
 
 import asyncio
+from collections.abc import Coroutine
 from time import perf_counter
 
 import grpc
@@ -37,6 +38,7 @@ class DraftClient:
         self._known: set[str] = set()  # the incarnations that were met
         self._shunned_until = 0.0  # in seconds of `perf_counter`
         self._checking: asyncio.Task[None] | None = None
+        self._leaving = set[asyncio.Task[None]]()
 
     @property
     def vocab_size(self) -> int:
@@ -56,6 +58,12 @@ class DraftClient:
     def shun(self) -> None:
         """Leave it alone for a while: it does not keep to the contract."""
         self._shunned_until = perf_counter() + SHUN_SECONDS
+
+    def see_off(self, last_words: Coroutine[None, None, None]) -> None:
+        """Run what ends a stream in the background, until the connection is closed."""
+        task = asyncio.create_task(last_words)
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
 
     def meet(self, incarnation: str) -> None:
         """Check what is served anew if a process answers that was not met yet: it may be another model's."""
@@ -96,8 +104,8 @@ class DraftClient:
 
     async def close(self) -> None:
         """Close the connection."""
-        if self._checking:
-            self._checking.cancel()
+        for task in (*self._leaving, *([self._checking] if self._checking else [])):
+            task.cancel()
         await self._channel.close()
 
     async def _take_up(self) -> None:

@@ -50,9 +50,11 @@ class DraftSession:
         params: SamplingParams,
         predicted_ids: Sequence[int],
         deadline_seconds: float,
+        *,
+        namespace: str = "",
     ) -> None:
         """Prepare; the first `propose` opens the stream."""
-        self._client, self._deadline_seconds = client, deadline_seconds
+        self._client, self._deadline_seconds, self._namespace = client, deadline_seconds, namespace
         # A draft that joins in the middle of the reply must know where it began; log-probabilities are not its task.
         self._params = replace(params, output_start=len(prompt_ids), logprobs=False, prompt_logprobs=False)
         self._predicted_ids = predicted_ids
@@ -70,14 +72,15 @@ class DraftSession:
         params: SamplingParams,
         predicted_ids: Sequence[int],
         deadline_seconds: float,
+        *,
+        namespace: str = "",
     ) -> AsyncIterator[Self]:
         """Hold a session for the length of the block."""
-        session = cls(client, prompt_ids, params, predicted_ids, deadline_seconds)
+        session = cls(client, prompt_ids, params, predicted_ids, deadline_seconds, namespace=namespace)
         try:
             yield session
         finally:
-            if session._stream:
-                session._stream.close()
+            session._close()
 
     @property
     def state(self) -> DraftState:
@@ -90,19 +93,27 @@ class DraftSession:
         return len(self._committed) - (self._stream.known if self._stream else 0)
 
     async def propose(
-        self, k: int, num_lookup_tokens: int, *, min_confidence: float = 0.0, max_forced: int = 0
+        self,
+        k: int,
+        num_lookup_tokens: int,
+        *,
+        min_confidence: float = 0.0,
+        min_lookup_acceptance: float = 0.0,
+        max_forced: int = 0,
     ) -> Proposal:
         """Return draft tokens for the next round: a whole proposal, or what has arrived of it by the deadline.
 
-        Asks for up to `num_lookup_tokens` by lookup or, if that finds none, up to k of the draft model, which stops
-        earlier where it is less sure of them all than `min_confidence`, and adds up to `max_forced` where the grammar
-        allows no other token. Asks for nothing if the draft is gone or still at an earlier round.
+        Asks for up to `num_lookup_tokens` by lookup or, if it is expected that fewer than `min_lookup_acceptance` of
+        these are accepted, up to k of the draft model, which stops earlier where it is less sure of them all than
+        `min_confidence`, and adds up to `max_forced` where the grammar allows no other token. Asks for nothing if the
+        draft is gone or still at an earlier round.
         """
         self._round += 1
-        request = self._request(k, num_lookup_tokens, min_confidence, max_forced)
+        request = self._request(k, num_lookup_tokens, max_forced)
         if not request:
             return Proposal(self._round, asked=False)
         asked = request.open if request.HasField("open") else request.advance
+        asked.min_confidence, asked.min_lookup_acceptance = min_confidence, min_lookup_acceptance
         proposal = Proposal(
             self._round,
             num_new=self.behind if k else 0,
@@ -121,11 +132,24 @@ class DraftSession:
             timings=list(proposal.timings),
             part_timings=list(proposal.part_timings),
             forced=set(proposal.forced),
+            sources=list(proposal.sources),
         )
 
     def commit(self, token_ids: Sequence[int]) -> None:
         """Append what the target committed."""
         self._committed.extend(token_ids)
+
+    def _close(self) -> None:
+        """End the stream; tell a draft that remembers what was said, in the background, what it was not told yet."""
+        stream, info = self._stream, self._client.info
+        if not stream:
+            return
+        rest = self._committed[stream.told :]
+        if not (info and info.remembers and rest and stream.state is DraftState.READY):
+            stream.close()
+            return
+        advance = pb.DraftAdvance(round=self._round + 1, position=stream.told, token_ids=rest)
+        self._client.see_off(stream.finish(pb.DraftRequest(advance=advance)))
 
     def _may_ask(self, stream: DraftStream) -> bool:
         """Return whether the stream may be asked, or replaced if it ended."""
@@ -139,9 +163,7 @@ class DraftSession:
         pause_seconds = PAUSE_SECONDS * 2.0 ** min(self._num_useless, MAX_DOUBLINGS)
         return perf_counter() > stream.ended_at + pause_seconds
 
-    def _request(
-        self, k: int, num_lookup_tokens: int, min_confidence: float, max_forced: int
-    ) -> pb.DraftRequest | None:
+    def _request(self, k: int, num_lookup_tokens: int, max_forced: int) -> pb.DraftRequest | None:
         """Return the request to the draft, or None if this round does not ask it."""
         info, stream = self._client.info, self._stream
         if not info or self._client.shunned or (stream and not self._may_ask(stream)):
@@ -159,16 +181,14 @@ class DraftSession:
         if numbers["num_draft_tokens"] > 0:
             numbers["max_forced_tokens"] = max(0, min(max_forced, limit - numbers["num_draft_tokens"]))
         if self.state is DraftState.READY:
-            advance = pb.DraftAdvance(
-                round=self._round, position=told, token_ids=new_ids, min_confidence=min_confidence, **numbers
-            )
+            advance = pb.DraftAdvance(round=self._round, position=told, token_ids=new_ids, **numbers)
             return pb.DraftRequest(advance=advance)
         opening = pb.DraftOpen(
             prompt_token_ids=new_ids,
             predicted_token_ids=self._predicted_ids,
             sampling=self._params.to_pb(),
             round=self._round,
-            min_confidence=min_confidence,
+            namespace=self._namespace,
             **numbers,
         )
         return pb.DraftRequest(open=opening)

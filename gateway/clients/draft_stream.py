@@ -16,6 +16,7 @@ from shared.pb import specdec_pb2 as pb
 log = structlog.get_logger()
 
 MAX_PARTS = 100  # after a question; a proposal has at most 32, and of those before it there may be a rest
+FINISH_SECONDS = 1.0  # for the draft to read the last request
 
 
 class DraftState(Enum):
@@ -82,6 +83,17 @@ class DraftStream:
             self._alarm.stop()
         if self._alarm.rang:
             log.info("draft is late: going on without", round=proposal.round, arrived=len(proposal.token_ids))
+
+    async def finish(self, request: pb.DraftRequest) -> None:
+        """Send a last request, and let the draft end the stream when it has read it."""
+        try:
+            with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, TimeoutError):
+                async with asyncio.timeout(FINISH_SECONDS):
+                    await self._call.write(request)
+                    await self._call.done_writing()
+                    await self._reader
+        finally:
+            self.close()
 
     def close(self) -> None:
         """End the stream."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from gateway.clients.answer_check import sane, within
 from shared.pb import specdec_pb2 as pb
 
-LOOKUPS = (pb.PROPOSER_PROMPT_LOOKUP, pb.PROPOSER_PREDICTION)
+LOOKUPS = (pb.PROPOSER_PROMPT_LOOKUP, pb.PROPOSER_PREDICTION, pb.PROPOSER_MEMORY)
 PROPOSERS = (pb.PROPOSER_DRAFT_MODEL, *LOOKUPS)
 END = 2**31  # of what an int32 can say
 
@@ -16,6 +16,7 @@ class Proposal:
 
     round: int
     proposer: pb.Proposer.ValueType = pb.PROPOSER_UNSPECIFIED
+    """The draft model if it had a part in it, else the lookup."""
     token_ids: list[int] = field(default_factory=list)
     timings: list[pb.StepTiming] = field(default_factory=list)
     """Where the time of each token went."""
@@ -33,8 +34,15 @@ class Proposal:
     """How many of these only where the grammar forces them."""
     forced: set[int] = field(default_factory=set)
     """Which of the draft tokens, by index, the grammar forced, says the draft."""
+    sources: list[pb.Proposer.ValueType] = field(default_factory=list)
+    """Where each of the draft tokens comes from."""
     vocab_size: int = END
     """How many tokens the target has; it takes none from the first one on that is outside."""
+
+    @property
+    def num_looked_up(self) -> int:
+        """How many of the draft tokens were looked up."""
+        return sum(source in LOOKUPS for source in self.sources)
 
     def num_guessed(self, num_tokens: int) -> int:
         """Return how many of the first draft tokens are guesses, not forced."""
@@ -50,8 +58,12 @@ class Proposal:
         if self.max_forced:
             self.forced.update(len(self.token_ids) + at for at in part.forced if 0 <= at < len(token_ids))
         self.token_ids.extend(token_ids)
-        if token_ids and not self.proposer:
-            self.proposer = part.proposer if part.proposer in PROPOSERS else pb.PROPOSER_DRAFT_MODEL
+        source = part.proposer if part.proposer in PROPOSERS else pb.PROPOSER_DRAFT_MODEL
+        if token_ids:
+            self.sources += [source] * len(token_ids)
+            self.proposer = source if source == pb.PROPOSER_DRAFT_MODEL else self.proposer or source
+        if source in LOOKUPS and not part.last:
+            return  # the time is that of the model's part
         whole = part.timing if sane(part.timing) else pb.StepTiming()
         self.part_timings.append(whole)
         timings = part.token_timings[: self.most] or [whole]

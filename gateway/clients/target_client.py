@@ -53,13 +53,13 @@ class TargetClient:
 
     @asynccontextmanager
     async def session(
-        self, prompt_ids: Sequence[int], params: SamplingParams, max_tokens: int
+        self, prompt_ids: Sequence[int], params: SamplingParams, max_tokens: int, namespace: str = ""
     ) -> AsyncIterator[TargetSession]:
         """Hold a session for the length of the block.
 
         Raises InvalidFieldError, NoFreeSlotError, NoTokenError, TargetUnavailableError.
         """
-        session = TargetSession(self._stream, self.replicas, prompt_ids, params, max_tokens)
+        session = TargetSession(self._stream, self.replicas, prompt_ids, params, max_tokens, namespace=namespace)
         session.open()
         try:
             yield session

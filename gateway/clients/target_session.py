@@ -40,9 +40,11 @@ class TargetSession:
         prompt_ids: Sequence[int],
         params: SamplingParams,
         max_tokens: int,
+        *,
+        namespace: str = "",
     ) -> None:
-        """Prepare; `open` starts the stream."""
-        self._start, self._replicas = start, replicas
+        """Prepare; `open` starts the stream. A prefix that the target has is found in the same namespace alone."""
+        self._start, self._replicas, self._namespace = start, replicas, namespace
         self._token_ids = array("i", prompt_ids)  # a list takes nine times as much while it waits for a slot
         self._end = len(prompt_ids) + max_tokens
         output_start = len(prompt_ids) if params.output_start is None else params.output_start
@@ -127,6 +129,7 @@ class TargetSession:
             sampling=self._params.to_pb(),
             max_tokens=self._end - len(self._token_ids),
             max_wait_ms=round(search.wait_seconds * 1000),
+            namespace=self._namespace,
         )
         search.ask()
         try:

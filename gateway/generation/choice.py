@@ -26,6 +26,8 @@ class Choice:
     """Whether the draft model adds tokens that the grammar forces."""
     include_stop: bool = False
     """Whether a stop string, or the text of a stop token, is part of the reply."""
+    namespace: str = ""
+    """Whose it is: what earlier choices of the same namespace left at the services is used."""
     form: ReplyFormat = PLAIN
     grammar_field: str = ""
     """The field of the request that asks for a grammar."""

@@ -77,9 +77,9 @@ class Meter:
         self._drafted.inc(round_.num_drafted)
         self._accepted.inc(round_.num_accepted)
         self._forced.inc(len(round_.forced))
-        if round_.proposer:
-            self._proposed.labels(round_.proposer).inc(round_.num_drafted)
-            self._proposed_accepted.labels(round_.proposer).inc(round_.num_accepted)
+        for name, (drafted, accepted) in round_.by_proposer().items():
+            self._proposed.labels(name).inc(drafted)
+            self._proposed_accepted.labels(name).inc(accepted)
         for position in range(round_.num_accepted):
             self._accepted_per_pos.labels(**self._model, position=position).inc()
 

@@ -16,7 +16,7 @@ def sources(round_: Round) -> list[Source | None]:
     if not round_.num_drafted:
         own = "bonus" if round_.forced else "plain"
     num_accepted = round_.num_accepted + len(round_.forced)
-    return [*("grammar" if at in round_.forced else round_.proposer for at in range(num_accepted)), own]
+    return [*("grammar" if at in round_.forced else round_.source(at) for at in range(num_accepted)), own]
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,8 @@ class Usage:
         self.cached_tokens += delta.num_cached_tokens
         self.acceptance.count(round_.num_drafted, round_.num_accepted)
         self.forced_tokens += len(round_.forced)
-        if round_.proposer:
-            self.by_proposer[round_.proposer].count(round_.num_drafted, round_.num_accepted)
+        for name, counts in round_.by_proposer().items():
+            self.by_proposer[name].count(*counts)
         self.times.append(round_.time)
         self.meter.count(round_)
 

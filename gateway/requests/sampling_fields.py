@@ -48,6 +48,8 @@ class SamplingFields(Schema):
     ignore_eos: bool = False
     stop_token_ids: Annotated[Many[Annotated[int, Field(ge=0, lt=2**31)]], at_most(MAX_TOKEN_IDS)] = Field([])
     include_stop_str_in_output: bool = False
+    cache_salt: Annotated[str, Field(min_length=1)] | None = None
+    """Keeps what this request leaves, and finds, apart from requests with another salt or none."""
     speculative: Speculative = Speculative()
 
     @property

@@ -18,6 +18,7 @@ PROPOSERS: dict[int, ProposerName] = {
     pb.PROPOSER_DRAFT_MODEL: "model",
     pb.PROPOSER_PROMPT_LOOKUP: "lookup",
     pb.PROPOSER_PREDICTION: "prediction",
+    pb.PROPOSER_MEMORY: "memory",
 }
 FINISH_REASONS: dict[int, FinishReason] = {pb.FINISH_REASON_STOP: "stop", pb.FINISH_REASON_LENGTH: "length"}
 
@@ -64,13 +65,16 @@ class Decoder:
         num_lookup_tokens: int | None = 0,
         predicted_ids: Sequence[int] = (),
         forced: bool = True,
+        namespace: str = "",
         opened: Callable[[], object] = lambda: None,
     ) -> AsyncGenerator[Round, None]:
         """Yield the rounds of one sequence; with no draft tokens this is plain decoding.
 
-        A round has up to `num_lookup_tokens` draft tokens found in the sequence itself or in the predicted output, or
-        else up to k from the draft model; None means as many as pay, chosen round by round. Beside these, the draft
-        model adds tokens that the grammar forces, if `forced`. `opened` is called as soon as the target has a slot.
+        A round has up to `num_lookup_tokens` draft tokens found in the sequence itself, in the predicted output or in
+        what was said before, or else up to k from the draft model; None means as many as pay, chosen round by round.
+        Beside these, the draft model adds tokens that the grammar forces, if `forced`. What the services have of
+        earlier sequences is used if these were of the same namespace. `opened` is called as soon as the target has a
+        slot.
         Raises InvalidFieldError, NoFreeSlotError, NoTokenError, TargetUnavailableError.
         """
         adaptive_k = AdaptiveK(
@@ -82,8 +86,10 @@ class Decoder:
         )
         async with (
             self._speculation.costs.session(),
-            self._target_client.session(prompt_ids, params, max_tokens) as target,
-            DraftSession.open(self._draft_client, prompt_ids, params, predicted_ids, self._deadline_seconds) as draft,
+            self._target_client.session(prompt_ids, params, max_tokens, namespace) as target,
+            DraftSession.open(
+                self._draft_client, prompt_ids, params, predicted_ids, self._deadline_seconds, namespace=namespace
+            ) as draft,
         ):
             target.when_open(opened)
             left = max_tokens
@@ -97,6 +103,7 @@ class Decoder:
                     decision.k,
                     decision.num_lookup_tokens,
                     min_confidence=decision.min_confidence,
+                    min_lookup_acceptance=decision.min_lookup_acceptance,
                     max_forced=max_forced,
                 )
                 proposed = perf_counter()
@@ -115,6 +122,7 @@ class Decoder:
                     logprobs=verified.logprobs,
                     prompt_logprobs=verified.prompt_logprobs,
                     proposer=PROPOSERS.get(proposal.proposer),
+                    sources=[PROPOSERS[source] for source in proposal.sources],
                     reason=decision.reason if proposal.asked or not decision.speculates else Reason.NO_DRAFT,
                     num_cached=verified.num_cached,
                     identity=target.identity,

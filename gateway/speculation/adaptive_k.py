@@ -45,6 +45,7 @@ class AdaptiveK:
         self._chosen = 0, 0  # the best numbers; the decision may be a probe
         self._decision = Decision(0, 0, Reason.UNMEASURED)
         self._costs: CostModel | None = None  # as known when the round began
+        self._recent_tokens = self._recent_seconds = 0.0  # of this session's last rounds, old ones fading
 
     def next(self, left: int, behind: int) -> Decision:
         """Return the most tokens to ask of the draft model in the next round, and the most to look up.
@@ -61,7 +62,9 @@ class AdaptiveK:
         if left == 1 and (k or num_lookup_tokens):
             reason = Reason.LAST_TOKEN
         k, num_lookup_tokens = min(k, left - 1), min(num_lookup_tokens, left - 1)
-        self._decision = Decision(k, num_lookup_tokens, reason, self._min_confidence(k))
+        self._decision = Decision(
+            k, num_lookup_tokens, reason, self._min_confidence(k), self._min_lookup_acceptance(k, num_lookup_tokens)
+        )
         return self._decision
 
     def learn(
@@ -73,11 +76,18 @@ class AdaptiveK:
         if None in self._fixed:
             self._all.probe.spend(seconds, as_chosen=self._decision.speculates == any(self._chosen))
         is_typical = (
-            (tells_costs(proposal) or not proposal.asked) and verified.timing.num_passes <= 1 and not proposal.forced
+            (tells_costs(proposal) or not proposal.asked)
+            and verified.timing.num_passes <= 1
+            and not proposal.forced
+            and not proposal.num_looked_up
         )
         if self._begun and self._costs and proposal.proposer not in LOOKUPS and is_typical:
             expected = self._costs.round_seconds(min(len(proposal.token_ids), self._all.max_k))
             self._all.costs.compare(expected, seconds, speculative=proposal.asked)
+        if self._begun:
+            keep = 1 - 1 / TUNING.session_memory
+            self._recent_tokens = self._recent_tokens * keep + verified.num_accepted + 1
+            self._recent_seconds = self._recent_seconds * keep + seconds
         self._begun = True  # the first round runs the prompt and is not typical
         if not proposal.asked:
             return
@@ -98,8 +108,29 @@ class AdaptiveK:
         """Return how sure the draft must be of k tokens, if k is adapted, for a further one to be worth its time."""
         if self._fixed[0] is not None or not k or not self._costs:
             return 0.0
-        speed = self._costs.tokens_per_second(self._model.rates)[k]
-        return TUNING.break_even_share * self._costs.break_even(speed)
+        return TUNING.break_even_share * self._costs.break_even(self._speed(self._costs, k))
+
+    def _min_lookup_acceptance(self, k: int, num_lookup_tokens: int) -> float:
+        """Return how many tokens of a lookup must be accepted for it to be no worse than k of the draft model."""
+        if self._fixed[1] is not None or not k or not num_lookup_tokens or not self._costs:
+            return 0.0
+        seconds = self._costs.round_seconds(k)
+        saved_seconds = seconds - _looking_up(self._costs).round_seconds(num_lookup_tokens)
+        num_tokens = self._costs.tokens_per_second(self._model.rates)[k] * seconds
+        return max(0.0, num_tokens - 1 - self._speed(self._costs, k) * saved_seconds)
+
+    def _worth_its_time(self, costs: CostModel, k: int) -> int:
+        """Return how many of k tokens of the draft model bring what their time is worth, where lookups do, too."""
+        speeds, worth = costs.tokens_per_second(self._model.rates), self._speed(costs, k)
+        return max(range(k + 1), key=lambda fewer: (speeds[fewer] - worth) * costs.round_seconds(fewer))
+
+    def _speed(self, costs: CostModel, k: int) -> float:
+        """Return what a second is worth in tokens: those of rounds with k, or of the last rounds if they have more.
+
+        Where most tokens are looked up, the draft model takes the time of many of them.
+        """
+        speed = costs.tokens_per_second(self._model.rates)[k]
+        return max(speed, self._recent_tokens / self._recent_seconds) if self._recent_seconds else speed
 
     def _adapted(self, left: int, behind: int) -> tuple[tuple[int, int], Reason]:
         """Return the best numbers, or those that a probe tries instead, and the reason."""
@@ -111,9 +142,11 @@ class AdaptiveK:
         self._costs = costs = self._all.costs.model(self._all.max_k, takes_turns=self._takes_turns)
         catch_up_seconds = self._all.costs.catch_up_seconds(behind) if self._fixed[0] is None else 0.0
         k, self._pays = self._best_k(costs, catch_up_seconds / left)
-        lookups = replace(costs, draft_token_seconds=0.0).tokens_per_second(self._lookup.rates)
-        num_lookup_tokens, gain = best_gain(lookups)
+        num_lookup_tokens, gain = best_gain(_looking_up(costs).tokens_per_second(self._lookup.rates))
         num_lookup_tokens = num_lookup_tokens if gain / self._all.costs.speculation_overhead > 1 else 0
+        if self._pays and self._fixed[1] is None:
+            num_lookup_tokens = max(num_lookup_tokens, k)  # what is not sure saves the draft model some passes
+            k = self._worth_its_time(costs, k)
         self._chosen = self._kept(k if self._pays else 0, num_lookup_tokens)
         pays = any(self._chosen)
         if catch_up_seconds > left * costs.round_seconds(0):  # not even a perfect draft could make up for it
@@ -135,3 +168,8 @@ class AdaptiveK:
         k = k if speeds[k] > TUNING.own_k_gain * speeds[k_of_all] else k_of_all
         stay = TUNING.beside_speculative_gain if self._pays else TUNING.begin_gain
         return k, gain > (stay if all_speculate else TUNING.beside_plain_gain)
+
+
+def _looking_up(costs: CostModel) -> CostModel:
+    """Return the costs of rounds whose draft tokens are looked up."""
+    return replace(costs, draft_token_seconds=0.0)

@@ -39,6 +39,8 @@ class Decision:
     reason: Reason
     min_confidence: float = 0.0
     """How sure the draft model must be of all its draft tokens to go on with a further one."""
+    min_lookup_acceptance: float = 0.0
+    """Of how many looked-up tokens it must be expected that they are accepted, for the draft model not to be asked."""
 
     @property
     def speculates(self) -> bool:

@@ -63,6 +63,8 @@ class Runner(ABC):
     num_slots: int
     max_length: int
     """The longest sequence that a slot holds, in tokens."""
+    every_row: bool = True
+    """Whether it gives the logits of more rows of a segment than the last one; a target must."""
 
     @abstractmethod
     def extend(self, segments: Sequence[Segment]) -> list[Rows]:
@@ -102,7 +104,7 @@ class RunnerWrapper(Runner):
         """Wrap the runner."""
         self.runner, self.device = runner, device
         self.kernel, self.quant, self.inexact = runner.kernel, runner.quant, runner.inexact
-        self.num_slots, self.max_length = runner.num_slots, runner.max_length
+        self.num_slots, self.max_length, self.every_row = runner.num_slots, runner.max_length, runner.every_row
 
     @override
     def copy(self, source: int, slot: int, num_tokens: int) -> bool:

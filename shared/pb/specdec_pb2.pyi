@@ -55,6 +55,8 @@ class _ProposerEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumT
     """They followed the same tokens earlier in the sequence."""
     PROPOSER_PREDICTION: _Proposer.ValueType  # 3
     """They come from the predicted output."""
+    PROPOSER_MEMORY: _Proposer.ValueType  # 4
+    """They followed the same tokens in an earlier session of the same namespace."""
 
 class Proposer(_Proposer, metaclass=_ProposerEnumTypeWrapper):
     """Where draft tokens come from."""
@@ -67,6 +69,8 @@ PROPOSER_PROMPT_LOOKUP: Proposer.ValueType  # 2
 """They followed the same tokens earlier in the sequence."""
 PROPOSER_PREDICTION: Proposer.ValueType  # 3
 """They come from the predicted output."""
+PROPOSER_MEMORY: Proposer.ValueType  # 4
+"""They followed the same tokens in an earlier session of the same namespace."""
 Global___Proposer: typing_extensions.TypeAlias = Proposer
 
 class _FinishReason:
@@ -137,6 +141,8 @@ class DraftOpen(google.protobuf.message.Message):
     PREDICTED_TOKEN_IDS_FIELD_NUMBER: builtins.int
     MIN_CONFIDENCE_FIELD_NUMBER: builtins.int
     MAX_FORCED_TOKENS_FIELD_NUMBER: builtins.int
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    MIN_LOOKUP_ACCEPTANCE_FIELD_NUMBER: builtins.int
     round: builtins.int
     """The number of the round that the first proposal is for."""
     num_draft_tokens: builtins.int
@@ -152,6 +158,14 @@ class DraftOpen(google.protobuf.message.Message):
     """
     max_forced_tokens: builtins.int
     """How many tokens the draft model may propose beside its k where the grammar allows no other ones; 0 or more."""
+    namespace: builtins.str
+    """Whose session it is, in a word that means nothing to the service, at most 64 characters. What a session leaves, its
+    prefix and what it said, is found again by sessions of the same namespace alone.
+    """
+    min_lookup_acceptance: builtins.float
+    """Where both numbers are above 0: of how many looked-up tokens it must be expected that they are accepted, for them to
+    be proposed as they are. Otherwise the draft model is asked, and has them checked with its first pass. 0: of any.
+    """
     @property
     def prompt_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """All tokens committed so far. Not empty, each within the draft model's vocabulary if there is a draft model."""
@@ -177,9 +191,11 @@ class DraftOpen(google.protobuf.message.Message):
         predicted_token_ids: collections.abc.Iterable[builtins.int] | None = ...,
         min_confidence: builtins.float = ...,
         max_forced_tokens: builtins.int = ...,
+        namespace: builtins.str = ...,
+        min_lookup_acceptance: builtins.float = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["sampling", b"sampling"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["max_forced_tokens", b"max_forced_tokens", "min_confidence", b"min_confidence", "num_draft_tokens", b"num_draft_tokens", "num_lookup_tokens", b"num_lookup_tokens", "predicted_token_ids", b"predicted_token_ids", "prompt_token_ids", b"prompt_token_ids", "round", b"round", "sampling", b"sampling"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_forced_tokens", b"max_forced_tokens", "min_confidence", b"min_confidence", "min_lookup_acceptance", b"min_lookup_acceptance", "namespace", b"namespace", "num_draft_tokens", b"num_draft_tokens", "num_lookup_tokens", b"num_lookup_tokens", "predicted_token_ids", b"predicted_token_ids", "prompt_token_ids", b"prompt_token_ids", "round", b"round", "sampling", b"sampling"]) -> None: ...
 
 Global___DraftOpen: typing_extensions.TypeAlias = DraftOpen
 
@@ -196,6 +212,7 @@ class DraftAdvance(google.protobuf.message.Message):
     NUM_LOOKUP_TOKENS_FIELD_NUMBER: builtins.int
     MIN_CONFIDENCE_FIELD_NUMBER: builtins.int
     MAX_FORCED_TOKENS_FIELD_NUMBER: builtins.int
+    MIN_LOOKUP_ACCEPTANCE_FIELD_NUMBER: builtins.int
     round: builtins.int
     """The number of the round that the next proposal is for. Greater than the session's last one."""
     position: builtins.int
@@ -210,6 +227,8 @@ class DraftAdvance(google.protobuf.message.Message):
     """As in DraftOpen."""
     max_forced_tokens: builtins.int
     """How many tokens the draft model may propose beside its k where the grammar allows no other ones; 0 or more."""
+    min_lookup_acceptance: builtins.float
+    """As in DraftOpen."""
     @property
     def token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """The tokens committed since then. Not empty."""
@@ -224,8 +243,9 @@ class DraftAdvance(google.protobuf.message.Message):
         num_lookup_tokens: builtins.int = ...,
         min_confidence: builtins.float = ...,
         max_forced_tokens: builtins.int = ...,
+        min_lookup_acceptance: builtins.float = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["max_forced_tokens", b"max_forced_tokens", "min_confidence", b"min_confidence", "num_draft_tokens", b"num_draft_tokens", "num_lookup_tokens", b"num_lookup_tokens", "position", b"position", "round", b"round", "token_ids", b"token_ids"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_forced_tokens", b"max_forced_tokens", "min_confidence", b"min_confidence", "min_lookup_acceptance", b"min_lookup_acceptance", "num_draft_tokens", b"num_draft_tokens", "num_lookup_tokens", b"num_lookup_tokens", "position", b"position", "round", b"round", "token_ids", b"token_ids"]) -> None: ...
 
 Global___DraftAdvance: typing_extensions.TypeAlias = DraftAdvance
 
@@ -253,7 +273,9 @@ class DraftResponse(google.protobuf.message.Message):
     draft model is less sure than `min_confidence`.
     """
     proposer: Global___Proposer.ValueType
-    """Where the draft tokens come from; the same for all of a proposal. Unspecified where there are none."""
+    """Where the draft tokens come from; the same for all of a part. Unspecified where there are none. Looked-up tokens of a
+    proposal that goes on with the draft model's were confirmed by it.
+    """
     incarnation: builtins.str
     """Which process this is: random, drawn anew at each start. A client that does not know it asks GetModelInfo again."""
     @property
@@ -330,12 +352,15 @@ class VerifyOpen(google.protobuf.message.Message):
     SAMPLING_FIELD_NUMBER: builtins.int
     MAX_TOKENS_FIELD_NUMBER: builtins.int
     MAX_WAIT_MS_FIELD_NUMBER: builtins.int
+    NAMESPACE_FIELD_NUMBER: builtins.int
     max_tokens: builtins.int
     """The most tokens to commit. At least 1; prompt and this together at most the context."""
     max_wait_ms: builtins.int
     """How long to wait for a slot, in milliseconds, if that is less than the service lets sessions wait; 0 does not wait.
     Unset: as long as the service does.
     """
+    namespace: builtins.str
+    """As in DraftOpen: a prefix is found again by sessions of the same namespace alone."""
     @property
     def prompt_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """The prompt. Not empty, shorter than the context, each token within the target model's vocabulary."""
@@ -351,9 +376,10 @@ class VerifyOpen(google.protobuf.message.Message):
         sampling: Global___SamplingParams | None = ...,
         max_tokens: builtins.int = ...,
         max_wait_ms: builtins.int | None = ...,
+        namespace: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_max_wait_ms", b"_max_wait_ms", "max_wait_ms", b"max_wait_ms", "sampling", b"sampling"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_max_wait_ms", b"_max_wait_ms", "max_tokens", b"max_tokens", "max_wait_ms", b"max_wait_ms", "prompt_token_ids", b"prompt_token_ids", "sampling", b"sampling"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_max_wait_ms", b"_max_wait_ms", "max_tokens", b"max_tokens", "max_wait_ms", b"max_wait_ms", "namespace", b"namespace", "prompt_token_ids", b"prompt_token_ids", "sampling", b"sampling"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_max_wait_ms", b"_max_wait_ms"]) -> typing.Literal["max_wait_ms"] | None: ...
 
 Global___VerifyOpen: typing_extensions.TypeAlias = VerifyOpen
@@ -707,10 +733,15 @@ class DraftServiceGetModelInfoResponse(google.protobuf.message.Message):
     MODEL_INFO_FIELD_NUMBER: builtins.int
     MAX_DRAFT_TOKENS_FIELD_NUMBER: builtins.int
     INCARNATION_FIELD_NUMBER: builtins.int
+    REMEMBERS_FIELD_NUMBER: builtins.int
     max_draft_tokens: builtins.int
     """The most draft tokens of a proposal, whoever makes it."""
     incarnation: builtins.str
     """As in DraftResponse."""
+    remembers: builtins.bool
+    """Whether it remembers what sessions said, for later ones of the same namespace. A client then tells it, in a last
+    `advance` that asks for nothing, what was committed after the last proposal.
+    """
     @property
     def model_info(self) -> Global___ModelInfo:
         """The draft model. Absent if there is none: then draft tokens are only looked up, for any vocabulary."""
@@ -721,9 +752,10 @@ class DraftServiceGetModelInfoResponse(google.protobuf.message.Message):
         model_info: Global___ModelInfo | None = ...,
         max_draft_tokens: builtins.int = ...,
         incarnation: builtins.str = ...,
+        remembers: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["model_info", b"model_info"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["incarnation", b"incarnation", "max_draft_tokens", b"max_draft_tokens", "model_info", b"model_info"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["incarnation", b"incarnation", "max_draft_tokens", b"max_draft_tokens", "model_info", b"model_info", "remembers", b"remembers"]) -> None: ...
 
 Global___DraftServiceGetModelInfoResponse: typing_extensions.TypeAlias = DraftServiceGetModelInfoResponse
 

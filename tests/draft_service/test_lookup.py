@@ -40,18 +40,18 @@ def test_index_finds_the_longest_and_latest_match(vocabulary: int) -> None:
 def test_lookup_proposes_what_followed_and_no_more_than_it_matched() -> None:
     """After 1 2 3 4, which stood at the start, come 5 6 7 8: four tokens, for four matched."""
     lookup = PromptLookup([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 1, 2], 3)
-    assert lookup.guess(8) == []
+    assert lookup.guess(8).token_ids == ()
     lookup.commit([3])
-    assert lookup.guess(8) == [4, 5, 6]
+    assert lookup.guess(8).token_ids == [4, 5, 6]
     lookup.commit([4])
-    assert lookup.guess(8) == [5, 6, 7, 8]
-    assert lookup.guess(2) == [5, 6]
-    assert lookup.guess(0) == []
+    assert lookup.guess(8).token_ids == [5, 6, 7, 8]
+    assert lookup.guess(2).token_ids == [5, 6]
+    assert lookup.guess(0).token_ids == []
 
 
 def test_lookup_goes_on_with_a_repetition() -> None:
     """Of a text that repeats itself, more is proposed than stands behind the match."""
-    assert PromptLookup([7, 1, 2] + [1, 2] * 4, 3).guess(6) == [1, 2, 1, 2, 1, 2]
+    assert PromptLookup([7, 1, 2] + [1, 2] * 4, 3).guess(6).token_ids == [1, 2, 1, 2, 1, 2]
 
 
 ORIGINAL = list(range(100, 160))
@@ -61,7 +61,7 @@ def follow(prediction: Lookup, reply: list[int], num_tokens: int) -> int:
     """Commit the reply in rounds as the services do, and return how many rounds that takes."""
     rounds = 0
     while reply:
-        guess = prediction.guess(num_tokens)
+        guess = prediction.guess(num_tokens).token_ids
         accepted = next((i for i, (a, b) in enumerate(zip(guess, reply, strict=False)) if a != b), len(guess))
         prediction.commit(reply[: accepted + 1])
         reply, rounds = reply[accepted + 1 :], rounds + 1
@@ -87,8 +87,8 @@ def test_prediction_is_followed_through_edits(reply: list[int], max_rounds: int)
 
 def test_prediction_begins_where_the_reply_begins() -> None:
     """The first guess is the prediction's beginning; where there is none, there is no guess."""
-    assert Prediction(ORIGINAL, 3).guess(3) == ORIGINAL[:3]
-    assert Prediction([], 3).guess(3) == []
+    assert Prediction(ORIGINAL, 3).guess(3).token_ids == ORIGINAL[:3]
+    assert Prediction([], 3).guess(3).token_ids == []
 
 
 @pytest.mark.parametrize("repeats", [False, True])

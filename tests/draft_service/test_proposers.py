@@ -65,7 +65,8 @@ async def test_on_equals_off(
 ) -> None:
     """With and without a draft model, lookups and predictions change no token; each proposer has its turn."""
     target = start("target_service", model=toy[0], dtype=dtype).address
-    draft = start("draft_service", model={"none": "none", "good": toy[1]}[model], dtype=dtype).address
+    named = {"none": "none", "good": toy[1]}[model]
+    draft = start("draft_service", model=named, dtype=dtype, memory_tokens=0).address
     async with decoder(target, draft) as decode:
         alone, _ = await decode_all(decode, 0)
         predicted = [PREDICTIONS[prediction](reply) for reply in alone]
@@ -88,7 +89,7 @@ async def test_on_equals_off(
 async def test_a_request_may_do_without_the_model(start: StartService, toy: tuple[Path, Path]) -> None:
     """With k = 0 a service that has a model only looks up; without lookups it only decodes. The tokens are the same."""
     target = start("target_service", model=toy[0], dtype="float32").address
-    draft = start("draft_service", model=toy[1], dtype="float32").address
+    draft = start("draft_service", model=toy[1], dtype="float32", memory_tokens=0).address
     async with decoder(target, draft) as decode:
         alone, _ = await decode_all(decode, 0)
         looked_up, lookup_rounds = await decode_all(decode, 0, 6)

@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,9 +59,9 @@ class Decoding:
         self.scheduler = Scheduler(runner, PREFILL_ROWS, EngineMeter(self.slots), ThreadPoolExecutor(1))
 
     @asynccontextmanager
-    async def session(self, prompt: list[int]) -> AsyncIterator[Session]:
+    async def session(self, prompt: list[int], namespace: str = "") -> AsyncIterator[Session]:
         """Hold a session that prefills."""
-        session = await self.slots.open(prompt, Sampler(PARAMS, prompt))
+        session = await self.slots.open(prompt, Sampler(PARAMS, prompt), namespace=namespace)
         self.scheduler.prefill(session)
         yield session
         await self.scheduler.settle(session)
@@ -138,6 +138,20 @@ async def test_chats_that_take_turns(runner: Runner) -> None:
                     if turn > 1:
                         assert session.reused == len(template) + len(chat) + turn - 1
                     await server.scheduler.verify(session, [])
+
+
+@pytest.mark.parametrize("running", [False, True])
+async def test_a_prefix_is_of_its_namespace(runner: Runner, running: bool) -> None:  # noqa: FBT001 - parametrized
+    """What one namespace has run, or is running, another runs anew, in whichever slot, and the first one does not."""
+    async with decoding(Counted(runner), num_slots=4) as server, AsyncExitStack() as left:
+        async with AsyncExitStack() as ended:
+            holder = left if running else ended
+            first = await holder.enter_async_context(server.session(TEXT, "a"))
+            await server.scheduler.verify(first, [])
+        for namespace, reused in (("b", 0), ("", 0), ("a", len(TEXT) - 1), ("b", len(TEXT) - 1)):
+            async with server.session(TEXT, namespace) as session:
+                await server.scheduler.verify(session, [])
+                assert (namespace, session.reused) == (namespace, reused)
 
 
 async def test_any_history_changes_nothing(runner: Runner) -> None:

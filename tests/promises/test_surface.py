@@ -65,6 +65,7 @@ QUIET: dict[str, Any] = {
     "stream": False,
     "stream_options": {"stream_options": {"include_usage": True}},
     "best_of": 1,
+    "cache_salt": "mine",
     "speculative": {"k": 7, "metrics": True},
 }
 """Fields that do not change the choices."""

@@ -40,6 +40,7 @@ class ScriptedDecoder:
     """Whether it tells of having opened a session."""
     calls: list[tuple[list[int], SamplingParams, int, int]] = field(default_factory=list)
     lookups: list[tuple[int, list[int]]] = field(default_factory=list)
+    namespaces: list[str] = field(default_factory=list)
     num_open: int = 0
     most_open: int = 0
     num_refused: int = 0
@@ -64,11 +65,13 @@ class ScriptedDecoder:
         num_lookup_tokens: int = 0,
         predicted_ids: Sequence[int] = (),
         forced: bool = True,
+        namespace: str = "",
         opened: Callable[[], object] = lambda: None,
     ) -> AsyncGenerator[Round]:
         """Play the script."""
         self.lookups.append((num_lookup_tokens, list(predicted_ids)))
         self.calls.append((list(prompt_ids), params, max_tokens, k))
+        self.namespaces.append(namespace)
         self.num_open += 1
         self.most_open = max(self.most_open, self.num_open)
         try:

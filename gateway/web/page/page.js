@@ -4,6 +4,7 @@ const SOURCES = {
   model: "accepted from the draft model",
   lookup: "accepted from a lookup",
   prediction: "accepted from the prediction",
+  memory: "accepted from what was said before",
   grammar: "the only one that the grammar allows",
   recovered: "recovered after a wrong draft token",
   bonus: "bonus after right draft tokens",

@@ -25,6 +25,7 @@ class OnnxRunner(Runner):
     device = "cpu"
     kernel, quant = "onnxruntime-int4", "int4"
     inexact = "weights of 4 bits: the graph gives the last row of a pass and no other"
+    every_row = False
 
     def __init__(self, graph: Path, config: PretrainedConfig, num_slots: int, max_length: int) -> None:
         """Open the graph, and make the cache."""

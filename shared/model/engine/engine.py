@@ -51,6 +51,8 @@ class Engine:
         self._compile_seconds = settings.slot_wait_seconds + 2 * settings.grammar_seconds
         self.inexact = ""
         """Why a row's bits may depend on the rows beside it; empty if the start's checks found that they do not."""
+        self.verifies = runner.every_row
+        """Whether it can verify draft tokens."""
         self.run = self._scheduler.run
         self.verify = self._scheduler.verify
         self.decode = self._scheduler.decode
@@ -65,12 +67,12 @@ class Engine:
 
     @asynccontextmanager
     async def session(
-        self, prompt_ids: Sequence[int], params: SamplingParams, max_wait_seconds: float = inf
+        self, prompt_ids: Sequence[int], params: SamplingParams, max_wait_seconds: float = inf, namespace: str = ""
     ) -> AsyncIterator[Session]:
         """Hold a slot for the duration of the block, and start to prefill the prompt; see `Slots.open` for the wait.
 
-        If log-probabilities of the prompt are wanted, the session starts with its first token alone, and verifies draw
-        the others.
+        What earlier sessions of the same namespace have run of the prompt is not run again. If log-probabilities of the
+        prompt are wanted, the session starts with its first token alone, and verifies draw the others.
 
         Raises InvalidFieldError for an invalid prompt or grammar, and NoFreeSlotError.
         """
@@ -87,7 +89,7 @@ class Engine:
             raise InvalidFieldError("stop_token_ids", "with min_tokens, they forbid each token of the vocabulary")
         sampler = await self._sampler(params, list(prompt_ids))
         first_ids = list(prompt_ids[: 1 if params.prompt_logprobs else None])
-        session = await self.slots.open(first_ids, sampler, max_wait_seconds)
+        session = await self.slots.open(first_ids, sampler, max_wait_seconds, namespace)
         try:
             self._scheduler.prefill(session)
             yield session

@@ -19,7 +19,7 @@ class Job:
     session: Session
     draft_ids: Sequence[int] = ()
     left: int = 0
-    """How many outcomes are still to be delivered."""
+    """How many tokens are still to be drawn, if the draft tokens of the first pass do not make it more."""
     deliver: Callable[[Outcome | Exception | None], object] | None = None
     ahead: bool = False
     """Whether it is work ahead, which nobody has asked for yet: it runs only when nothing else does."""
@@ -51,14 +51,14 @@ class Job:
 
     def outcome(self, verdict: Verdict, sample_seconds: float, num_rows: int, num_sessions: int) -> Outcome:
         """Commit what a pass with this many rows and sessions decided, and return the outcome."""
-        position = len(self.session.token_ids)
+        position, left = len(self.session.token_ids), max(0, self.left - len(verdict.token_ids))
         self.session.commit(verdict.token_ids)
         self.confidence *= exp(sum(scored.logprob for scored in verdict.logprobs))
         if forced_ids := self.session.force(self.max_forced) if self.max_forced else []:
             self.max_forced -= len(forced_ids)
             verdict = replace(verdict, token_ids=[*verdict.token_ids, *forced_ids])
         unsure = self.confidence < self.min_confidence
-        self.left = 0 if self.session.ended or not self.session.room or unsure else self.left - 1
+        self.left = 0 if self.session.ended or not self.session.room or unsure else left
         queued = perf_counter() - self.arrived - self.forward_seconds - sample_seconds
         timing = pb.StepTiming(
             queue_us=round(queued * 1e6),

@@ -36,7 +36,10 @@ class Prefixes:
 def _shared(session: Session, holder: Session) -> int:
     """Return how many tokens of the session's prompt, except the last, the holder's slot has as part of its prompt.
 
-    Only its prompt, since another thread may rewrite what follows at any time.
+    Only its prompt, since another thread may rewrite what follows at any time; none of another namespace, whose prompts
+    would otherwise be told by how quickly a guess of them is read.
     """
+    if holder.namespace != session.namespace:
+        return 0
     limit = min(holder.cached, holder.num_prompt, session.num_prompt - 1)
     return common_prefix(session.token_ids[:limit], holder.token_ids[:limit])

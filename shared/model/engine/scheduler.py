@@ -47,23 +47,23 @@ class Scheduler:
     def decode(
         self,
         session: Session,
-        num_passes: int,
+        num_tokens: int,
         draft_ids: Sequence[int] = (),
         *,
         ahead: bool = False,
         min_confidence: float = 0.0,
         max_forced: int = 0,
     ) -> Outcomes:
-        """Start `num_passes` passes, fewer after a stop token or a withdrawal, and return their outcomes.
+        """Start passes until `num_tokens` are drawn, a stop token is, or a withdrawal, and return their outcomes.
 
         The first pass runs what is not cached yet and verifies the draft tokens. Replaces a prefill of the same
         session. Work ahead runs only when there is nothing else to run. If the session tells log-probabilities, the
         passes also end once the product of its tokens' probabilities is less than `min_confidence`. Up to `max_forced`
         tokens that are certain are appended to those that are drawn, and run with the next ones.
         """
-        outcomes = Outcomes(partial(self.withdraw, session), num_passes)
+        outcomes = Outcomes(partial(self.withdraw, session), num_tokens)
         self._inbox.put(
-            Job(session, draft_ids, num_passes, outcomes.deliver, ahead, min_confidence, max_forced=max_forced)
+            Job(session, draft_ids, num_tokens, outcomes.deliver, ahead, min_confidence, max_forced=max_forced)
         )
         return outcomes
 

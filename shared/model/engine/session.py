@@ -21,6 +21,8 @@ class Session:
     """Its history is the sequence."""
     token_ids: list[int]
     cached: int = 0
+    namespace: str = ""
+    """Whose it is: a session of another namespace finds nothing of it."""
     forced: set[int] = field(default_factory=set)
     """The positions of tokens that it did not draw, since they were certain."""
     reused: int = field(init=False)

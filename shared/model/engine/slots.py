@@ -14,10 +14,15 @@ from shared.model.sampling.sampler import Sampler
 class _Slot:
     index: int
     token_ids: list[int] = field(default_factory=list)  # whose keys and values are in the slot
+    namespace: str = ""
 
-    def saving(self, prompt_ids: list[int]) -> int:
+    def common(self, prompt_ids: list[int], namespace: str) -> int:
+        """Return how many of the prompt's first tokens are found here by a session of this namespace."""
+        return common_prefix(self.token_ids, prompt_ids) if namespace == self.namespace else 0
+
+    def saving(self, prompt_ids: list[int], namespace: str) -> int:
         """Return the prompt's tokens found here less those it would overwrite, which another chat may need again."""
-        common = common_prefix(self.token_ids, prompt_ids)
+        common = self.common(prompt_ids, namespace)
         return max(0, common - (len(self.token_ids) - common))
 
 
@@ -47,17 +52,19 @@ class Slots:
         """How many sessions wait for a slot."""
         return len(self._waiting)
 
-    async def open(self, prompt_ids: list[int], sampler: Sampler, max_wait_seconds: float = inf) -> Session:
+    async def open(
+        self, prompt_ids: list[int], sampler: Sampler, max_wait_seconds: float = inf, namespace: str = ""
+    ) -> Session:
         """Start a session, waiting for a slot in order of arrival, for at most `max_wait_seconds`.
 
         Raises NoFreeSlotError if too many sessions already wait, or if no slot becomes free in time.
         """
         if not self._free or self._waiting:
             await self._wait_for_slot(min(self._wait_seconds, max_wait_seconds))
-        slot = max(self._free, key=lambda slot: slot.saving(prompt_ids))
+        slot = max(self._free, key=lambda slot: slot.saving(prompt_ids, namespace))
         self._free.remove(slot)
-        cached = min(common_prefix(slot.token_ids, prompt_ids), len(prompt_ids) - 1)
-        session = Session(slot.index, self.max_length, sampler, list(prompt_ids), cached)
+        cached = min(slot.common(prompt_ids, namespace), len(prompt_ids) - 1)
+        session = Session(slot.index, self.max_length, sampler, list(prompt_ids), cached, namespace)
         self._busy[session] = slot
         self._wake_next()
         return session
@@ -65,7 +72,7 @@ class Slots:
     def close(self, session: Session) -> None:
         """End the session and free its slot, which keeps what was cached."""
         slot = self._busy.pop(session)
-        slot.token_ids = session.token_ids[: session.cached]
+        slot.token_ids, slot.namespace = session.token_ids[: session.cached], session.namespace
         self._free.append(slot)
         self._wake_next()
 

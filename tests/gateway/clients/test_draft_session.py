@@ -95,10 +95,10 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(deadline_seconds: float = 5.0, *, reads: bool = True) -> AsyncIterator[Scene]:
+async def scene(deadline_seconds: float = 5.0, *, reads: bool = True, remembers: bool = False) -> AsyncIterator[Scene]:
     """Serve the puppet, and open a session at it."""
     puppet, server = Puppet(), grpc.aio.server()
-    puppet.reads = reads
+    puppet.reads, puppet.info.remembers = reads, remembers
     pb_grpc.add_DraftServiceServicer_to_server(puppet, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -145,6 +145,25 @@ async def test_open_and_advance() -> None:
         at.puppet.answer(1, 31)
         assert (await proposing).token_ids == [31]
         assert at.session.state is DraftState.READY
+
+
+@pytest.mark.parametrize("remembers", [True, False])
+async def test_a_draft_that_remembers_is_told_the_rest(remembers: bool) -> None:  # noqa: FBT001 - parametrized
+    """What was committed after the last proposal comes in a question for nothing; others are asked no more."""
+    async with scene(remembers=remembers) as at:
+        proposing, _ = await at.ask()
+        at.puppet.answer(0, 20)
+        await proposing
+        at.session.commit([20, 30])
+        at.session._close()
+        if not remembers:
+            await at.until(DraftState.CLOSED)
+            assert at.puppet.requests.empty()
+            return
+        advance = (await asyncio.wait_for(at.puppet.requests.get(), 5)).advance
+        assert (list(advance.token_ids), advance.position, advance.round) == ([20, 30], 3, 1)
+        assert not advance.num_draft_tokens
+        assert not advance.num_lookup_tokens
 
 
 async def test_lookups_are_told_but_not_known() -> None:

@@ -111,7 +111,7 @@ async def test_rounds(toy_url: str, path: str) -> None:
     """Claim: they tell of the whole text, which is that without them, with speculation on and off."""
     texts, sources, reasons = set(), [], []
     for speculative in ({"k": 4}, {"enabled": False}):
-        body = await post(toy_url, path, **BASE[path], speculative=speculative | ROUNDS)
+        body = await post(toy_url, path, **BASE[path], cache_salt=path, speculative=speculative | ROUNDS)
         if path == RESPONSES:
             rounds, text = body["rounds"], body["output"][0]["content"][0]["text"]
         else:
