@@ -52,7 +52,7 @@ class EventStream(StreamingResponse):
         self._number = -1  # of the last event
 
     @classmethod
-    async def begin(  # noqa: PLR0917  # what a stream is made of
+    async def begin(
         cls,
         request: Request,
         events: AsyncGenerator[Json],

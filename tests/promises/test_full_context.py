@@ -12,7 +12,7 @@ toy_url = toy_gateway.toy_url  # assigned, since pytest looks for fixtures among
 CONTEXT, LEFT = 2048, 9
 PROMPT = [70, 80, 90] * ((CONTEXT - LEFT) // 3) + [70] * ((CONTEXT - LEFT) % 3)
 OPEN: dict[str, Any] = {"seed": 4, "ignore_eos": True, "max_tokens": 32_000}
-ASK = [{"role": "user", "content": "What is a token? " * 280}]
+ASK = [{"role": "user", "content": "What is a token? " * 336}]
 CASES: list[tuple[str, dict[str, Any]]] = [
     (COMPLETIONS, {"prompt": PROMPT} | OPEN),
     (COMPLETIONS, {"prompt": PROMPT, "echo": True, "logprobs": 1} | OPEN),

@@ -63,7 +63,7 @@ async def test_choices_are_cut_each(scripted: Gateway) -> None:
 
 
 async def test_what_goes_with_a_cut_limit(scripted: Gateway) -> None:
-    """Claim: as many tokens as are left may be the fewest, log-probabilities are counted for those, echo has its own."""
+    """Claim: as many tokens as are left may be the fewest, and log-probabilities are counted for those."""
     room = CONTEXT - 20
     body: dict[str, Any] = {"prompt": [5] * 20, "max_tokens": 10**6}
     for fields in ({"min_tokens": room}, {"logprobs": 20}, {"echo": True}):
