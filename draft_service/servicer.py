@@ -38,7 +38,8 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
         self._engine, self._settings = engine, settings
         self._incarnation = token_hex(8)
         self._max_length = engine.info.max_length if engine else MAX_LENGTH
-        self._streams = Streams(settings.num_slots, settings.max_waiting, settings.idle_seconds)
+        num_slots = engine.info.num_slots if engine else settings.fixed_size[0]
+        self._streams = Streams(num_slots, settings.max_waiting, settings.idle_seconds)
 
     async def GetModelInfo(
         self,

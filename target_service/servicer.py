@@ -31,7 +31,7 @@ class TargetServicer(pb_grpc.TargetServiceServicer):
         """Serve the engine's model."""
         self._engine = engine
         self._incarnation = token_hex(8)
-        self._streams = Streams(settings.num_slots, settings.max_waiting, settings.idle_seconds)
+        self._streams = Streams(engine.info.num_slots, settings.max_waiting, settings.idle_seconds)
 
     async def GetModelInfo(
         self,
