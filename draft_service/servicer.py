@@ -24,7 +24,7 @@ from shared.streams import Streams
 if TYPE_CHECKING:  # a draft service without a model needs no torch
     from shared.model.engine.engine import Engine
 
-MAX_LENGTH = 2**20  # tokens of a sequence or a prediction, where no model says less
+MAX_LENGTH = 2**20  # tokens of a sequence or a prediction: lookups go on where the model's context ends
 
 DraftContext = grpc.aio.ServicerContext[pb.DraftRequest, pb.DraftResponse]
 InfoContext = grpc.aio.ServicerContext[pb.DraftServiceGetModelInfoRequest, pb.DraftServiceGetModelInfoResponse]
@@ -37,7 +37,6 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
         """Serve the engine's model, or lookups alone if there is no engine."""
         self._engine, self._settings = engine, settings
         self._incarnation = token_hex(8)
-        self._max_length = engine.info.max_length if engine else MAX_LENGTH
         num_slots = engine.info.num_slots if engine else settings.fixed_size[0]
         self._streams = Streams(num_slots, settings.max_waiting, settings.idle_seconds)
 
@@ -75,7 +74,7 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
                 model = await self._model(first.open, slot)
                 lookups = await asyncio.to_thread(self._lookups, first.open)  # a second for a million tokens
                 proposers = [*lookups, *([model] if model else [])]
-                proposals = Proposals(proposers, first.open, self._settings.max_draft_tokens, self._max_length, write)
+                proposals = Proposals(proposers, first.open, self._settings.max_draft_tokens, MAX_LENGTH, write)
                 proposal = tasks.create_task(proposals.propose(first.open))
                 async for request in requests:
                     if model and not proposal.done():
@@ -91,10 +90,10 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
         """Raise InvalidFieldError for lists that are empty, too long, or name tokens that there are not."""
         if not opening.prompt_token_ids:
             raise InvalidFieldError("prompt_token_ids", "empty")
-        for field, limit in (("prompt_token_ids", self._max_length), ("predicted_token_ids", MAX_LENGTH)):
+        for field in ("prompt_token_ids", "predicted_token_ids"):
             token_ids = getattr(opening, field)
-            if len(token_ids) > limit:
-                raise InvalidFieldError(field, f"{len(token_ids)} tokens, at most {limit}")
+            if len(token_ids) > MAX_LENGTH:
+                raise InvalidFieldError(field, f"{len(token_ids)} tokens, at most {MAX_LENGTH}")
             if self._engine:
                 self._engine.check_token_ids(field, token_ids)
 
@@ -105,7 +104,7 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
             return None
         works_ahead = self._settings.works_ahead
         model = DraftModel(self._engine, slot, opening.prompt_token_ids, params, works_ahead=works_ahead)
-        if opening.num_draft_tokens:
+        if opening.num_draft_tokens and model.has_room:
             await model.open(opening)
         return model
 

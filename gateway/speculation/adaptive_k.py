@@ -46,11 +46,12 @@ class AdaptiveK:
         self._decision = Decision(0, 0, Reason.UNMEASURED)
         self._costs: CostModel | None = None  # as known when the round began
 
-    def next(self, left: int, behind: int) -> Decision:
+    def next(self, left: int, behind: int, room: int = 2**31) -> Decision:
         """Return the most tokens to ask of the draft model in the next round, and the most to look up.
 
         left: how many tokens may still be committed; one of them the round commits without a draft token.
         behind: how many committed tokens the draft model does not know.
+        room: how many more tokens its context holds.
         """
         (k, num_lookup_tokens), reason = (0, 0), Reason.REQUESTED
         if None in self._fixed:
@@ -60,7 +61,7 @@ class AdaptiveK:
             reason = Reason.REQUESTED
         if left == 1 and (k or num_lookup_tokens):
             reason = Reason.LAST_TOKEN
-        k, num_lookup_tokens = min(k, left - 1), min(num_lookup_tokens, left - 1)
+        k, num_lookup_tokens = min(k, left - 1, room), min(num_lookup_tokens, left - 1)
         self._decision = Decision(k, num_lookup_tokens, reason, self._min_confidence(k))
         return self._decision
 

@@ -22,16 +22,14 @@ def memory_left() -> int:
     The pages of such files, perhaps weights, count as free elsewhere, since they could be read again.
     """
     mapped = getattr(psutil.Process().memory_info(), "shared", 0)
-    return max(0, min([psutil.virtual_memory().available, *_left_to_groups()]) - mapped)
+    return max(
+        0, min([int(psutil.virtual_memory().available), *(limit - used for limit, used in _groups())]) - int(mapped)
+    )
 
 
 def memory_in_all() -> int:
     """Return how many bytes the machine or the smallest container has."""
-    return min([psutil.virtual_memory().total, *(limit for limit, _ in _groups())])
-
-
-def _left_to_groups() -> Iterator[int]:
-    yield from (limit - used for limit, used in _groups())
+    return min([int(psutil.virtual_memory().total), *(limit for limit, _ in _groups())])
 
 
 def _groups() -> Iterator[tuple[int, int]]:

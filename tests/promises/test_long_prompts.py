@@ -1,0 +1,70 @@
+"""Prompts that are long for the draft's context, or for the wait for a first token."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from services import StartService, decoder, service
+
+from gateway.clients.deadlines import Deadlines
+from gateway.rounds.round import Round
+from shared.model.devices.cpu.cpu_runner import CpuRunner
+from shared.model.runner import Rows, Segment
+from shared.sampling_params import SamplingParams
+
+SHORT = 64  # the draft's context
+REPEATED = [70, 80, 90, 75, 85, 95]
+GREEDY = SamplingParams(temperature=0)
+
+
+async def rounds(decode: Any, prompt: Sequence[int], k: int, lookup: int, max_tokens: int = 40) -> list[Round]:
+    """Return the rounds of a reply."""
+    return [done async for done in decode.decode(prompt, GREEDY, max_tokens, k, num_lookup_tokens=lookup)]
+
+
+def tokens(done: Sequence[Round]) -> list[int]:
+    """Return the tokens of rounds."""
+    return [token_id for one in done for token_id in one.token_ids]
+
+
+@pytest.mark.parametrize("length", [SHORT - 30, SHORT - 1, SHORT, SHORT + 60])
+async def test_a_draft_with_a_shorter_context(start: StartService, toy: tuple[Path, Path], length: int) -> None:
+    """Claim: where its context ends, lookups go on, and the tokens are the target's own."""
+    target = start("target_service", model=toy[0], dtype="float32").address
+    draft = start("draft_service", model=toy[1], dtype="float32", max_length=SHORT).address
+    prompt = (REPEATED * length)[:length]
+    async with decoder(target, draft) as decode:
+        plain = await rounds(decode, prompt, 0, 0)
+        modelled = await rounds(decode, prompt, 4, 0)
+        looked_up = await rounds(decode, prompt, 4, 6)
+    assert tokens(modelled) == tokens(looked_up) == tokens(plain)
+    drafting = [one for one in modelled if one.num_drafted]
+    assert bool(drafting) == (length < SHORT)
+    assert sum(len(one.token_ids) for one in drafting) <= max(0, SHORT + 1 - length)
+    assert {one.proposer for one in looked_up[-3:] if one.num_drafted} <= {"lookup"}
+    if length > SHORT:
+        assert any(one.proposer == "lookup" for one in looked_up)
+
+
+def slow() -> None:
+    """Take a tenth of a second for a pass."""
+    extend = CpuRunner.extend
+
+    def extended(self: CpuRunner, segments: Sequence[Segment]) -> list[Rows]:
+        time.sleep(0.1)
+        return extend(self, segments)
+
+    CpuRunner.extend = extended  # type: ignore[method-assign]
+
+
+async def test_a_prompt_that_takes_long_is_waited_for(toy: tuple[Path, Path], tmp_path: Path) -> None:
+    """Claim: a target that reads a prompt is not taken for a lost one, however long that takes."""
+    with service("target_service", tmp_path / "log", plant=slow, model=toy[0], dtype="float32") as target:
+        async with decoder(target.address, None, deadlines=Deadlines(first_token_seconds=1)) as decode:
+            started = time.monotonic()
+            done = await rounds(decode, [70] * 1280, 0, 0, max_tokens=2)
+            assert time.monotonic() - started > 2
+    assert len(tokens(done)) == 2
+    assert not target.events("rpc refused")
