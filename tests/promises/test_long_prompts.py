@@ -1,5 +1,7 @@
 """Prompts that are long for the draft's context, or for the wait for a first token."""
 
+import json
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,9 +9,11 @@ from typing import Any
 
 import pytest
 from services import StartService, decoder, service
+from toy_gateway import post, serve
 
 from gateway.clients.deadlines import Deadlines
 from gateway.rounds.round import Round
+from gateway.text.tokenizer import ChatTokenizer
 from shared.model.devices.cpu.cpu_runner import CpuRunner
 from shared.model.runner import Rows, Segment
 from shared.sampling_params import SamplingParams
@@ -68,3 +72,33 @@ async def test_a_prompt_that_takes_long_is_waited_for(toy: tuple[Path, Path], tm
             assert time.monotonic() - started > 2
     assert len(tokens(done)) == 2
     assert not target.events("rpc refused")
+
+
+def longer(folder: Path, into: Path, length: int) -> Path:
+    """Return a copy of a model that says that its context is so long."""
+    shutil.copytree(folder, into)
+    config = into / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"max_position_embeddings": length}))
+    return into
+
+
+async def test_what_an_agent_asks(toy: tuple[Path, Path], tmp_path: Path) -> None:
+    """Claim: a prompt longer than 4,096 tokens with a limit of 32,000 is answered, the same with speculation on and off."""
+    models = [longer(folder, tmp_path / folder.name, 32_768) for folder in toy]
+    body = {"messages": [{"role": "user", "content": "What is a token? " * 850}], "max_tokens": 32_000, "stop": ["e"]}
+    with (
+        service("target_service", tmp_path / "target.log", model=models[0], dtype="float32") as target,
+        service("draft_service", tmp_path / "draft.log", model=models[1], dtype="float32") as draft,
+    ):
+        assert target.events("keys and values")[0]["max_length"] == 32_768
+        async with (
+            decoder(target.address, draft.address) as decode,
+            serve(decode, ChatTokenizer.load(str(models[0]))) as url,
+        ):
+            on, off = [
+                await post(url, "/v1/chat/completions", **body, seed=5, speculative={"enabled": enabled})
+                for enabled in (True, False)
+            ]
+    assert on["choices"] == off["choices"]
+    assert on["usage"]["prompt_tokens"] > 5000
+    assert on["usage"]["max_tokens"] == 32_768 - on["usage"]["prompt_tokens"]
