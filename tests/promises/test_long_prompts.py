@@ -83,7 +83,7 @@ def longer(folder: Path, into: Path, length: int) -> Path:
 
 
 async def test_what_an_agent_asks(toy: tuple[Path, Path], tmp_path: Path) -> None:
-    """Claim: a prompt longer than 4,096 tokens with a limit of 32,000 is answered, the same with speculation on and off."""
+    """Claim: 5,000 tokens with a limit of 32,000 are answered, the same with speculation on and off."""
     models = [longer(folder, tmp_path / folder.name, 32_768) for folder in toy]
     body = {"messages": [{"role": "user", "content": "What is a token? " * 850}], "max_tokens": 32_000, "stop": ["e"]}
     with (
