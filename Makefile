@@ -11,6 +11,8 @@ DTYPE ?= bfloat16
 TARGET_QUANT ?=
 DRAFT_QUANT ?= auto
 DEVICE ?= cpu
+SLOTS ?=
+MAX_LENGTH ?=
 TARGET_CORES ?=
 DRAFT_CORES ?=
 NETWORK_DELAY_MS ?= 0
@@ -22,6 +24,7 @@ BENCH ?=
 quoted = '$(subst ','\'',$(1))'
 MODELS := --pair=$(PAIR) --target=$(call quoted,$(TARGET)) --draft=$(call quoted,$(DRAFT)) --k=$(K) --dtype=$(DTYPE)
 ENGINE := --target-quant=$(TARGET_QUANT) --draft-quant=$(DRAFT_QUANT) --device=$(DEVICE) --target-cores=$(TARGET_CORES) --draft-cores=$(DRAFT_CORES) --network-delay-ms=$(NETWORK_DELAY_MS)
+SIZE := --num-slots=$(SLOTS) --max-length=$(MAX_LENGTH)
 BIN := .venv/bin
 READY := .venv/.ready# what serves
 DEV := .venv/.dev# and what tests, checks and measures
@@ -38,10 +41,10 @@ help: ## this list
 
 serve: export OUTRIDER_API_KEY := $(API_KEY)
 serve: $(READY) ## the OpenAI API on 127.0.0.1:8000, until Ctrl-C; PAIR=toy needs no download of models
-	$(BIN)/python -m scripts.serve $(MODELS) --chat-template=$(call quoted,$(CHAT_TEMPLATE)) $(ENGINE) --port=$(PORT)
+	$(BIN)/python -m scripts.serve $(MODELS) --chat-template=$(call quoted,$(CHAT_TEMPLATE)) $(ENGINE) $(SIZE) --port=$(PORT)
 
 demo: $(READY) ## a real pair answers a coding question, with and without speculation
-	$(BIN)/python -m scripts.demo $(MODELS) --chat-template=$(call quoted,$(CHAT_TEMPLATE)) $(ENGINE)
+	$(BIN)/python -m scripts.demo $(MODELS) --chat-template=$(call quoted,$(CHAT_TEMPLATE)) $(ENGINE) $(SIZE)
 
 bench: $(DEV) $(if $(filter toy,$(PAIR)),,peers) ## measures it all and writes docs/benchmarks.md: DOLLARS_PER_HOUR=, BENCH="flags of python -m benchmarks"
 	$(BIN)/python -m benchmarks all --report=docs/benchmarks.md --dollars-per-hour=$(DOLLARS_PER_HOUR) $(BENCH) $(MODELS) $(ENGINE)
@@ -155,6 +158,7 @@ build/peers/openvino/.ready: benchmarks/engines/openvino.txt
 #:   TARGET= alone, or DRAFT=none, looks draft tokens up in the text; CHAT_TEMPLATE= a file, in the place of the model's own
 #:   K=auto or a number of draft tokens, DTYPE=bfloat16 or float32, DRAFT_QUANT=auto, none, int8 or int4
 #:   TARGET_QUANT=none, int8 or auto: whichever is faster; auto for a .gguf with rounded weights, else none
+#:   MAX_LENGTH= and SLOTS=, of a sequence and of sessions at once; else the model's own length, as far as memory allows
 #:   API_KEY= a key that requests must bring then
 #:   DEVICE=cpu; neuron with TARGET_CORES= and DRAFT_CORES=, such as 0-3 and 4; simulated, with NETWORK_DELAY_MS=
 #:

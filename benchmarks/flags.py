@@ -21,3 +21,4 @@ def add_common_flags(flags: ArgumentParser) -> None:
     flags.add_argument("--temperature", type=float, default=0.0)
     flags.add_argument("--seed", type=int, default=0)
     flags.add_argument("--json", action="store_true", help="print the report as JSON")
+    flags.set_defaults(num_slots=8, max_length=4096)  # whatever memory is left, and as long as the other engines have

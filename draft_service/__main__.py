@@ -8,7 +8,7 @@ from prometheus_client import start_http_server
 from draft_service.servicer import MAX_LENGTH, DraftServicer
 from draft_service.settings import NO_MODEL, DraftSettings
 from shared import log
-from shared.errors import ModelError
+from shared.errors import ModelError, SettingError
 from shared.message_size import max_message_bytes
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
@@ -56,3 +56,5 @@ if __name__ == "__main__":
         asyncio.run(main(settings))
     except ModelError as error:
         sys.exit(f"setting model: {error}")
+    except SettingError as error:
+        sys.exit(f"setting {error}")

@@ -20,7 +20,8 @@ if TYPE_CHECKING:  # a draft service without a model needs no torch
 class DraftModel:
     """Decodes past the committed tokens with the target's noise; what the target commits overwrites wrong guesses.
 
-    A round that does not ask it costs it nothing: it runs that round's committed tokens when it is next asked.
+    A round that does not ask it costs it nothing: it runs that round's committed tokens when it is next asked. It
+    proposes nothing where its context ends.
 
     When it works ahead, it continues past its proposal while the target verifies: it guesses the bonus token, which
     works well because the noise is the target's own, and then the next proposal. If the target commits exactly those
@@ -50,6 +51,11 @@ class DraftModel:
         self._prefilling = False  # possibly; until it ends, nothing else may write to the session
         self._ahead: asyncio.Task[None] | None = None  # the same holds while this runs
 
+    @property
+    def has_room(self) -> bool:
+        """Whether the sequence and a draft token fit the model's context, which may be shorter than the target's."""
+        return self._committed + len(self._pending) < self._engine.info.max_length
+
     async def open(self, ask: Ask) -> "Session":
         """Take a slot and start the prefill, unless it has a slot. Raises what `Engine.session` raises."""
         if not self._session:
@@ -75,7 +81,7 @@ class DraftModel:
         this kind.
         """
         k = ask.num_draft_tokens
-        if not k:
+        if not k or not self.has_room:
             return
         session = await self.open(ask)
         late_us = round(await self._settle(session) * 1e6)

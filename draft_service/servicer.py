@@ -27,7 +27,7 @@ from shared.streams import Streams
 if TYPE_CHECKING:  # a draft service without a model needs no torch
     from shared.model.engine.engine import Engine
 
-MAX_LENGTH = 2**20  # tokens of a sequence or a prediction, where no model says less
+MAX_LENGTH = 2**20  # tokens of a sequence or a prediction: lookups go on where the model's context ends
 
 DraftContext = grpc.aio.ServicerContext[pb.DraftRequest, pb.DraftResponse]
 InfoContext = grpc.aio.ServicerContext[pb.DraftServiceGetModelInfoRequest, pb.DraftServiceGetModelInfoResponse]
@@ -41,8 +41,8 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
         self._engine, self._settings = engine, settings
         self._memory = Memory(settings.lookup_min_match, settings.memory_tokens, settings.memory_total_tokens)
         self._incarnation = token_hex(8)
-        self._max_length = engine.info.max_length if engine else MAX_LENGTH
-        self._streams = Streams(settings.num_slots, settings.max_waiting, settings.idle_seconds)
+        num_slots = engine.info.num_slots if engine else settings.fixed_size[0]
+        self._streams = Streams(num_slots, settings.max_waiting, settings.idle_seconds)
 
     async def GetModelInfo(
         self,
@@ -81,7 +81,7 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
                 slot.callback(recall.close)
                 lookups = await asyncio.to_thread(self._lookups, first.open, recall)  # a second for a million tokens
                 most = self._settings.max_draft_tokens
-                proposals = Proposals(lookups, model, first.open, most, self._max_length, write=write)
+                proposals = Proposals(lookups, model, first.open, most, MAX_LENGTH, write=write)
                 proposal = tasks.create_task(proposals.propose(first.open))
                 async for request in requests:
                     if model and not proposal.done():
@@ -98,10 +98,10 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
         if not opening.prompt_token_ids:
             raise InvalidFieldError("prompt_token_ids", "empty")
         check_namespace(opening.namespace)
-        for field, limit in (("prompt_token_ids", self._max_length), ("predicted_token_ids", MAX_LENGTH)):
+        for field in ("prompt_token_ids", "predicted_token_ids"):
             token_ids = getattr(opening, field)
-            if len(token_ids) > limit:
-                raise InvalidFieldError(field, f"{len(token_ids)} tokens, at most {limit}")
+            if len(token_ids) > MAX_LENGTH:
+                raise InvalidFieldError(field, f"{len(token_ids)} tokens, at most {MAX_LENGTH}")
             if self._engine:
                 self._engine.check_token_ids(field, token_ids)
 
@@ -119,7 +119,7 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
             works_ahead=works_ahead,
             namespace=opening.namespace,
         )
-        if opening.num_draft_tokens:
+        if opening.num_draft_tokens and model.has_room:
             await model.open(opening)
         return model
 

@@ -14,6 +14,9 @@ class DraftSettings(EngineSettings):
 
     model: str
     """A Hugging Face folder, a .gguf file, a hub id, or the name of a pair. `none` serves lookups alone."""
+    cache_share: float = Field(0.25, gt=0, le=1)
+    """How much of the memory that is left when the weights are loaded may go to keys and values, where num_slots or
+    max_length is not given: less than a target's share, since only speed depends on it."""
     address: str = "127.0.0.1:50051"
     """Where it listens."""
     lookup_min_match: int = Field(3, ge=1)

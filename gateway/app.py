@@ -39,6 +39,7 @@ from gateway.web.body import Bodies, body_route
 from gateway.web.cors import add_cors
 from gateway.web.deadline import Deadline
 from gateway.web.errors import respond
+from gateway.web.limit_header import limit_header
 from gateway.web.model_routes import model_routes
 from gateway.web.page_routes import add_page
 from gateway.web.probe_routes import probe_routes
@@ -77,15 +78,15 @@ def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySett
     @app.post("/v1/responses")
     async def response(body: ResponsesRequest, request: Request) -> Response:
         choice = await run_in_pool(request, pool, planner.response, body)
-        usage = Usage(prompt_tokens=len(choice.prompt_ids), meter=meter)
+        usage = Usage.of([choice], meter)
         reply = ResponsesReply(body, choice.params.seed, tokenizer.token_bytes, usage)
         return await answer_in_events(request, body, choice, usage, reply, "responses")
 
     @app.post("/v1/messages")
     async def message(body: MessagesRequest, request: Request) -> Response:
         choice = await run_in_pool(request, pool, planner.messages, body)
-        usage = Usage(prompt_tokens=len(choice.prompt_ids), meter=meter)
-        reply = MessagesReply(body, choice.params.seed, usage, cut=choice.max_tokens < body.max_tokens)
+        usage = Usage.of([choice], meter)
+        reply = MessagesReply(body, choice.params.seed, usage)
         return await answer_in_events(request, body, choice, usage, reply, "messages")
 
     def decode(
@@ -109,22 +110,23 @@ def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySett
         opened = asyncio.Event()
         events = reply_events(decode(request, body, [choice], usage, opened), reply)
         if body.stream:
-            return await EventStream.begin(request, events, opened, api)
+            return await EventStream.begin(request, events, opened, api, limit_header(usage))
         async with aclosing(events):
             await unless_disconnected(request, exhaust(events))
-        return JSONResponse(reply.body)
+        return JSONResponse(reply.body, headers=limit_header(usage))
 
     async def answer(
         request: Request, body: GenerationRequest, choices: Sequence[Choice], form: type[Reply]
     ) -> Response:
-        usage = Usage(prompt_tokens=sum(len(choice.prompt_ids) for choice in choices if choice.first), meter=meter)
+        usage = Usage.of(choices, meter)
         opened = asyncio.Event()
         deltas = decode(request, body, choices, usage, opened)
         reply = form(body, choices[0].params.seed, tokenizer.token_bytes)
         if body.stream:
             chunks = reply_chunks(deltas, reply, usage, body)
-            return await EventStream.begin(request, chunks, opened, "chunks")
-        return JSONResponse(await unless_disconnected(request, whole_body(deltas, reply, usage, len(choices))))
+            return await EventStream.begin(request, chunks, opened, "chunks", limit_header(usage))
+        whole = await unless_disconnected(request, whole_body(deltas, reply, usage, len(choices)))
+        return JSONResponse(whole, headers=limit_header(usage))
 
     return app
 

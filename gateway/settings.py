@@ -67,7 +67,8 @@ class GatewaySettings(Settings):
     open_timeout_seconds: float = Field(60, gt=0)
     """How many seconds a session waits for a target to take it, beside the wait for a slot."""
     first_token_timeout_seconds: float = Field(300, gt=0)
-    """How many seconds a session waits for the first round, which runs its prompt, before it tries another target."""
+    """How many seconds a session hears nothing of its first round, which runs its prompt, before it tries another
+    target; one of an older release says nothing before its end."""
     round_timeout_seconds: float = Field(60, gt=0)
     """How many seconds a session waits for any other round before it tries another target."""
     start_timeout_seconds: float = Field(300, gt=0)

@@ -8,7 +8,8 @@ OutriderError
 ├── IdleError              nothing came from the client, or went to  DEADLINE_EXCEEDED
 ├── SessionFailedError     what ran for one session failed        INTERNAL
 ├── DrainingError          the service takes no new sessions        UNAVAILABLE
-└── ModelError             a model that cannot be served            stops the start
+├── ModelError             a model that cannot be served            stops the start
+└── SettingError           a setting that this machine cannot keep  stops the start
 """
 
 import grpc
@@ -58,6 +59,14 @@ class DrainingError(OutriderError):
 
 class ModelError(OutriderError):
     """A model that cannot be found, or cannot be served."""
+
+
+class SettingError(OutriderError):
+    """A setting that is right by itself, and more than this machine has."""
+
+    def __init__(self, key: str, problem: str) -> None:
+        """Name the setting, then say what is wrong with it."""
+        super().__init__(f"{key}: {problem}")
 
 
 STATUS: dict[type[OutriderError], grpc.StatusCode] = {

@@ -6,7 +6,7 @@ import sys
 from prometheus_client import start_http_server
 
 from shared import log
-from shared.errors import ModelError
+from shared.errors import ModelError, SettingError
 from shared.message_size import max_message_bytes
 from shared.model.checkpoints.pairs import TARGET
 from shared.model.checkpoints.weights_hash import weights_hash
@@ -59,3 +59,5 @@ if __name__ == "__main__":
         asyncio.run(main(settings))
     except ModelError as error:
         sys.exit(f"setting model: {error}")
+    except SettingError as error:
+        sys.exit(f"setting {error}")

@@ -1,9 +1,11 @@
 """The Verify stream."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from math import inf
 from secrets import token_hex
+from typing import Any
 
 import grpc
 import structlog
@@ -21,6 +23,8 @@ from shared.streams import Streams
 
 log = structlog.get_logger()
 
+FASTEST_PROGRESS_SECONDS = 0.1
+
 VerifyContext = grpc.aio.ServicerContext[pb.VerifyRequest, pb.VerifyResponse]
 InfoContext = grpc.aio.ServicerContext[pb.TargetServiceGetModelInfoRequest, pb.TargetServiceGetModelInfoResponse]
 
@@ -32,7 +36,7 @@ class TargetServicer(pb_grpc.TargetServiceServicer):
         """Serve the engine's model."""
         self._engine = engine
         self._incarnation = token_hex(8)
-        self._streams = Streams(settings.num_slots, settings.max_waiting, settings.idle_seconds)
+        self._streams = Streams(engine.info.num_slots, settings.max_waiting, settings.idle_seconds)
 
     async def GetModelInfo(
         self,
@@ -69,7 +73,11 @@ class TargetServicer(pb_grpc.TargetServiceServicer):
             async for request in requests:
                 if request.WhichOneof("message") != "verify":
                     raise OutOfOrderError("message: after `open`, each one is `verify`")
-                response = await rounds.verify(request.verify)
+                if request.verify.round or not first.open.progress_ms:
+                    response = await rounds.verify(request.verify)
+                else:
+                    every_seconds = max(first.open.progress_ms / 1000, FASTEST_PROGRESS_SECONDS)
+                    response = await _telling(rounds.verify(request.verify), session, every_seconds, write)
                 await write(response)
                 if response.finish_reason:
                     return
@@ -82,6 +90,8 @@ class TargetServicer(pb_grpc.TargetServiceServicer):
         max_wait_seconds = opening.max_wait_ms / 1000 if opening.HasField("max_wait_ms") else inf
         if max_wait_seconds < 0:
             raise InvalidFieldError("max_wait_ms", f"{opening.max_wait_ms} is not at least 0")
+        if opening.progress_ms < 0:
+            raise InvalidFieldError("progress_ms", f"{opening.progress_ms} is not at least 0")
         namespace = check_namespace(opening.namespace)
         async with self._engine.session(opening.prompt_token_ids, params, max_wait_seconds, namespace) as session:
             yield session
@@ -98,6 +108,23 @@ class TargetServicer(pb_grpc.TargetServiceServicer):
             if not 0 <= token_id < self._engine.info.vocab_size:
                 problem = f"no token of the vocabulary of {self._engine.info.vocab_size}"
                 raise InvalidFieldError(f"logit_bias.{token_id}", problem)
+
+
+async def _telling(
+    verifying: Coroutine[Any, Any, pb.VerifyResponse],
+    session: Session,
+    every_seconds: float,
+    write: Callable[[pb.VerifyResponse], Awaitable[None]],
+) -> pb.VerifyResponse:
+    """Return the response of a round, and until it is there, tell how much of the prompt has been run."""
+    task = asyncio.create_task(verifying)
+    try:
+        while not (await asyncio.wait((task,), timeout=every_seconds))[0]:
+            await write(pb.VerifyResponse(num_prefilled=session.cached))
+        return task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 class Rounds:

@@ -12,6 +12,6 @@ class Deadlines:
     open_seconds: float = 60
     """For `opened`, beside what the session waits for a slot."""
     first_token_seconds: float = 300
-    """For the first round, which waits for the prompt's prefill."""
+    """For a sign of life in the first round, which waits for the prompt's prefill."""
     round_seconds: float = 60
     """For any other round."""

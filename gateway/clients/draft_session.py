@@ -16,6 +16,7 @@ from shared.pb import specdec_pb2 as pb
 from shared.sampling_params import SamplingParams
 
 PAUSE_SECONDS = 1.0  # after a refused stream, for example when no slot was free
+MAX_LENGTH = 2**31  # where no model says less
 MAX_DOUBLINGS = 6  # of the pause, after streams that proposed nothing
 
 
@@ -92,6 +93,13 @@ class DraftSession:
         """How many of the committed tokens the draft model does not know."""
         return len(self._committed) - (self._stream.known if self._stream else 0)
 
+    @property
+    def room(self) -> int:
+        """How many more tokens the draft model's context holds; it may be shorter than the target's."""
+        info = self._client.info
+        length = info.model_info.max_length if info and info.HasField("model_info") else MAX_LENGTH
+        return max(0, length - len(self._committed))
+
     async def propose(
         self,
         k: int,
@@ -116,7 +124,7 @@ class DraftSession:
         asked.min_confidence, asked.min_lookup_acceptance = min_confidence, min_lookup_acceptance
         proposal = Proposal(
             self._round,
-            num_new=self.behind if k else 0,
+            num_new=self.behind if asked.num_draft_tokens else 0,
             most=max(asked.num_draft_tokens + asked.max_forced_tokens, asked.num_lookup_tokens),
             max_forced=asked.max_forced_tokens,
             vocab_size=self._client.vocab_size,
@@ -171,15 +179,14 @@ class DraftSession:
         told = stream.told if stream else 0
         new_ids = self._committed[told:]
         limit = info.max_draft_tokens
-        if info.HasField("model_info"):
-            if max(new_ids) >= info.model_info.vocab_size:  # a token of the target's padded tail
-                return None
-            limit = min(limit, info.model_info.max_length - len(self._committed))
-        numbers = {"num_draft_tokens": min(k, limit), "num_lookup_tokens": min(num_lookup_tokens, limit)}
+        if info.HasField("model_info") and max(new_ids) >= info.model_info.vocab_size:
+            return None  # a token of the target's padded tail
+        numbers = {"num_draft_tokens": min(k, limit, self.room), "num_lookup_tokens": min(num_lookup_tokens, limit)}
         if max(numbers.values()) < 1:
             return None
         if numbers["num_draft_tokens"] > 0:
-            numbers["max_forced_tokens"] = max(0, min(max_forced, limit - numbers["num_draft_tokens"]))
+            rest = min(limit, self.room) - numbers["num_draft_tokens"]
+            numbers["max_forced_tokens"] = max(0, min(max_forced, rest))
         if self.state is DraftState.READY:
             advance = pb.DraftAdvance(round=self._round, position=told, token_ids=new_ids, **numbers)
             return pb.DraftRequest(advance=advance)

@@ -24,6 +24,7 @@ ENDED = (grpc.aio.AioRpcError, asyncio.InvalidStateError)  # from a write to a s
 LEAVING = "Cancelling all calls"  # gRPC's words for the streams that are left when a server's grace is over
 BROKEN = "Internal error from Core"  # and for a write that failed, until it has taken in the status that was sent
 STATUS_SECONDS = 1.0  # for that
+PROGRESSES = 5  # how often, while it may wait for the first token, a session hears that its prompt is being read
 
 
 class TargetStream:
@@ -47,6 +48,7 @@ class TargetStream:
         Raises what `check` raises, InvalidFieldError, NoFreeSlotError, TargetUnavailableError.
         """
         seconds = self._deadlines.open_seconds + opening.max_wait_ms / 1000
+        opening.progress_ms = round(self._deadlines.first_token_seconds * 1000 / PROGRESSES)
         async with self._answer(self._deadlines.reach_seconds if introduces else seconds):
             await self._write(pb.VerifyRequest(open=opening))
             described = dict(await self._call.initial_metadata()).get(OPENED)
@@ -69,6 +71,9 @@ class TargetStream:
         try:
             await self._write(pb.VerifyRequest(verify=request))
             response = await self._read()
+            while response.HasField("num_prefilled") and not self._round:  # it reads a long prompt, and is not lost
+                self._alarm.set(seconds)
+                response = await self._read()
         except asyncio.CancelledError:
             if self._alarm.rang:
                 raise self._silence(seconds) from None

@@ -16,12 +16,15 @@ class Choice:
     """The prompt. The planner gives an array: a list of integers takes nine times as much for as long as it waits."""
     params: SamplingParams
     max_tokens: int
+    """The most tokens of the reply: those that the request allows, or those that the context has left."""
     k: int | None
     """How many tokens to ask of the draft model in a round; None means as many as pay."""
     num_lookup_tokens: int | None
     """How many draft tokens to look up in a round; None means as many as pay."""
     stop_strings: tuple[str, ...]
     predicted_ids: Sequence[int] = ()
+    cut: bool = False
+    """Whether the request allows more than the context has left."""
     forced: bool = True
     """Whether the draft model adds tokens that the grammar forces."""
     include_stop: bool = False

@@ -4,7 +4,7 @@ from shared.errors import InvalidFieldError, OutriderError
 
 
 class ContextLengthError(InvalidFieldError):
-    """A prompt, or the reply that the request asks for, does not fit the context."""
+    """A prompt, or the least that the request wants of a reply, does not fit the context."""
 
 
 class ModelNotFoundError(OutriderError):

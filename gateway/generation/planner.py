@@ -41,14 +41,11 @@ class Planner:
         self._target, self._tokenizer, self._settings = target, tokenizer, settings
         self._prompts = Prompts(target, tokenizer)
 
-    def chat(self, request: ChatRequest, prefill: str = "", *, cut: bool = False) -> list[Choice]:
-        """Return the n choices of a chat whose replies go on from `prefill`; `cut` its limit to the room there is."""
+    def chat(self, request: ChatRequest, prefill: str = "") -> list[Choice]:
+        """Return the n choices of a chat whose replies go on from `prefill`."""
         self.check_model(request.model)
         prompt = self._prompts.chat(request, self._target.max_length) + prefill
         prompts = [self._prompts.encode("messages", prompt, special=False)]
-        room = self._target.max_length - len(prompts[0])
-        if cut and (request.max_completion_tokens or 0) > room:
-            request = request.model_copy(update={"max_completion_tokens": room})
         plan = ReplyPlan.of(self._tokenizer, prompt, request)
         predicted_ids = (
             self._prompts.encode("prediction", request.prediction.text, special=False) if request.prediction else []
@@ -73,7 +70,7 @@ class Planner:
     def messages(self, request: MessagesRequest) -> Choice:
         """Return the one choice of a message."""
         try:
-            [choice] = self.chat(request.chat, request.prefill, cut=True)
+            [choice] = self.chat(request.chat, request.prefill)
         except InvalidFieldError as error:
             field = MESSAGES_FIELDS.get(error.field, error.field)
             raise type(error)(field, error.problem) from error
@@ -161,6 +158,7 @@ class Planner:
                 # By the index within its prompt, so that a prompt's replies do not depend on the other prompts.
                 params=replace(params, seed=choice_seed(params.seed, index)),
                 max_tokens=limits[prompt_index],
+                cut=limits[prompt_index] < (request.limit[1] or 0),
                 k=k,
                 num_lookup_tokens=num_lookup_tokens,
                 forced=request.speculative.forced,
@@ -226,12 +224,10 @@ class Planner:
             raise InvalidFieldError(limit_field, "is 0, and there is no echo")
         if limit is not None and request.min_tokens > limit:
             raise InvalidFieldError("min_tokens", f"{request.min_tokens} is more than {limit_field}, {limit}")
-        if limit is None:
-            return min(default, room)
-        if limit > room:
-            problem = f"{limit}, with a prompt of {len(prompt_ids)} tokens, is above the context of {target.max_length}"
-            raise ContextLengthError(limit_field, problem)
-        return limit
+        if request.min_tokens > room:
+            problem = f"{request.min_tokens} is more than the {room} that the prompt leaves of {target.max_length}"
+            raise ContextLengthError("min_tokens", problem)
+        return min(default if limit is None else limit, room)
 
 
 def _num_logprobs(request: GenerationRequest) -> int:

@@ -1,11 +1,13 @@
 """What a request used."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
+from typing import Any, Self
 
 from gateway.generation.acceptance_counts import Acceptance
+from gateway.generation.choice import Choice
 from gateway.generation.delta import Delta
 from gateway.generation.metrics import Meter
 from gateway.rounds.round_time import PARTS, RoundTime
@@ -18,6 +20,8 @@ class Usage:
     prompt_tokens: int
     meter: Meter
     """Counts the rounds of all requests."""
+    max_tokens: int | None = None
+    """The most tokens of a choice, where the context has left fewer than the request allows."""
     completion_tokens: int = 0
     acceptance: Acceptance = field(default_factory=Acceptance)
     by_proposer: defaultdict[str, Acceptance] = field(default_factory=lambda: defaultdict(Acceptance))
@@ -29,6 +33,12 @@ class Usage:
     predicted_tokens: int = 0
     accepted_prediction_tokens: int = 0
     times: list[RoundTime] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, choices: Sequence[Choice], meter: Meter) -> Self:
+        """Return the usage of choices before they are decoded."""
+        prompt_tokens = sum(len(choice.prompt_ids) for choice in choices if choice.first)
+        return cls(prompt_tokens, meter, min((choice.max_tokens for choice in choices if choice.cut), default=None))
 
     def count(self, delta: Delta) -> None:
         """Count a round, and its tokens that are in the reply."""
@@ -48,6 +58,11 @@ class Usage:
         self.predicted_tokens += predicted
         self.accepted_prediction_tokens += accepted
 
+    @property
+    def cut(self) -> dict[str, Any]:
+        """What is said of the limit where it was cut, beside the tokens."""
+        return {} if self.max_tokens is None else {"max_tokens": self.max_tokens}
+
     def tokens(self) -> dict[str, Any]:
         """Return the `usage` of the OpenAI API. Rejected prediction tokens are free: no other count includes them."""
         predicted = {
@@ -61,7 +76,7 @@ class Usage:
             "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
             "completion_tokens_details": {"reasoning_tokens": self.reasoning_tokens}
             | (predicted if self.predicted_tokens else {}),
-        }
+        } | self.cut
 
     def metrics(self) -> dict[str, Any]:
         """Return the `metrics`; the medians are over the request's rounds, null if there is none."""

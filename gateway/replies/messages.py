@@ -20,9 +20,9 @@ Json = dict[str, Any]
 class MessagesReply:
     """Turns the deltas of the one choice into events; after the last delta, `body` is the whole message."""
 
-    def __init__(self, request: MessagesRequest, seed: int, usage: Usage, *, cut: bool) -> None:
-        """Begin a reply sampled with this seed; `cut` says that it may only be as long as the context has room for."""
-        self._request, self._usage, self._cut = request, usage, cut
+    def __init__(self, request: MessagesRequest, seed: int, usage: Usage) -> None:
+        """Begin a reply sampled with this seed."""
+        self._request, self._usage = request, usage
         self._content: list[Json] = []
         self._pieces = list[str]()  # of the block that is open
         self._is_open = False
@@ -114,7 +114,7 @@ class MessagesReply:
 
     def _end(self, finish: ReplyFinish, stop_string: str) -> Iterator[Json]:
         reason = {"length": "max_tokens", "tool_calls": "tool_use", "stop": "end_turn"}[finish]
-        if reason == "max_tokens" and self._cut:
+        if reason == "max_tokens" and self._usage.cut:
             reason = "model_context_window_exceeded"
         sequence = stop_string or None
         delta = {"stop_reason": "stop_sequence" if sequence and finish == "stop" else reason, "stop_sequence": sequence}
@@ -139,7 +139,7 @@ class MessagesReply:
             "server_tool_use": None,
             "service_tier": "standard",
             "inference_geo": None,
-        }
+        } | usage.cut
 
 
 def _object(text: str) -> Json:

@@ -197,7 +197,8 @@ class ResponsesReply:
                 "output_tokens": usage.completion_tokens,
                 "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
                 "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-            },
+            }
+            | usage.cut,
         }
         if self._request.speculative.metrics:
             self._response["metrics"] = usage.metrics()

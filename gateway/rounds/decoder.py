@@ -95,7 +95,7 @@ class Decoder:
             left = max_tokens
             while left:
                 started = perf_counter()
-                decision = adaptive_k.next(left, draft.behind)
+                decision = adaptive_k.next(left, draft.behind, draft.room)
                 max_forced = (
                     min(left - 1, self.target.max_draft_tokens) - decision.k if forced and params.grammar else 0
                 )

@@ -47,11 +47,12 @@ class AdaptiveK:
         self._costs: CostModel | None = None  # as known when the round began
         self._recent_tokens = self._recent_seconds = 0.0  # of this session's last rounds, old ones fading
 
-    def next(self, left: int, behind: int) -> Decision:
+    def next(self, left: int, behind: int, room: int = 2**31) -> Decision:
         """Return the most tokens to ask of the draft model in the next round, and the most to look up.
 
         left: how many tokens may still be committed; one of them the round commits without a draft token.
         behind: how many committed tokens the draft model does not know.
+        room: how many more tokens its context holds.
         """
         (k, num_lookup_tokens), reason = (0, 0), Reason.REQUESTED
         if None in self._fixed:
@@ -61,7 +62,7 @@ class AdaptiveK:
             reason = Reason.REQUESTED
         if left == 1 and (k or num_lookup_tokens):
             reason = Reason.LAST_TOKEN
-        k, num_lookup_tokens = min(k, left - 1), min(num_lookup_tokens, left - 1)
+        k, num_lookup_tokens = min(k, left - 1, room), min(num_lookup_tokens, left - 1)
         self._decision = Decision(
             k, num_lookup_tokens, reason, self._min_confidence(k), self._min_lookup_acceptance(k, num_lookup_tokens)
         )

@@ -3,6 +3,8 @@
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
+from gateway.web.limit_header import MAX_TOKENS
+
 LOCAL = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?"
 
 
@@ -15,5 +17,5 @@ def add_cors(app: FastAPI, origins: str) -> None:
         allow_origin_regex=LOCAL if "local" in names else None,
         allow_methods=["*"],
         allow_headers=["*"],
-        expose_headers=["x-request-id", "request-id", "retry-after"],
+        expose_headers=["x-request-id", "request-id", "retry-after", MAX_TOKENS],
     )

@@ -43,21 +43,30 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, first: asyncio.Future[Json], rest: AsyncGenerator[Json], api: Api) -> None:
+    def __init__(
+        self, first: asyncio.Future[Json], rest: AsyncGenerator[Json], api: Api, headers: dict[str, str]
+    ) -> None:
         """Continue a generator whose first item is being waited for. Until it comes, there are comments."""
-        super().__init__(self._events(), headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        super().__init__(self._events(), headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"} | headers)
         self._first, self._rest, self._api = first, rest, api
         self._number = -1  # of the last event
 
     @classmethod
-    async def begin(cls, request: Request, events: AsyncGenerator[Json], opened: asyncio.Event, api: Api) -> Self:
+    async def begin(
+        cls,
+        request: Request,
+        events: AsyncGenerator[Json],
+        opened: asyncio.Event,
+        api: Api,
+        headers: dict[str, str],
+    ) -> Self:
         """Return the stream as soon as there is an event, or the target has opened a session, or a while has passed.
 
         Until then an error is raised, and can become an HTTP status. Raises ClientDisconnect.
         """
         first, opening = asyncio.ensure_future(anext(events)), asyncio.ensure_future(opened.wait())
         waiting = asyncio.wait((first, opening), timeout=SILENCE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        stream = cls(first, events, api)
+        stream = cls(first, events, api, headers)
         try:
             await unless_disconnected(request, waiting)
             if first.done():

@@ -8,6 +8,7 @@ from shared.settings import Settings
 
 Quant = Literal["", "none", "auto", "int8", "int4"]
 DeviceKind = Literal["cpu", "simulated", "neuron"]
+NUM_SLOTS, MAX_LENGTH = 8, 4096  # where memory does not decide: devices other than a CPU, and several ranks
 
 
 class EngineSettings(Settings):
@@ -17,10 +18,14 @@ class EngineSettings(Settings):
     """A Hugging Face folder, a .gguf file, a hub id, or the name of a pair."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """The type of the weights, before any rounding."""
-    num_slots: int = Field(8, ge=1, le=1024)
-    """How many sessions can be open at once."""
-    max_length: int = Field(4096, ge=2)
-    """The longest sequence, in tokens; capped at the model's own limit."""
+    num_slots: int | None = Field(None, ge=1, le=1024)
+    """How many sessions can be open at once. If not given, 8, or on a CPU as many as fit the memory, at least 2."""
+    max_length: int | None = Field(None, ge=2)
+    """The longest sequence, in tokens; capped at the model's own limit. If not given, that limit as far as it fits the
+    memory of a CPU, and 4096 elsewhere."""
+    cache_share: float = Field(0.5, gt=0, le=1)
+    """How much of the memory that is left when the weights are loaded may go to keys and values, where num_slots or
+    max_length is not given."""
     max_draft_tokens: int = Field(16, ge=1, le=31)
     """The largest k: draft tokens per round."""
     prefill_rows: int = Field(64, ge=2, le=256)
@@ -57,3 +62,8 @@ class EngineSettings(Settings):
     """The port where Prometheus reads metrics, on the host of the address; 0 turns them off."""
     network_delay_ms: float = Field(0, ge=0)
     """A simulated network: how long each message of a stream is delayed, in each direction."""
+
+    @property
+    def fixed_size(self) -> tuple[int, int]:
+        """The slots and the length where memory does not decide them."""
+        return self.num_slots or NUM_SLOTS, self.max_length or MAX_LENGTH

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17shared/pb/specdec.proto\x12\nspecdec.v1\"m\n\x0c\x44raftRequest\x12%\n\x04open\x18\x01 \x01(\x0b\x32\x15.specdec.v1.DraftOpenH\x00\x12+\n\x07\x61\x64vance\x18\x02 \x01(\x0b\x32\x18.specdec.v1.DraftAdvanceH\x00\x42\t\n\x07message\"\x99\x02\n\tDraftOpen\x12\x18\n\x10prompt_token_ids\x18\x01 \x03(\x05\x12,\n\x08sampling\x18\x02 \x01(\x0b\x32\x1a.specdec.v1.SamplingParams\x12\r\n\x05round\x18\x03 \x01(\x05\x12\x18\n\x10num_draft_tokens\x18\x04 \x01(\x05\x12\x19\n\x11num_lookup_tokens\x18\x05 \x01(\x05\x12\x1b\n\x13predicted_token_ids\x18\x06 \x03(\x05\x12\x16\n\x0emin_confidence\x18\x07 \x01(\x02\x12\x19\n\x11max_forced_tokens\x18\x08 \x01(\x05\x12\x11\n\tnamespace\x18\t \x01(\t\x12\x1d\n\x15min_lookup_acceptance\x18\n \x01(\x02\"\xc9\x01\n\x0c\x44raftAdvance\x12\r\n\x05round\x18\x01 \x01(\x05\x12\x10\n\x08position\x18\x02 \x01(\x05\x12\x11\n\ttoken_ids\x18\x03 \x03(\x05\x12\x18\n\x10num_draft_tokens\x18\x04 \x01(\x05\x12\x19\n\x11num_lookup_tokens\x18\x05 \x01(\x05\x12\x16\n\x0emin_confidence\x18\x06 \x01(\x02\x12\x19\n\x11max_forced_tokens\x18\x07 \x01(\x05\x12\x1d\n\x15min_lookup_acceptance\x18\x08 \x01(\x02\"\xf5\x01\n\rDraftResponse\x12\r\n\x05round\x18\x01 \x01(\x05\x12\x10\n\x08position\x18\x02 \x01(\x05\x12\x11\n\ttoken_ids\x18\x03 \x03(\x05\x12\x0c\n\x04last\x18\x04 \x01(\x08\x12&\n\x06timing\x18\x05 \x01(\x0b\x32\x16.specdec.v1.StepTiming\x12&\n\x08proposer\x18\x06 \x01(\x0e\x32\x14.specdec.v1.Proposer\x12\x13\n\x0bincarnation\x18\x07 \x01(\t\x12-\n\rtoken_timings\x18\x08 \x03(\x0b\x32\x16.specdec.v1.StepTiming\x12\x0e\n\x06\x66orced\x18\t \x03(\x05\"m\n\rVerifyRequest\x12&\n\x04open\x18\x01 \x01(\x0b\x32\x16.specdec.v1.VerifyOpenH\x00\x12)\n\x06verify\x18\x02 \x01(\x0b\x32\x17.specdec.v1.VerifyDraftH\x00\x42\t\n\x07message\"\xa5\x01\n\nVerifyOpen\x12\x18\n\x10prompt_token_ids\x18\x01 \x03(\x05\x12,\n\x08sampling\x18\x02 \x01(\x0b\x32\x1a.specdec.v1.SamplingParams\x12\x12\n\nmax_tokens\x18\x03 \x01(\x05\x12\x18\n\x0bmax_wait_ms\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x11\n\tnamespace\x18\x05 \x01(\tB\x0e\n\x0c_max_wait_ms\"G\n\x0bVerifyDraft\x12\r\n\x05round\x18\x01 \x01(\x05\x12\x10\n\x08position\x18\x02 \x01(\x05\x12\x17\n\x0f\x64raft_token_ids\x18\x03 \x03(\x05\"\xcc\x02\n\x0eVerifyResponse\x12\r\n\x05round\x18\x01 \x01(\x05\x12\x10\n\x08position\x18\x02 \x01(\x05\x12\x14\n\x0cnum_accepted\x18\x03 \x01(\x05\x12\x11\n\ttoken_ids\x18\x04 \x03(\x05\x12/\n\rfinish_reason\x18\x05 \x01(\x0e\x32\x18.specdec.v1.FinishReason\x12&\n\x06timing\x18\x06 \x01(\x0b\x32\x16.specdec.v1.StepTiming\x12+\n\x08logprobs\x18\x07 \x03(\x0b\x32\x19.specdec.v1.TokenLogprobs\x12\x32\n\x0fprompt_logprobs\x18\x08 \x03(\x0b\x32\x19.specdec.v1.TokenLogprobs\x12\x12\n\nnum_cached\x18\t \x01(\x05\x12\"\n\x06opened\x18\n \x01(\x0b\x32\x12.specdec.v1.Opened\"\x8c\x01\n\x06Opened\x12+\n\x08identity\x18\x01 \x01(\x0b\x32\x19.specdec.v1.ModelIdentity\x12\x12\n\nnum_cached\x18\x02 \x01(\x05\x12\x12\n\nmax_length\x18\x03 \x01(\x05\x12\x18\n\x10max_draft_tokens\x18\x04 \x01(\x05\x12\x13\n\x0bincarnation\x18\x05 \x01(\t\"\x9a\x04\n\x0eSamplingParams\x12\x13\n\x0btemperature\x18\x01 \x01(\x02\x12\r\n\x05top_p\x18\x02 \x01(\x02\x12\r\n\x05top_k\x18\x03 \x01(\x05\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12\x16\n\x0estop_token_ids\x18\x05 \x03(\x05\x12\r\n\x05min_p\x18\x06 \x01(\x02\x12\x19\n\x11\x66requency_penalty\x18\x07 \x01(\x02\x12\x18\n\x10presence_penalty\x18\x08 \x01(\x02\x12\x1f\n\x12repetition_penalty\x18\t \x01(\x02H\x01\x88\x01\x01\x12=\n\nlogit_bias\x18\n \x03(\x0b\x32).specdec.v1.SamplingParams.LogitBiasEntry\x12\x12\n\nmin_tokens\x18\x0b \x01(\x05\x12\x19\n\x0coutput_start\x18\x0c \x01(\x05H\x02\x88\x01\x01\x12\x10\n\x08logprobs\x18\r \x01(\x08\x12\x14\n\x0ctop_logprobs\x18\x0e \x01(\x05\x12\x17\n\x0fprompt_logprobs\x18\x12 \x01(\x08\x12\x15\n\x0bjson_schema\x18\x0f \x01(\tH\x00\x12\x0f\n\x05regex\x18\x10 \x01(\tH\x00\x12\x0e\n\x04lark\x18\x11 \x01(\tH\x00\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\t\n\x07grammarB\x15\n\x13_repetition_penaltyB\x0f\n\r_output_start\"M\n\rTokenLogprobs\x12\x0f\n\x07logprob\x18\x01 \x01(\x02\x12\x15\n\rtop_token_ids\x18\x02 \x03(\x05\x12\x14\n\x0ctop_logprobs\x18\x03 \x03(\x02\"\x81\x01\n\nStepTiming\x12\x10\n\x08queue_us\x18\x01 \x01(\x03\x12\x12\n\nforward_us\x18\x02 \x01(\x03\x12\x11\n\tsample_us\x18\x03 \x01(\x03\x12\x12\n\nnum_passes\x18\x04 \x01(\x05\x12\x10\n\x08num_rows\x18\x05 \x01(\x05\x12\x14\n\x0cnum_sessions\x18\x06 \x01(\x05\"!\n\x1f\x44raftServiceGetModelInfoRequest\"\x8f\x01\n DraftServiceGetModelInfoResponse\x12)\n\nmodel_info\x18\x01 \x01(\x0b\x32\x15.specdec.v1.ModelInfo\x12\x18\n\x10max_draft_tokens\x18\x02 \x01(\x05\x12\x13\n\x0bincarnation\x18\x03 \x01(\t\x12\x11\n\tremembers\x18\x04 \x01(\x08\"\"\n TargetServiceGetModelInfoRequest\"N\n!TargetServiceGetModelInfoResponse\x12)\n\nmodel_info\x18\x01 \x01(\x0b\x32\x15.specdec.v1.ModelInfo\"\xbe\x02\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nvocab_size\x18\x02 \x01(\x05\x12\x16\n\x0etokenizer_size\x18\x03 \x01(\x05\x12\x1d\n\x15tokenizer_fingerprint\x18\x04 \x01(\t\x12\x12\n\nmax_length\x18\x05 \x01(\x05\x12\x18\n\x10max_draft_tokens\x18\x06 \x01(\x05\x12\x11\n\tnum_slots\x18\x07 \x01(\x05\x12\x0e\n\x06\x64\x65vice\x18\x08 \x01(\t\x12\r\n\x05\x64type\x18\t \x01(\t\x12\x11\n\trow_exact\x18\n \x01(\x08\x12(\n\npass_costs\x18\x0b \x03(\x0b\x32\x14.specdec.v1.PassCost\x12+\n\x08identity\x18\x0c \x01(\x0b\x32\x19.specdec.v1.ModelIdentity\x12\x0e\n\x06kernel\x18\r \x01(\t\"\x92\x01\n\rModelIdentity\x12\x0f\n\x07weights\x18\x01 \x01(\t\x12\x1d\n\x15tokenizer_fingerprint\x18\x02 \x01(\t\x12\r\n\x05\x64type\x18\x03 \x01(\t\x12\r\n\x05quant\x18\x04 \x01(\t\x12\x0e\n\x06kernel\x18\x05 \x01(\t\x12\x10\n\x08numerics\x18\x06 \x01(\t\x12\x11\n\trow_exact\x18\x07 \x01(\x08\"0\n\x08PassCost\x12\x10\n\x08num_rows\x18\x01 \x01(\x05\x12\x12\n\nforward_us\x18\x02 \x01(\x03*\x88\x01\n\x08Proposer\x12\x18\n\x14PROPOSER_UNSPECIFIED\x10\x00\x12\x18\n\x14PROPOSER_DRAFT_MODEL\x10\x01\x12\x1a\n\x16PROPOSER_PROMPT_LOOKUP\x10\x02\x12\x17\n\x13PROPOSER_PREDICTION\x10\x03\x12\x13\n\x0fPROPOSER_MEMORY\x10\x04*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xc0\x01\n\x0c\x44raftService\x12@\n\x05\x44raft\x12\x18.specdec.v1.DraftRequest\x1a\x19.specdec.v1.DraftResponse(\x01\x30\x01\x12n\n\x0cGetModelInfo\x12+.specdec.v1.DraftServiceGetModelInfoRequest\x1a,.specdec.v1.DraftServiceGetModelInfoResponse\"\x03\x90\x02\x01\x32\xc6\x01\n\rTargetService\x12\x43\n\x06Verify\x12\x19.specdec.v1.VerifyRequest\x1a\x1a.specdec.v1.VerifyResponse(\x01\x30\x01\x12p\n\x0cGetModelInfo\x12,.specdec.v1.TargetServiceGetModelInfoRequest\x1a-.specdec.v1.TargetServiceGetModelInfoResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17shared/pb/specdec.proto\x12\nspecdec.v1\"m\n\x0c\x44raftRequest\x12%\n\x04open\x18\x01 \x01(\x0b\x32\x15.specdec.v1.DraftOpenH\x00\x12+\n\x07\x61\x64vance\x18\x02 \x01(\x0b\x32\x18.specdec.v1.DraftAdvanceH\x00\x42\t\n\x07message\"\x99\x02\n\tDraftOpen\x12\x18\n\x10prompt_token_ids\x18\x01 \x03(\x05\x12,\n\x08sampling\x18\x02 \x01(\x0b\x32\x1a.specdec.v1.SamplingParams\x12\r\n\x05round\x18\x03 \x01(\x05\x12\x18\n\x10num_draft_tokens\x18\x04 \x01(\x05\x12\x19\n\x11num_lookup_tokens\x18\x05 \x01(\x05\x12\x1b\n\x13predicted_token_ids\x18\x06 \x03(\x05\x12\x16\n\x0emin_confidence\x18\x07 \x01(\x02\x12\x19\n\x11max_forced_tokens\x18\x08 \x01(\x05\x12\x11\n\tnamespace\x18\t \x01(\t\x12\x1d\n\x15min_lookup_acceptance\x18\n \x01(\x02\"\xc9\x01\n\x0c\x44raftAdvance\x12\r\n\x05round\x18\x01 \x01(\x05\x12\x10\n\x08position\x18\x02 \x01(\x05\x12\x11\n\ttoken_ids\x18\x03 \x03(\x05\x12\x18\n\x10num_draft_tokens\x18\x04 \x01(\x05\x12\x19\n\x11num_lookup_tokens\x18\x05 \x01(\x05\x12\x16\n\x0emin_confidence\x18\x06 \x01(\x02\x12\x19\n\x11max_forced_tokens\x18\x07 \x01(\x05\x12\x1d\n\x15min_lookup_acceptance\x18\x08 \x01(\x02\"\xf5\x01\n\rDraftResponse\x12\r\n\x05round\x18\x01 \x01(\x05\x12\x10\n\x08position\x18\x02 \x01(\x05\x12\x11\n\ttoken_ids\x18\x03 \x03(\x05\x12\x0c\n\x04last\x18\x04 \x01(\x08\x12&\n\x06timing\x18\x05 \x01(\x0b\x32\x16.specdec.v1.StepTiming\x12&\n\x08proposer\x18\x06 \x01(\x0e\x32\x14.specdec.v1.Proposer\x12\x13\n\x0bincarnation\x18\x07 \x01(\t\x12-\n\rtoken_timings\x18\x08 \x03(\x0b\x32\x16.specdec.v1.StepTiming\x12\x0e\n\x06\x66orced\x18\t \x03(\x05\"m\n\rVerifyRequest\x12&\n\x04open\x18\x01 \x01(\x0b\x32\x16.specdec.v1.VerifyOpenH\x00\x12)\n\x06verify\x18\x02 \x01(\x0b\x32\x17.specdec.v1.VerifyDraftH\x00\x42\t\n\x07message\"\xba\x01\n\nVerifyOpen\x12\x18\n\x10prompt_token_ids\x18\x01 \x03(\x05\x12,\n\x08sampling\x18\x02 \x01(\x0b\x32\x1a.specdec.v1.SamplingParams\x12\x12\n\nmax_tokens\x18\x03 \x01(\x05\x12\x18\n\x0bmax_wait_ms\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x11\n\tnamespace\x18\x05 \x01(\t\x12\x13\n\x0bprogress_ms\x18\x06 \x01(\x05\x42\x0e\n\x0c_max_wait_ms\"G\n\x0bVerifyDraft\x12\r\n\x05round\x18\x01 \x01(\x05\x12\x10\n\x08position\x18\x02 \x01(\x05\x12\x17\n\x0f\x64raft_token_ids\x18\x03 \x03(\x05\"\xfa\x02\n\x0eVerifyResponse\x12\r\n\x05round\x18\x01 \x01(\x05\x12\x10\n\x08position\x18\x02 \x01(\x05\x12\x14\n\x0cnum_accepted\x18\x03 \x01(\x05\x12\x11\n\ttoken_ids\x18\x04 \x03(\x05\x12/\n\rfinish_reason\x18\x05 \x01(\x0e\x32\x18.specdec.v1.FinishReason\x12&\n\x06timing\x18\x06 \x01(\x0b\x32\x16.specdec.v1.StepTiming\x12+\n\x08logprobs\x18\x07 \x03(\x0b\x32\x19.specdec.v1.TokenLogprobs\x12\x32\n\x0fprompt_logprobs\x18\x08 \x03(\x0b\x32\x19.specdec.v1.TokenLogprobs\x12\x12\n\nnum_cached\x18\t \x01(\x05\x12\"\n\x06opened\x18\n \x01(\x0b\x32\x12.specdec.v1.Opened\x12\x1a\n\rnum_prefilled\x18\x0b \x01(\x05H\x00\x88\x01\x01\x42\x10\n\x0e_num_prefilled\"\x8c\x01\n\x06Opened\x12+\n\x08identity\x18\x01 \x01(\x0b\x32\x19.specdec.v1.ModelIdentity\x12\x12\n\nnum_cached\x18\x02 \x01(\x05\x12\x12\n\nmax_length\x18\x03 \x01(\x05\x12\x18\n\x10max_draft_tokens\x18\x04 \x01(\x05\x12\x13\n\x0bincarnation\x18\x05 \x01(\t\"\x9a\x04\n\x0eSamplingParams\x12\x13\n\x0btemperature\x18\x01 \x01(\x02\x12\r\n\x05top_p\x18\x02 \x01(\x02\x12\r\n\x05top_k\x18\x03 \x01(\x05\x12\x0c\n\x04seed\x18\x04 \x01(\x03\x12\x16\n\x0estop_token_ids\x18\x05 \x03(\x05\x12\r\n\x05min_p\x18\x06 \x01(\x02\x12\x19\n\x11\x66requency_penalty\x18\x07 \x01(\x02\x12\x18\n\x10presence_penalty\x18\x08 \x01(\x02\x12\x1f\n\x12repetition_penalty\x18\t \x01(\x02H\x01\x88\x01\x01\x12=\n\nlogit_bias\x18\n \x03(\x0b\x32).specdec.v1.SamplingParams.LogitBiasEntry\x12\x12\n\nmin_tokens\x18\x0b \x01(\x05\x12\x19\n\x0coutput_start\x18\x0c \x01(\x05H\x02\x88\x01\x01\x12\x10\n\x08logprobs\x18\r \x01(\x08\x12\x14\n\x0ctop_logprobs\x18\x0e \x01(\x05\x12\x17\n\x0fprompt_logprobs\x18\x12 \x01(\x08\x12\x15\n\x0bjson_schema\x18\x0f \x01(\tH\x00\x12\x0f\n\x05regex\x18\x10 \x01(\tH\x00\x12\x0e\n\x04lark\x18\x11 \x01(\tH\x00\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x02:\x02\x38\x01\x42\t\n\x07grammarB\x15\n\x13_repetition_penaltyB\x0f\n\r_output_start\"M\n\rTokenLogprobs\x12\x0f\n\x07logprob\x18\x01 \x01(\x02\x12\x15\n\rtop_token_ids\x18\x02 \x03(\x05\x12\x14\n\x0ctop_logprobs\x18\x03 \x03(\x02\"\x81\x01\n\nStepTiming\x12\x10\n\x08queue_us\x18\x01 \x01(\x03\x12\x12\n\nforward_us\x18\x02 \x01(\x03\x12\x11\n\tsample_us\x18\x03 \x01(\x03\x12\x12\n\nnum_passes\x18\x04 \x01(\x05\x12\x10\n\x08num_rows\x18\x05 \x01(\x05\x12\x14\n\x0cnum_sessions\x18\x06 \x01(\x05\"!\n\x1f\x44raftServiceGetModelInfoRequest\"\x8f\x01\n DraftServiceGetModelInfoResponse\x12)\n\nmodel_info\x18\x01 \x01(\x0b\x32\x15.specdec.v1.ModelInfo\x12\x18\n\x10max_draft_tokens\x18\x02 \x01(\x05\x12\x13\n\x0bincarnation\x18\x03 \x01(\t\x12\x11\n\tremembers\x18\x04 \x01(\x08\"\"\n TargetServiceGetModelInfoRequest\"N\n!TargetServiceGetModelInfoResponse\x12)\n\nmodel_info\x18\x01 \x01(\x0b\x32\x15.specdec.v1.ModelInfo\"\xbe\x02\n\tModelInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nvocab_size\x18\x02 \x01(\x05\x12\x16\n\x0etokenizer_size\x18\x03 \x01(\x05\x12\x1d\n\x15tokenizer_fingerprint\x18\x04 \x01(\t\x12\x12\n\nmax_length\x18\x05 \x01(\x05\x12\x18\n\x10max_draft_tokens\x18\x06 \x01(\x05\x12\x11\n\tnum_slots\x18\x07 \x01(\x05\x12\x0e\n\x06\x64\x65vice\x18\x08 \x01(\t\x12\r\n\x05\x64type\x18\t \x01(\t\x12\x11\n\trow_exact\x18\n \x01(\x08\x12(\n\npass_costs\x18\x0b \x03(\x0b\x32\x14.specdec.v1.PassCost\x12+\n\x08identity\x18\x0c \x01(\x0b\x32\x19.specdec.v1.ModelIdentity\x12\x0e\n\x06kernel\x18\r \x01(\t\"\x92\x01\n\rModelIdentity\x12\x0f\n\x07weights\x18\x01 \x01(\t\x12\x1d\n\x15tokenizer_fingerprint\x18\x02 \x01(\t\x12\r\n\x05\x64type\x18\x03 \x01(\t\x12\r\n\x05quant\x18\x04 \x01(\t\x12\x0e\n\x06kernel\x18\x05 \x01(\t\x12\x10\n\x08numerics\x18\x06 \x01(\t\x12\x11\n\trow_exact\x18\x07 \x01(\x08\"0\n\x08PassCost\x12\x10\n\x08num_rows\x18\x01 \x01(\x05\x12\x12\n\nforward_us\x18\x02 \x01(\x03*\x88\x01\n\x08Proposer\x12\x18\n\x14PROPOSER_UNSPECIFIED\x10\x00\x12\x18\n\x14PROPOSER_DRAFT_MODEL\x10\x01\x12\x1a\n\x16PROPOSER_PROMPT_LOOKUP\x10\x02\x12\x17\n\x13PROPOSER_PREDICTION\x10\x03\x12\x13\n\x0fPROPOSER_MEMORY\x10\x04*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xc0\x01\n\x0c\x44raftService\x12@\n\x05\x44raft\x12\x18.specdec.v1.DraftRequest\x1a\x19.specdec.v1.DraftResponse(\x01\x30\x01\x12n\n\x0cGetModelInfo\x12+.specdec.v1.DraftServiceGetModelInfoRequest\x1a,.specdec.v1.DraftServiceGetModelInfoResponse\"\x03\x90\x02\x01\x32\xc6\x01\n\rTargetService\x12\x43\n\x06Verify\x12\x19.specdec.v1.VerifyRequest\x1a\x1a.specdec.v1.VerifyResponse(\x01\x30\x01\x12p\n\x0cGetModelInfo\x12,.specdec.v1.TargetServiceGetModelInfoRequest\x1a-.specdec.v1.TargetServiceGetModelInfoResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,10 +37,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DRAFTSERVICE'].methods_by_name['GetModelInfo']._serialized_options = b'\220\002\001'
   _globals['_TARGETSERVICE'].methods_by_name['GetModelInfo']._loaded_options = None
   _globals['_TARGETSERVICE'].methods_by_name['GetModelInfo']._serialized_options = b'\220\002\001'
-  _globals['_PROPOSER']._serialized_start=3286
-  _globals['_PROPOSER']._serialized_end=3422
-  _globals['_FINISHREASON']._serialized_start=3424
-  _globals['_FINISHREASON']._serialized_end=3519
+  _globals['_PROPOSER']._serialized_start=3353
+  _globals['_PROPOSER']._serialized_end=3489
+  _globals['_FINISHREASON']._serialized_start=3491
+  _globals['_FINISHREASON']._serialized_end=3586
   _globals['_DRAFTREQUEST']._serialized_start=39
   _globals['_DRAFTREQUEST']._serialized_end=148
   _globals['_DRAFTOPEN']._serialized_start=151
@@ -52,37 +52,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VERIFYREQUEST']._serialized_start=886
   _globals['_VERIFYREQUEST']._serialized_end=995
   _globals['_VERIFYOPEN']._serialized_start=998
-  _globals['_VERIFYOPEN']._serialized_end=1163
-  _globals['_VERIFYDRAFT']._serialized_start=1165
-  _globals['_VERIFYDRAFT']._serialized_end=1236
-  _globals['_VERIFYRESPONSE']._serialized_start=1239
-  _globals['_VERIFYRESPONSE']._serialized_end=1571
-  _globals['_OPENED']._serialized_start=1574
-  _globals['_OPENED']._serialized_end=1714
-  _globals['_SAMPLINGPARAMS']._serialized_start=1717
-  _globals['_SAMPLINGPARAMS']._serialized_end=2255
-  _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._serialized_start=2156
-  _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._serialized_end=2204
-  _globals['_TOKENLOGPROBS']._serialized_start=2257
-  _globals['_TOKENLOGPROBS']._serialized_end=2334
-  _globals['_STEPTIMING']._serialized_start=2337
-  _globals['_STEPTIMING']._serialized_end=2466
-  _globals['_DRAFTSERVICEGETMODELINFOREQUEST']._serialized_start=2468
-  _globals['_DRAFTSERVICEGETMODELINFOREQUEST']._serialized_end=2501
-  _globals['_DRAFTSERVICEGETMODELINFORESPONSE']._serialized_start=2504
-  _globals['_DRAFTSERVICEGETMODELINFORESPONSE']._serialized_end=2647
-  _globals['_TARGETSERVICEGETMODELINFOREQUEST']._serialized_start=2649
-  _globals['_TARGETSERVICEGETMODELINFOREQUEST']._serialized_end=2683
-  _globals['_TARGETSERVICEGETMODELINFORESPONSE']._serialized_start=2685
-  _globals['_TARGETSERVICEGETMODELINFORESPONSE']._serialized_end=2763
-  _globals['_MODELINFO']._serialized_start=2766
-  _globals['_MODELINFO']._serialized_end=3084
-  _globals['_MODELIDENTITY']._serialized_start=3087
-  _globals['_MODELIDENTITY']._serialized_end=3233
-  _globals['_PASSCOST']._serialized_start=3235
-  _globals['_PASSCOST']._serialized_end=3283
-  _globals['_DRAFTSERVICE']._serialized_start=3522
-  _globals['_DRAFTSERVICE']._serialized_end=3714
-  _globals['_TARGETSERVICE']._serialized_start=3717
-  _globals['_TARGETSERVICE']._serialized_end=3915
+  _globals['_VERIFYOPEN']._serialized_end=1184
+  _globals['_VERIFYDRAFT']._serialized_start=1186
+  _globals['_VERIFYDRAFT']._serialized_end=1257
+  _globals['_VERIFYRESPONSE']._serialized_start=1260
+  _globals['_VERIFYRESPONSE']._serialized_end=1638
+  _globals['_OPENED']._serialized_start=1641
+  _globals['_OPENED']._serialized_end=1781
+  _globals['_SAMPLINGPARAMS']._serialized_start=1784
+  _globals['_SAMPLINGPARAMS']._serialized_end=2322
+  _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._serialized_start=2223
+  _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._serialized_end=2271
+  _globals['_TOKENLOGPROBS']._serialized_start=2324
+  _globals['_TOKENLOGPROBS']._serialized_end=2401
+  _globals['_STEPTIMING']._serialized_start=2404
+  _globals['_STEPTIMING']._serialized_end=2533
+  _globals['_DRAFTSERVICEGETMODELINFOREQUEST']._serialized_start=2535
+  _globals['_DRAFTSERVICEGETMODELINFOREQUEST']._serialized_end=2568
+  _globals['_DRAFTSERVICEGETMODELINFORESPONSE']._serialized_start=2571
+  _globals['_DRAFTSERVICEGETMODELINFORESPONSE']._serialized_end=2714
+  _globals['_TARGETSERVICEGETMODELINFOREQUEST']._serialized_start=2716
+  _globals['_TARGETSERVICEGETMODELINFOREQUEST']._serialized_end=2750
+  _globals['_TARGETSERVICEGETMODELINFORESPONSE']._serialized_start=2752
+  _globals['_TARGETSERVICEGETMODELINFORESPONSE']._serialized_end=2830
+  _globals['_MODELINFO']._serialized_start=2833
+  _globals['_MODELINFO']._serialized_end=3151
+  _globals['_MODELIDENTITY']._serialized_start=3154
+  _globals['_MODELIDENTITY']._serialized_end=3300
+  _globals['_PASSCOST']._serialized_start=3302
+  _globals['_PASSCOST']._serialized_end=3350
+  _globals['_DRAFTSERVICE']._serialized_start=3589
+  _globals['_DRAFTSERVICE']._serialized_end=3781
+  _globals['_TARGETSERVICE']._serialized_start=3784
+  _globals['_TARGETSERVICE']._serialized_end=3982
 # @@protoc_insertion_point(module_scope)

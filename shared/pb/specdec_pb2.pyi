@@ -353,6 +353,7 @@ class VerifyOpen(google.protobuf.message.Message):
     MAX_TOKENS_FIELD_NUMBER: builtins.int
     MAX_WAIT_MS_FIELD_NUMBER: builtins.int
     NAMESPACE_FIELD_NUMBER: builtins.int
+    PROGRESS_MS_FIELD_NUMBER: builtins.int
     max_tokens: builtins.int
     """The most tokens to commit. At least 1; prompt and this together at most the context."""
     max_wait_ms: builtins.int
@@ -361,6 +362,8 @@ class VerifyOpen(google.protobuf.message.Message):
     """
     namespace: builtins.str
     """As in DraftOpen: a prefix is found again by sessions of the same namespace alone."""
+    progress_ms: builtins.int
+    """How often to tell of progress while the first round runs the prompt, in milliseconds; 0 is never."""
     @property
     def prompt_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """The prompt. Not empty, shorter than the context, each token within the target model's vocabulary."""
@@ -377,9 +380,10 @@ class VerifyOpen(google.protobuf.message.Message):
         max_tokens: builtins.int = ...,
         max_wait_ms: builtins.int | None = ...,
         namespace: builtins.str = ...,
+        progress_ms: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_max_wait_ms", b"_max_wait_ms", "max_wait_ms", b"max_wait_ms", "sampling", b"sampling"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_max_wait_ms", b"_max_wait_ms", "max_tokens", b"max_tokens", "max_wait_ms", b"max_wait_ms", "namespace", b"namespace", "prompt_token_ids", b"prompt_token_ids", "sampling", b"sampling"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_max_wait_ms", b"_max_wait_ms", "max_tokens", b"max_tokens", "max_wait_ms", b"max_wait_ms", "namespace", b"namespace", "progress_ms", b"progress_ms", "prompt_token_ids", b"prompt_token_ids", "sampling", b"sampling"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_max_wait_ms", b"_max_wait_ms"]) -> typing.Literal["max_wait_ms"] | None: ...
 
 Global___VerifyOpen: typing_extensions.TypeAlias = VerifyOpen
@@ -428,6 +432,7 @@ class VerifyResponse(google.protobuf.message.Message):
     PROMPT_LOGPROBS_FIELD_NUMBER: builtins.int
     NUM_CACHED_FIELD_NUMBER: builtins.int
     OPENED_FIELD_NUMBER: builtins.int
+    NUM_PREFILLED_FIELD_NUMBER: builtins.int
     round: builtins.int
     """The number of the round."""
     position: builtins.int
@@ -438,6 +443,8 @@ class VerifyResponse(google.protobuf.message.Message):
     """Why the sequence ended; unspecified while it goes on."""
     num_cached: builtins.int
     """In the first round, how many tokens of the prompt were in the slot already, from an earlier session, and not run."""
+    num_prefilled: builtins.int
+    """How much of the prompt has been run. A response with this has nothing else, and the one to the first round follows."""
     @property
     def token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """The committed tokens: the accepted ones and then the target's own sample (recovered after a mismatch, bonus after
@@ -475,9 +482,11 @@ class VerifyResponse(google.protobuf.message.Message):
         prompt_logprobs: collections.abc.Iterable[Global___TokenLogprobs] | None = ...,
         num_cached: builtins.int = ...,
         opened: Global___Opened | None = ...,
+        num_prefilled: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["opened", b"opened", "timing", b"timing"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["finish_reason", b"finish_reason", "logprobs", b"logprobs", "num_accepted", b"num_accepted", "num_cached", b"num_cached", "opened", b"opened", "position", b"position", "prompt_logprobs", b"prompt_logprobs", "round", b"round", "timing", b"timing", "token_ids", b"token_ids"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_num_prefilled", b"_num_prefilled", "num_prefilled", b"num_prefilled", "opened", b"opened", "timing", b"timing"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_num_prefilled", b"_num_prefilled", "finish_reason", b"finish_reason", "logprobs", b"logprobs", "num_accepted", b"num_accepted", "num_cached", b"num_cached", "num_prefilled", b"num_prefilled", "opened", b"opened", "position", b"position", "prompt_logprobs", b"prompt_logprobs", "round", b"round", "timing", b"timing", "token_ids", b"token_ids"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_num_prefilled", b"_num_prefilled"]) -> typing.Literal["num_prefilled"] | None: ...
 
 Global___VerifyResponse: typing_extensions.TypeAlias = VerifyResponse
 

@@ -59,6 +59,7 @@ TARGET_CASES = [
     ([target_open(max_tokens=0)], INVALID, "max_tokens: 0"),
     ([target_open(max_tokens=10**9)], INVALID, "max_tokens: with the prompt"),
     ([target_open(max_wait_ms=-1)], INVALID, "max_wait_ms: -1"),
+    ([target_open(progress_ms=-1)], INVALID, "progress_ms: -1"),
     ([target_open(sampling=pb.SamplingParams(top_p=1, temperature=-1))], INVALID, "temperature: -1"),
     ([target_open(sampling=pb.SamplingParams(top_p=1, temperature=float("nan")))], INVALID, "temperature: nan"),
     ([target_open(sampling=pb.SamplingParams(top_p=0))], INVALID, "top_p: 0"),
@@ -101,7 +102,7 @@ DRAFT_CASES = [
     ([draft_asking(min_confidence=float("nan"))], INVALID, "min_confidence: nan"),
     ([draft_asking(predicted_token_ids=[5, 100_000])], INVALID, "predicted_token_ids[1]: 100000"),
     ([draft_asking(predicted_token_ids=[5] * 2_000_000)], INVALID, "predicted_token_ids: 2000000 tokens, at most 1048"),
-    ([draft_open(prompt=[5] * 5000, k=0)], INVALID, "prompt_token_ids: 5000 tokens, at most"),
+    ([draft_open(prompt=[5] * (2**20 + 1), k=0)], INVALID, "prompt_token_ids: 1048577 tokens, at most"),
     ([draft_open(sampling=FORBIDDEN)], INVALID, "stop_token_ids: with min_tokens, they forbid each token"),
     ([draft_open(sampling=BIASES[1])], TOO_MUCH, "SERVER: Received message larger than max"),
     ([advance(1, 2, [5])], ORDER, "message: the first one"),
@@ -110,7 +111,7 @@ DRAFT_CASES = [
     ([draft_open(), advance(1, 3, [5])], ORDER, "position: 3 where 2"),
     ([draft_open(), advance(1, 2, [])], INVALID, "token_ids: empty"),
     ([draft_open(), advance(1, 2, [-5])], INVALID, "token_ids[0]: -5"),
-    ([draft_open(), advance(1, 2, [5] * 5000)], INVALID, "token_ids: they end at 5002"),
+    ([draft_open(), advance(1, 2, [5] * 2**20)], INVALID, "token_ids: they end at 1048578"),
 ]
 
 

@@ -1,5 +1,6 @@
 """Decides from a configuration, before reading weights, whether to serve a model and how long its sequences may be."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,13 +16,15 @@ from transformers import (
 )
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from shared.errors import ModelError
+from shared.errors import ModelError, SettingError
+from shared.model.settings import MAX_LENGTH
 
 log = structlog.get_logger()
 
 WINDOW = "its layers keep only a window of the last tokens, so a rejected draft token cannot be undone"
 STATE = "its layers carry a state from token to token, so a rejected draft token cannot be undone"
 FAMILY = {"llama", "mistral", "qwen2", "qwen3"}  # the model types with the Llama family's layers
+UNLIMITED = 2**31  # a tokenizer's length that is no less is none
 NUMBERS_OF_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 
 
@@ -41,11 +44,21 @@ def refuse_unserved(config: PretrainedConfig, name: str) -> None:
         raise ModelError(f"{name}: {reason}")
 
 
-def own_length(config: PretrainedConfig, max_length: int) -> int:
-    """Return max_length, capped at the model's limit and at where its rotary factors would depend on the pass."""
+def own_length(config: PretrainedConfig, max_length: int | None = None) -> int:
+    """Return max_length, capped at the model's limit and at where its rotary factors would depend on the pass.
+
+    The limit is what `yarn` stretches the positions to, as vLLM has it; other configurations tell it themselves.
+    """
     text = config.get_text_config()
-    length: int = min(max_length, getattr(text, "max_position_embeddings", max_length))
-    for rotary in _rotary_parameters(text):
+    rotaries = _rotary_parameters(text)
+    stretched = (
+        int(rotary["original_max_position_embeddings"] * rotary["factor"])
+        for rotary in rotaries
+        if rotary["rope_type"] == "yarn"
+    )
+    own = max(getattr(text, "max_position_embeddings", None) or max_length or MAX_LENGTH, *stretched, 0)
+    length: int = min(max_length or own, own)
+    for rotary in rotaries:
         # `dynamic` factors do not change up to max_position_embeddings.
         if rotary["rope_type"] == "longrope" and rotary["original_max_position_embeddings"] < length:
             length = rotary["original_max_position_embeddings"]
@@ -54,12 +67,21 @@ def own_length(config: PretrainedConfig, max_length: int) -> int:
     return length
 
 
+def default_length(folder: Path) -> int | None:
+    """Return the length that a tokenizer gives its model, if it gives one."""
+    try:
+        length = json.loads((folder / "tokenizer_config.json").read_text("utf-8")).get("model_max_length")
+    except (OSError, ValueError):
+        return None
+    return int(length) if length and 1 < length < UNLIMITED else None
+
+
 @contextmanager
 def refusing(name: str, problem: str) -> Iterator[None]:
     """Turn any exception in the block into a one-sentence ModelError."""
     try:
         yield
-    except ModelError:
+    except (ModelError, SettingError):
         raise
     except Exception as error:  # a model's own code may raise anything
         raise ModelError(f"{name}: {problem} ({type(error).__name__}: {' '.join(str(error).split())})") from error

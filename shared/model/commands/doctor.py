@@ -94,7 +94,7 @@ def cache_finding(settings: EngineSettings) -> Finding:
 def fit_finding(settings: EngineSettings, half: int) -> Finding:
     """Estimate the memory that the model and its slots need. Raises ModelError."""
     config = served_config(resolve_half(settings.model, half))
-    sizes = GraphSizes.of(settings, own_length(config, settings.max_length))
+    sizes = GraphSizes.of(settings, own_length(config, settings.fixed_size[1]))
     needs = Footprint.of(config, DTYPES[settings.dtype], sizes)
     parts = {"weights": needs.weights, "keys and values": needs.cache, "logits": needs.logits}
     found = ", ".join(f"{name} {size / GB:.2f}" for name, size in parts.items())

@@ -1,6 +1,6 @@
 """Runs a draft model with 4-bit weights over the slots, with ONNX Runtime."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,10 @@ class OnnxRunner(Runner):
     inexact = "weights of 4 bits: the graph gives the last row of a pass and no other"
     every_row = False
 
-    def __init__(self, graph: Path, config: PretrainedConfig, num_slots: int, max_length: int) -> None:
-        """Open the graph, and make the cache."""
+    def __init__(self, graph: Path, config: PretrainedConfig, size: Callable[[int], tuple[int, int]]) -> None:
+        """Open the graph, and make the cache: `size` returns its slots and their length, given a token's bytes."""
         import onnxruntime  # noqa: PLC0415 - from the extra int4
 
-        self.num_slots, self.max_length = num_slots, max_length
         self._vocab_size = config.vocab_size
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
@@ -39,10 +38,12 @@ class OnnxRunner(Runner):
         options.add_session_config_entry("session.force_spinning_stop", "1")
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        shape = (num_slots, config.num_key_value_heads, max_length, head_dim)
-        inputs = [tensor.name for tensor in self._session.get_inputs()]
-        self._cache = {name: torch.zeros(shape) for name in inputs if name.startswith(PAST)}
-        self._bindings = [self._bound(slot) for slot in range(num_slots)]
+        names = [tensor.name for tensor in self._session.get_inputs() if tensor.name.startswith(PAST)]
+        kv_heads = config.num_key_value_heads
+        self.num_slots, self.max_length = size(len(names) * kv_heads * head_dim * torch.float32.itemsize)
+        shape = (self.num_slots, kv_heads, self.max_length, head_dim)
+        self._cache = {name: torch.empty(shape).zero_() for name in names}  # written, so that there is memory for it
+        self._bindings = [self._bound(slot) for slot in range(self.num_slots)]
 
     @override
     def extend(self, segments: Sequence[Segment]) -> list[Rows]:

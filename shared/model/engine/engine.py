@@ -42,7 +42,7 @@ class Engine:
     ) -> None:
         """Put the parts together; nothing runs before `run`."""
         self.info, self._runner, self._grammars = info, runner, grammars
-        self.slots = Slots(settings.num_slots, info.max_length, settings.slot_wait_seconds, settings.max_waiting)
+        self.slots = Slots(info.num_slots, info.max_length, settings.slot_wait_seconds, settings.max_waiting)
         self.meter = EngineMeter(self.slots)
         self._scheduler = Scheduler(runner, settings.prefill_rows, self.meter, worker, self._allowed_seconds)
         self._worker = worker

@@ -56,7 +56,7 @@ def _load(folder: Path, settings: EngineSettings, worker: Executor) -> Engine:
         tokenizer_fingerprint=fingerprint(vocabulary),
         max_length=runner.max_length,
         max_draft_tokens=settings.max_draft_tokens,
-        num_slots=settings.num_slots,
+        num_slots=runner.num_slots,
         device=served.device,
         dtype=f"{settings.dtype}{_ROUNDED[runner.quant]}",
         kernel=runner.kernel,

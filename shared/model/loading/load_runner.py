@@ -3,6 +3,7 @@
 import random
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -14,7 +15,7 @@ from shared.errors import ModelError
 from shared.model.checkpoints import rounded_models  # noqa: F401 - teaches transformers to open weights of 8 bits
 from shared.model.checkpoints.onnx_folder import GRAPH, can_convert
 from shared.model.checkpoints.pairs import int4_folder, int8_folder, is_int8
-from shared.model.checkpoints.supported import FAMILY, own_length, refusing, served_config
+from shared.model.checkpoints.supported import FAMILY, default_length, own_length, refusing, served_config
 from shared.model.devices.cpu import attention
 from shared.model.devices.cpu.conv1d import replace_conv1d
 from shared.model.devices.cpu.cpu_runner import CpuRunner
@@ -30,6 +31,7 @@ from shared.model.devices.static.graphs import Graphs, GraphSizes
 from shared.model.devices.static.static_runner import StaticRunner
 from shared.model.distributed.parallel_layers import check_parts, take_parts
 from shared.model.distributed.ranks import join, num_ranks
+from shared.model.loading.cache_sizing import CacheSizing
 from shared.model.loading.probes import refuse_miscomputed
 from shared.model.runner import Segment
 from shared.model.settings import EngineSettings, Quant
@@ -40,15 +42,28 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def load_runner(
-    folder: Path, dtype: str, num_slots: int, max_length: int, quant: Quant = "none", *, kernel: str = "auto"
+    folder: Path,
+    dtype: str,
+    num_slots: int | None,
+    max_length: int | None,
+    quant: Quant = "none",
+    *,
+    kernel: str = "auto",
+    cache_share: float = 0.5,
 ) -> CpuRunner:
     """Open a Hugging Face folder and return its runner; max_length is capped at the model's own limit.
 
-    A folder with weights of 8 bits is opened as it is; with quant int8, another one is rounded first. Raises ModelError
-    for a model that cannot be rolled back or whose attention ours cannot replace.
+    Slots and length that are None are chosen by `CacheSizing`. A folder with weights of 8 bits is opened as it is; with
+    quant int8, another one is rounded first. Raises ModelError for a model that cannot be rolled back or whose
+    attention ours cannot replace, and SettingError.
     """
     if quant == "int8" or is_int8(folder):
         folder, quant = int8_folder(folder), "int8"
+    with CacheSizing(num_slots, max_length, cache_share) as sizing:
+        return _load(folder, dtype, quant, kernel, sizing)
+
+
+def _load(folder: Path, dtype: str, quant: Quant, kernel: str, sizing: CacheSizing) -> CpuRunner:
     model, spread = _open(folder, dtype)
     order = kernel_order(model, torch.int8 if quant == "int8" else DTYPES[dtype], kernel)  # before anything computes
     probe, expected = _probe(model, spread=spread)
@@ -56,37 +71,45 @@ def load_runner(
     fuse(model)
     replace_conv1d(model)
     mixture = use_blocks(model)
-    name, length = model.config.model_type, own_length(model.config, max_length)
-    refuse_miscomputed(CpuRunner(model, 1, len(probe)), name, probe, expected, mixture=mixture)
+    name, length = model.config.model_type, own_length(model.config, sizing.max_length or default_length(folder))
+    trial = CpuRunner(model, 1, len(probe))
+    refuse_miscomputed(trial, name, probe, expected, mixture=mixture)
     with refusing(name, "its code does not run with our linear layers"):
-        runner = _packed(model, quant, order, num_slots, length)
+        runner = _packed(model, quant, order, sizing, length, trial.token_bytes)
         runner.extend([Segment(0, 0, probe[:1], 1)])
     return runner
 
 
-def _packed(
-    model: PreTrainedModel, quant: Quant, order: Sequence[Kernel], num_slots: int, max_length: int
+def _packed(  # noqa: PLR0917  # what a runner is made of
+    model: PreTrainedModel, quant: Quant, order: Sequence[Kernel], sizing: CacheSizing, length: int, token_bytes: int
 ) -> CpuRunner:
-    """Return the runner of the model, with its linear layers replaced by ours."""
-    proof = prove(model, order, max_length)
+    """Return the runner of the model, with its linear layers replaced by ours, and then its cache made."""
+    proof = prove(model, order, sizing.longest(length, token_bytes))
     repack(model, proof)
+    num_slots, max_length = sizing.choose(length, token_bytes)
     compute_by_rows(model, max_length)
     counts, kernel = (proof.counts, proof.head_counts), proof.kernel.name
     return CpuRunner(model, num_slots, max_length, *counts, kernel=kernel, quant=quant, inexact=proof.problem)
 
 
-def load_int4_runner(folder: Path, num_slots: int, max_length: int) -> OnnxRunner:
-    """Round a Hugging Face folder's weights to 4 bits, once, and return the runner; max_length is capped as above.
+def load_int4_runner(
+    folder: Path, num_slots: int | None, max_length: int | None, cache_share: float = 0.5
+) -> OnnxRunner:
+    """Round a Hugging Face folder's weights to 4 bits, once, and return the runner, with slots and length as above.
 
-    Raises ModelError for a model that cannot be rolled back or converted. A graph that cannot be opened is not kept.
+    Raises ModelError for a model that cannot be rolled back or converted, and SettingError. A graph that cannot be
+    opened is not kept.
     """
     config = served_config(folder)
     if config.model_type not in FAMILY or not can_convert():
         raise ModelError(f"quant int4: for {', '.join(sorted(FAMILY))}, by onnxruntime-genai, the extra int4")
-    made = int4_folder(folder)
+    made, length = int4_folder(folder), own_length(config, max_length or default_length(folder))
     try:
-        with refusing(config.model_type, "its graph of 4 bits cannot be opened"):
-            runner = OnnxRunner(made / GRAPH, config, num_slots, own_length(config, max_length))
+        with (
+            CacheSizing(num_slots, max_length, cache_share) as sizing,
+            refusing(config.model_type, "its graph of 4 bits cannot be opened"),
+        ):
+            runner = OnnxRunner(made / GRAPH, config, partial(sizing.choose, length))
     except ModelError:
         shutil.rmtree(made)
         raise
@@ -103,7 +126,7 @@ def load_static_runner(folder: Path, settings: EngineSettings, device: torch.dev
     """
     model, spread = _open(folder, settings.dtype)
     probe, expected = _probe(model, spread=spread)
-    sizes = GraphSizes.of(settings, own_length(model.config, settings.max_length))
+    sizes = GraphSizes.of(settings, own_length(model.config, settings.fixed_size[1]))
     with refusing(model.config.model_type, "its graphs do not compile"):
         runner = StaticRunner(Graphs(model, sizes, device, settings.compile_backend), name)
     refuse_miscomputed(runner, model.config.model_type, probe, expected)

@@ -16,6 +16,7 @@ from shared.model.checkpoints.pairs import is_int8
 from shared.model.checkpoints.supported import FAMILY, served_config
 from shared.model.devices.cpu.kernels.kernels import rounds_fast
 from shared.model.devices.neuron.neuron_device import NEURON, open_neuron
+from shared.model.distributed.ranks import num_ranks
 from shared.model.loading.load_runner import load_int4_runner, load_runner, load_static_runner
 from shared.model.runner import Runner
 from shared.model.settings import DeviceKind, EngineSettings, Quant
@@ -36,11 +37,12 @@ def open_runner(folder: Path, settings: EngineSettings) -> Runner:
 
 def _open(folder: Path, settings: EngineSettings, quant: Quant) -> Runner:
     if settings.device != "neuron":
+        by_memory = settings.device == "cpu" and num_ranks() == 1
+        size = (settings.num_slots, settings.max_length) if by_memory else settings.fixed_size
+        share = settings.cache_share
         if quant == "int4":
-            return load_int4_runner(folder, settings.num_slots, settings.max_length)
-        return load_runner(
-            folder, settings.dtype, settings.num_slots, settings.max_length, quant, kernel=settings.kernel
-        )
+            return load_int4_runner(folder, *size, share)
+        return load_runner(folder, settings.dtype, *size, quant, kernel=settings.kernel, cache_share=share)
     quant = "int8" if is_int8(folder) else quant
     if quant != "none":
         raise ModelError(f"quant {quant}: rounded weights are for CPUs, not for device neuron")

@@ -127,7 +127,7 @@ async def test_errors(said: Said) -> None:
     """Claim: wrong fields are named by their names here; an error within a stream is an event."""
     decoder, tokenizer, client = said
     for fields, param in (
-        ({"max_output_tokens": 500}, "max_output_tokens"),
+        ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"input": "x " * 200}, "input"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input.0.type"),
         ({"input": [{"role": "king", "content": ""}]}, "input.0.role"),

@@ -139,8 +139,9 @@ async def test_no_ops_are_taken(scripted: Gateway) -> None:
     [
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x " * CONTEXT}]}, "messages"),
         ("/v1/completions", {"prompt": [5] * CONTEXT}, "prompt"),
-        ("/v1/completions", {"prompt": [5] * (CONTEXT - 1), "max_tokens": 2}, "max_tokens"),
-        ("/v1/chat/completions", {"max_completion_tokens": CONTEXT}, "max_completion_tokens"),
+        ("/v1/completions", {"prompt": [5] * (CONTEXT - 1), "min_tokens": 2, "max_tokens": 2}, "min_tokens"),
+        ("/v1/chat/completions", {"min_tokens": CONTEXT}, "min_tokens"),
+        ("/v1/responses", {"prompt": None, "input": "x", "min_tokens": CONTEXT}, "min_tokens"),
     ],
 )
 async def test_context_length(scripted: Gateway, path: str, fields: dict[str, Any], param: str) -> None:
@@ -298,6 +299,6 @@ async def test_event_stream_closes_what_it_did_not_send() -> None:
         await asyncio.Event().wait()
 
     rest = chunks()
-    stream = EventStream(asyncio.ensure_future(anext(rest)), rest, "chunks")
+    stream = EventStream(asyncio.ensure_future(anext(rest)), rest, "chunks", {})
     await stream({"type": "http", "asgi": {"spec_version": "2.3"}}, receive, send)
     assert closed.is_set()

@@ -43,6 +43,11 @@ class CpuRunner(Runner):
         self._group = config.num_attention_heads // getattr(config, "num_key_value_heads", config.num_attention_heads)
         self._cache = SlotCache(model.config, num_slots, -(-max_length // KEY_GRAIN) * KEY_GRAIN)
 
+    @property
+    def token_bytes(self) -> int:
+        """How many bytes one position of a slot takes; known after the first pass."""
+        return self._cache.token_bytes
+
     @override
     @torch.inference_mode()
     def extend(self, segments: Sequence[Segment]) -> list[Rows]:

@@ -21,10 +21,13 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyp
         self.batch: Batch
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Allocate the layer's tensors. key_states, value_states: [rows, kv_heads, head_dim]."""
+        """Allocate the layer's tensors. key_states, value_states: [rows, kv_heads, head_dim].
+
+        They are written at once: where memory is short, the start fails and not a request.
+        """
         for name, states in (("keys", key_states), ("values", value_states)):
             shape = (self.num_slots, states.shape[1], self.max_length, states.shape[2])
-            setattr(self, name, torch.zeros(shape, dtype=states.dtype, device=states.device))
+            setattr(self, name, torch.empty(shape, dtype=states.dtype, device=states.device).zero_())
         self.is_initialized = True
 
     def update(
@@ -62,20 +65,30 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
         """Make one layer for each of the model's."""
         num_layers = config.get_text_config().num_hidden_layers
         super().__init__(layers=[SlotLayer(num_slots, max_length) for _ in range(num_layers)])
+        self._written = [0] * num_slots  # up to where each slot may hold something
+
+    @property
+    def token_bytes(self) -> int:
+        """How many bytes one position of a slot takes in all layers; known once a row has been written."""
+        return sum(states[0, :, 0].nbytes for layer in self.layers for states in (layer.keys, layer.values))
 
     def begin(self, batch: Batch) -> None:
         """Make the next updates write the rows of this batch."""
         for layer in self.layers:
             layer.batch = batch
+        for span in batch.spans:
+            self._written[span.slot] = max(self._written[span.slot], span.num_keys)
 
     def copy(self, source: int, slot: int, num_tokens: int) -> None:
         """Copy the first positions of one slot to another."""
+        self._written[slot] = max(self._written[slot], num_tokens)
         for layer in self.layers:
             for states in (layer.keys, layer.values):  # [slots, kv_heads, max_length, head_dim] each
                 states[slot, :, :num_tokens] = states[source, :, :num_tokens]
 
     def clear(self, slot: int) -> None:
-        """Overwrite one slot with zeros."""
+        """Overwrite with zeros what was written to one slot: all of a long one would take a while."""
         for layer in self.layers:
             if layer.is_initialized:
-                layer.keys[slot] = layer.values[slot] = 0
+                layer.keys[slot, :, : self._written[slot]] = layer.values[slot, :, : self._written[slot]] = 0
+        self._written[slot] = 0

@@ -61,7 +61,7 @@ class GraphSizes:
         while buckets[-1] < max_length:
             buckets.append(buckets[-1] * 2)
         num_keys = (*buckets[:-1], max_length)
-        return cls(settings.num_slots, max_length, settings.prefill_rows, settings.max_draft_tokens + 1, num_keys)
+        return cls(settings.fixed_size[0], max_length, settings.prefill_rows, settings.max_draft_tokens + 1, num_keys)
 
 
 class Graphs:
