@@ -49,7 +49,7 @@ class Planner:
         room = self._target.max_length - len(prompts[0])
         if cut and (request.max_completion_tokens or 0) > room:
             request = request.model_copy(update={"max_completion_tokens": room})
-        plan = ReplyPlan.of(self._tokenizer, prompt, request)
+        plan = ReplyPlan.of(self._tokenizer, prompt, request, self._settings.tool_format)
         predicted_ids = (
             self._prompts.encode("prediction", request.prediction.text, special=False) if request.prediction else []
         )

@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -132,9 +132,9 @@ class ChatTokenizer:
         """Return the token ids of a chat, up to where the reply begins. Raises InvalidFieldError."""
         return self.encode(self.render_chat(messages), add_special_tokens=False)
 
-    def detokenizer(self) -> Detokenizer:
-        """Begin the text of a reply."""
-        return Detokenizer(self._tokenizer, self.token_bytes)
+    def detokenizer(self, shown: Iterable[str] = ()) -> Detokenizer:
+        """Begin the text of a reply; special tokens of these names are part of it."""
+        return Detokenizer(self._tokenizer, self.token_bytes, self.token_bytes.named(shown))
 
 
 def _read_template(file: str) -> str:

@@ -15,9 +15,10 @@ from gateway.generation.choice import Choice
 from gateway.generation.metrics import Meter
 from gateway.generation.reply_reader import ReplyReader
 from gateway.generation.usage import Usage
+from gateway.parsing.formats.hermes import HERMES
+from gateway.parsing.formats.llama import LLAMA
 from gateway.parsing.reply_format import ReplyFormat
 from gateway.parsing.reply_parser import ReplyParser
-from gateway.parsing.tool_format import HERMES, LLAMA
 from gateway.replies.chat import ChatReply
 from gateway.replies.reply import Answer
 from gateway.replies.responses import ResponsesReply

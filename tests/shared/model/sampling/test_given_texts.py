@@ -10,10 +10,11 @@ from jsonschema import Draft202012Validator
 from tokenizers import normalizers
 from transformers import PreTrainedTokenizerFast
 
-from gateway.parsing.call_schema import call_schema
+from gateway.parsing.calls.call_schema import call_schema
+from gateway.parsing.formats.hermes import HERMES
+from gateway.parsing.formats.llama import LLAMA
 from gateway.parsing.reply_format import ReplyFormat
 from gateway.parsing.reply_parser import ReplyParser
-from gateway.parsing.tool_format import HERMES, LLAMA
 from gateway.requests.grammar_fields import choice_grammar, json_grammar
 from gateway.requests.tool_fields import Function
 from gateway.text.token_bytes import TokenBytes

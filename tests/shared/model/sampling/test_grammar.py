@@ -23,9 +23,10 @@ from services import StartService, decoder
 from transformers import PreTrainedTokenizerFast
 
 from gateway.clients.target_client import TargetClient
+from gateway.parsing.formats.hermes import HERMES
+from gateway.parsing.formats.llama import LLAMA
 from gateway.parsing.reply_format import ReplyFormat
 from gateway.parsing.reply_parser import ReplyParser
-from gateway.parsing.tool_format import HERMES, LLAMA
 from gateway.requests.tool_fields import Function
 from gateway.rounds.decoder import Decoder
 from gateway.rounds.round import Round
