@@ -20,6 +20,7 @@ from gateway.generation.planner import Planner
 from gateway.generation.usage import Usage
 from gateway.replies.chat import ChatReply
 from gateway.replies.completion import CompletionReply
+from gateway.replies.infill import InfillReply
 from gateway.replies.messages import MessagesReply
 from gateway.replies.reply import Reply
 from gateway.replies.responses import ResponsesReply
@@ -27,6 +28,7 @@ from gateway.replies.streaming import exhaust, reply_chunks, reply_events, whole
 from gateway.requests.chat import ChatRequest
 from gateway.requests.completion import CompletionRequest
 from gateway.requests.generation import GenerationRequest
+from gateway.requests.infill import InfillRequest
 from gateway.requests.messages import MessagesRequest
 from gateway.requests.responses import ResponsesRequest
 from gateway.rounds.decoder import Decoder
@@ -48,7 +50,9 @@ from shared.errors import OutriderError
 from shared.version import VERSION
 
 
-def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySettings) -> FastAPI:
+def create_app(  # noqa: C901  # a function for each route
+    decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySettings
+) -> FastAPI:
     """Return the ASGI application that serves this decoder."""
     app = _guarded(settings)
     add_page(app)
@@ -86,6 +90,14 @@ def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySett
         reply = MessagesReply(body, choice.params.seed, usage, cut=choice.max_tokens < body.max_tokens)
         return await answer_in_events(request, body, choice, usage, reply, "messages")
 
+    @app.post("/infill")
+    async def infill(body: InfillRequest, request: Request) -> Response:
+        choice = await run_in_pool(request, pool, planner.infill, body)
+        usage = Usage(prompt_tokens=len(choice.prompt_ids), meter=meter)
+        named = body.model_copy(update={"model": body.model or settings.model_names[0]})
+        reply = InfillReply(named, choice, usage, tokenizer)
+        return await answer_in_events(request, named, choice, usage, reply, "infill")
+
     def decode(choices: Sequence[Choice], usage: Usage, opened: asyncio.Event) -> AsyncGenerator[Delta]:
         return interleave(
             choices,
@@ -95,10 +107,10 @@ def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySett
 
     async def answer_in_events(  # noqa: PLR0917  # what a reply is made of
         request: Request,
-        body: ResponsesRequest | MessagesRequest,
+        body: ResponsesRequest | MessagesRequest | InfillRequest,
         choice: Choice,
         usage: Usage,
-        reply: ResponsesReply | MessagesReply,
+        reply: ResponsesReply | MessagesReply | InfillReply,
         api: Api,
     ) -> Response:
         opened = asyncio.Event()

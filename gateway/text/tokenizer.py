@@ -14,6 +14,8 @@ from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from gateway.requests.chat import ChatMessage
 from gateway.text.detokenizer import Detokenizer
+from gateway.text.fim import FimTokens
+from gateway.text.plain_encoder import PlainEncoder
 from gateway.text.token_bytes import TokenBytes
 from shared.errors import InvalidFieldError, ModelError, OutriderError
 from shared.fingerprint import fingerprint
@@ -42,6 +44,11 @@ class ChatTokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.token_bytes = TokenBytes(self._tokenizer)
+        self.fim = FimTokens.of(self._tokenizer.token_to_id)
+        """The tokens for the middle of a text, if the vocabulary has any."""
+        self.begin_ids = self.encode("")[:1]
+        """The token that begins a text, if there is one."""
+        self.encode_plain = PlainEncoder(self._tokenizer).encode
 
     @classmethod
     def load(cls, name: str, chat_template: str = "") -> Self:

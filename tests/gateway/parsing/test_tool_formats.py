@@ -121,7 +121,7 @@ CASES: list[tuple[ToolFormat, str, str, Calls]] = [
     )],
     # DeepSeek: with a block of Markdown and without.
     *[(form, text, content, calls) for form in (DEEPSEEK, DEEPSEEK_V31) for text, content, calls in (
-        (V3.format('{"path": "```\\n<｜tool▁sep｜>"}') + V3_NEXT, "", [("write", {"path": "```\n<｜tool▁sep｜>"}), *NOW]),
+        (V3.format('{"path": "```<｜tool▁sep｜>"}') + V3_NEXT, "", [("write", {"path": "```<｜tool▁sep｜>"}), *NOW]),
         ("Well.\n\n" + V31.format('{"lines": 3}'), "Well.", [("write", {"lines": 3})]),
         (V31.format("[]"), V31.format("[]"), []),
         ("<｜tool▁call▁begin｜>now<｜tool▁sep｜>{}", "", NOW),
@@ -174,8 +174,8 @@ PIECES = [
     "<tool_call>", "</tool_call>", "\n", " ", "<function=write>", "<function=", "</function>", "<parameter=path>",
     "<parameter=lines>", "</parameter>", "write", "now", "<arg_key>path</arg_key>", "<arg_key>", "<arg_value>",
     "</arg_value>", "{", "}", '{"name": "now", "arguments": {}}', '{"path": "x', '"', "[", "]", ",", "5",
-    "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "```json\n",
-    "```", "function", "<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>", "<|python_tag|>", "é", "\\", "null",
+    "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]", "<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>",
+    "```json\n", "```", "function", "<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>", "<|python_tag|>", "é", "\\", "null",
 ]  # fmt: skip
 
 
