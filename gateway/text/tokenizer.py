@@ -3,6 +3,7 @@
 import inspect
 import json
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ from transformers.utils import cached_file
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from gateway.requests.chat import ChatMessage
+from gateway.text.call_history import as_taken, takes_text
 from gateway.text.detokenizer import Detokenizer
 from gateway.text.fim import FimTokens
 from gateway.text.plain_encoder import PlainEncoder
@@ -117,23 +119,34 @@ class ChatTokenizer:
         chat: list[dict[str, Any]] = [
             message.rendered | {"role": renamed.get(message.role, message.role)} for message in messages
         ]
+        texts = [[call.function.arguments for call in message.tool_calls] for message in messages]
+        if any(texts):
+            chat = as_taken(chat, template, texts if self._takes_text else None)
         if taken := {*(options or {})} & (RESERVED | {"messages", "conversations"}):
             raise InvalidFieldError("chat_template_kwargs", f"{min(taken)} is not an option of a chat template")
         try:
-            text = self._chat.apply_chat_template(
-                chat,
-                tools=list(tools) or None,
-                chat_template=template,
-                add_generation_prompt=True,
-                tokenize=False,
-                **(options or {}),
-            )
+            return self._apply(chat, tools, options)
         except jinja2.TemplateError as error:
             raise InvalidFieldError("messages", f"the model's chat template refuses them: {error}") from error
         except Exception as error:  # a template is a program, and what it is given decides how it fails
             field = "chat_template_kwargs" if options else "messages"
             raise InvalidFieldError(field, f"the model's chat template fails on them: {error}") from error
-        return str(text)
+
+    def _apply(self, chat: Sequence[Json], tools: Sequence[Json] = (), options: Json | None = None) -> str:
+        return str(
+            self._chat.apply_chat_template(
+                list(chat),
+                tools=list(tools) or None,
+                chat_template=self.chat_template,
+                add_generation_prompt=True,
+                tokenize=False,
+                **(options or {}),
+            )
+        )
+
+    @cached_property
+    def _takes_text(self) -> bool:
+        return takes_text(self._apply)
 
     def encode_chat(self, messages: Sequence[ChatMessage]) -> list[int]:
         """Return the token ids of a chat, up to where the reply begins. Raises InvalidFieldError."""
