@@ -1,7 +1,9 @@
 """The formats in which models call tools: however a text is split, the same calls, and no text lost."""
 
 import json
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -226,3 +228,10 @@ def test_a_format_is_known_by_the_vocabulary() -> None:
     assert tool_format("{{ tools }}", ["<s>"]) is None
     assert tool_format("{{ messages }}", ["<tool_call>"]) is None
     assert tool_format("<tool_call><function=") is None
+
+
+def test_docs_have_every_format() -> None:
+    """Claim: the table of docs/api.md has the formats by their names, and no others."""
+    page = (Path(__file__).parents[3] / "docs" / "api.md").read_text("utf-8")
+    table = page.split("<!-- formats", 1)[1].split("\n\n", 1)[0]
+    assert re.findall(r"^\| `(\w+)`", table, re.MULTILINE) == list(FORMATS)
