@@ -64,10 +64,8 @@ def _row(comparison: Comparison, prompt_id: str) -> dict[str, str | float | None
     }
     speeds = {name: median(reply.tokens_per_second for reply in of) if of else None for name, of in whole.items()}
     fast, slow = speeds["with forced tokens"], speeds["draft alone"]
-    tokens, forced = (
-        sum(read(reply) for reply in whole["with forced tokens"])
-        for read in (lambda reply: reply.completion_tokens, lambda reply: reply.metrics["num_forced_tokens"])
-    )
+    tokens = sum(reply.completion_tokens for reply in whole["with forced tokens"])
+    forced = sum(reply.metrics["num_forced_tokens"] for reply in whole["with forced tokens"])
     return {
         "prompt": prompt_id,
         **{f"{name}, tokens/s": speed for name, speed in speeds.items()},

@@ -21,6 +21,7 @@ from gateway.generation.planner import Planner
 from gateway.generation.usage import Usage
 from gateway.replies.chat import ChatReply
 from gateway.replies.completion import CompletionReply
+from gateway.replies.infill import InfillReply
 from gateway.replies.messages import MessagesReply
 from gateway.replies.reply import Reply
 from gateway.replies.responses import ResponsesReply
@@ -28,6 +29,7 @@ from gateway.replies.streaming import exhaust, reply_chunks, reply_events, whole
 from gateway.requests.chat import ChatRequest
 from gateway.requests.completion import CompletionRequest
 from gateway.requests.generation import GenerationRequest
+from gateway.requests.infill import InfillRequest
 from gateway.requests.messages import MessagesRequest
 from gateway.requests.responses import ResponsesRequest
 from gateway.requests.sampling_fields import SamplingFields
@@ -51,7 +53,9 @@ from shared.errors import OutriderError
 from shared.version import VERSION
 
 
-def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySettings) -> FastAPI:
+def create_app(  # noqa: C901  # a function for each route
+    decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySettings
+) -> FastAPI:
     """Return the ASGI application that serves this decoder."""
     app = _guarded(settings)
     add_page(app)
@@ -89,6 +93,14 @@ def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySett
         reply = MessagesReply(body, choice.params.seed, usage)
         return await answer_in_events(request, body, choice, usage, reply, "messages")
 
+    @app.post("/infill")
+    async def infill(body: InfillRequest, request: Request) -> Response:
+        choice = await run_in_pool(request, pool, planner.infill, body)
+        usage = Usage.of([choice], meter)
+        named = body.model_copy(update={"model": body.model or settings.model_names[0]})
+        reply = InfillReply(named, choice, usage, tokenizer)
+        return await answer_in_events(request, named, choice, usage, reply, "infill")
+
     def decode(
         request: Request, body: SamplingFields, choices: Sequence[Choice], usage: Usage, opened: asyncio.Event
     ) -> AsyncGenerator[Delta]:
@@ -101,10 +113,10 @@ def create_app(decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySett
 
     async def answer_in_events(  # noqa: PLR0917  # what a reply is made of
         request: Request,
-        body: ResponsesRequest | MessagesRequest,
+        body: ResponsesRequest | MessagesRequest | InfillRequest,
         choice: Choice,
         usage: Usage,
-        reply: ResponsesReply | MessagesReply,
+        reply: ResponsesReply | MessagesReply | InfillReply,
         api: Api,
     ) -> Response:
         opened = asyncio.Event()

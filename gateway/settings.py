@@ -16,6 +16,10 @@ class GatewaySettings(Settings):
     """The Hugging Face folder or hub id of the target's tokenizer."""
     chat_template: str = ""
     """A file with the template of chats, in Jinja; empty takes the model's own."""
+    tool_format: Literal[
+        "auto", "hermes", "qwen3_coder", "llama3_json", "mistral", "mistral_v11", "deepseek_v3", "deepseek_v31", "glm45"
+    ] = "auto"
+    """How the model writes the calls of tools; `auto` takes what its chat template and vocabulary show."""
     model_name: str = Field("outrider", pattern=r"^[^,\s][^,]*(,[^,\s][^,]*)*$")
     """What clients call the model: one name, or several with commas between them."""
     any_model_name: bool = False

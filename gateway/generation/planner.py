@@ -8,12 +8,14 @@ from typing import Literal
 
 from gateway.generation.choice import Choice
 from gateway.generation.errors import ContextLengthError, ModelNotFoundError
+from gateway.generation.fim_prompts import FimPrompts
 from gateway.generation.prompts import Prompts
 from gateway.generation.seeds import choice_seed
 from gateway.parsing.reply_plan import ReplyPlan
 from gateway.requests.chat import ChatRequest
 from gateway.requests.completion import CompletionRequest
 from gateway.requests.generation import GenerationRequest
+from gateway.requests.infill import INFILL_FIELDS, InfillRequest
 from gateway.requests.messages import MESSAGES_FIELDS, CountTokensRequest, MessagesRequest
 from gateway.requests.responses import CHAT_FIELDS, ResponsesRequest
 from gateway.requests.sampling_fields import Speculative
@@ -25,6 +27,7 @@ from shared.pb import specdec_pb2 as pb
 from shared.sampling_params import MAX_GRAMMAR_CHARACTERS, SamplingParams
 
 COMPLETION_MAX_TOKENS = 16  # OpenAI's default; a chat's is the rest of the context, or what MAX_LOGPROBS allows
+MIN_MIDDLE = 128  # tokens that other files leave for one whose length nobody asked for
 MAX_PROMPT_TOKENS = 2**20  # of all prompts of a completion
 MAX_ECHO = 2**20  # characters that a reply repeats of the request
 MAX_LOGPROBS = 100_000  # of a reply, which are a few megabytes
@@ -40,13 +43,14 @@ class Planner:
         """Plan for this target."""
         self._target, self._tokenizer, self._settings = target, tokenizer, settings
         self._prompts = Prompts(target, tokenizer)
+        self._fim_prompts = FimPrompts(target, tokenizer, self._prompts)
 
     def chat(self, request: ChatRequest, prefill: str = "") -> list[Choice]:
         """Return the n choices of a chat whose replies go on from `prefill`."""
         self.check_model(request.model)
         prompt = self._prompts.chat(request, self._target.max_length) + prefill
         prompts = [self._prompts.encode("messages", prompt, special=False)]
-        plan = ReplyPlan.of(self._tokenizer, prompt, request)
+        plan = ReplyPlan.of(self._tokenizer, prompt, request, self._settings.tool_format)
         predicted_ids = (
             self._prompts.encode("prediction", request.prediction.text, special=False) if request.prediction else []
         )
@@ -94,13 +98,40 @@ class Planner:
         prompts: list[list[int]] = []
         left = max(MAX_PROMPT_TOKENS, self._target.max_length)
         for prompt in request.prompts:
-            prompts.append(prompt if isinstance(prompt, list) else self._prompts.encode("prompt", prompt))
+            if request.suffix:
+                prompts.append(self._fim_prompts.of(("prompt", "suffix"), prompt, request.suffix))
+            else:
+                prompts.append(prompt if isinstance(prompt, list) else self._prompts.encode("prompt", prompt))
             left -= len(prompts[-1])
             if left < 0:
                 raise InvalidFieldError("prompt", f"has more than {MAX_PROMPT_TOKENS} tokens in all")
         echoes = request.prompts if request.echo else ()
         plan = ReplyPlan.plain(request)
-        return self._choices(request, "prompt", prompts, plan, default=COMPLETION_MAX_TOKENS, echoes=echoes)
+        choices = self._choices(request, "prompt", prompts, plan, default=COMPLETION_MAX_TOKENS, echoes=echoes)
+        return self._of_middles(choices, request) if request.suffix else choices
+
+    def infill(self, request: InfillRequest) -> Choice:
+        """Return the one choice of what is missing between a prefix and a suffix."""
+        name = request.model or self._settings.model_names[0]
+        self.check_model(name)
+        fields, files = ("input_prefix", "input_suffix"), [(one.filename, one.text) for one in request.input_extra]
+        prompt = self._fim_prompts.of(fields, request.input_prefix + request.prompt, request.input_suffix)
+        reserved = max(request.n_predict, MIN_MIDDLE if request.n_predict < 0 else 0) + 1
+        prompt = self._fim_prompts.with_files(prompt, files, reserved)
+        try:
+            completion = request.completion(name, max(self._target.max_length - len(prompt), 0))
+            choices = self._choices(completion, "prompt", [prompt], ReplyPlan.plain(completion), default=0)
+        except InvalidFieldError as error:
+            field = INFILL_FIELDS.get(error.field, error.field)
+            raise type(error)(field, error.problem) from error
+        [choice] = self._of_middles(choices, completion)
+        return replace(choice, grammar_field=INFILL_FIELDS.get(choice.grammar_field, choice.grammar_field))
+
+    def _of_middles(self, choices: Sequence[Choice], request: GenerationRequest) -> list[Choice]:
+        """Return the choices so that they end at any of the tokens that no middle has."""
+        ends = self._tokenizer.fim.ends if self._tokenizer.fim and not request.ignore_eos else frozenset()
+        params = [replace(one.params, stop_token_ids=one.params.stop_token_ids | ends) for one in choices]
+        return [replace(choice, params=one) for choice, one in zip(choices, params, strict=True)]
 
     def tokenize(self, request: TokenizeRequest) -> list[int]:
         """Return the token ids of a text or a chat. There may be more than the context holds, if not very many."""

@@ -23,7 +23,8 @@ class ReplyReader:
     def __init__(self, choice: Choice, tokenizer: ChatTokenizer) -> None:
         """Begin the reply."""
         self._choice, self._tokenizer = choice, tokenizer
-        self._text = ReplyText(tokenizer, choice.params, choice.stop_strings, include_stop=choice.include_stop)
+        stops, shown = choice.stop_strings, choice.form.tokens
+        self._text = ReplyText(tokenizer, choice.params, stops, include_stop=choice.include_stop, shown=shown)
         self._parser = ReplyParser(choice.form)
         self._begun = False
         self.token_ids: list[int] = []

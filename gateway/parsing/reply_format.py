@@ -2,13 +2,13 @@
 
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from gateway.parsing.call_schema import JSON_OPTIONS
+from gateway.parsing.calls.call_schema import JSON_OPTIONS
+from gateway.parsing.formats.tool_format import Tags, ToolFormat, tag
 from gateway.parsing.reasoning_parser import THINK, THOUGHT
-from gateway.parsing.tool_format import HERMES, ToolFormat, _tag, tool_format
 from gateway.requests.tool_fields import Function
 from shared.sampling_params import Grammar
 
@@ -27,40 +27,41 @@ class ReplyFormat:
     """Whether there may be more than one call."""
     bare: Sequence[str] = ()
     """The functions that may also be called without tags."""
+    functions: Sequence[Function] = ()
+    """Those that may be called, whose schemas tell the types of their arguments."""
 
-    @classmethod
-    def of(cls, template: str, prompt: str, *, tools: bool, parallel: bool) -> "ReplyFormat":
-        """Return the form in which a model with this chat template replies to this prompt."""
-        thinking = prompt.rstrip().endswith(THINK)
-        return cls(THOUGHT in template or thinking, thinking, tool_format(template) if tools else None, parallel)
+    @property
+    def tokens(self) -> Sequence[str]:
+        """Special tokens that are looked for in the text, where they are special in the model's vocabulary."""
+        return [*(self.tools.tokens if self.tools else ()), *([THINK, THOUGHT] if self.reasoning else ())]
 
-    def required_calls(self, functions: Sequence[Function], tags: Collection[str]) -> Grammar | None:
+    def required_calls(self, functions: Sequence[Function], tags: Tags) -> Grammar | None:
         """Return the grammar of a reply that must call one of these functions, if there are any."""
         if not (self.tools and functions):
             return None
         return self._with_reasoning(self.tools.rules(functions, tags, parallel=self.parallel), tags)
 
-    def optional_calls(self, functions: Sequence[Function], tags: Collection[str]) -> Grammar | None:
+    def optional_calls(self, functions: Sequence[Function], tags: Tags) -> Grammar | None:
         """Return the grammar of a reply that may call these functions, if one of them is strict.
 
         Return None also if a tag is not a single token: then any text might be the beginning of a call.
         """
         spelled = {self.tools.opening if self.tools else "", *([THINK, THOUGHT] if self.reasoning else [])} - {""}
-        if not self.tools or not any(function.strict for function in functions) or not spelled <= set(tags):
+        if not self.tools or not any(function.strict for function in functions) or not spelled <= {*tags}:
             return None
         return self._with_reasoning(self.tools.optional_rules(functions, tags, parallel=self.parallel), tags)
 
     def with_bare_calls(self, functions: Sequence[Function]) -> Self:
         """Return the format in which these functions, unless strict, may also be called without tags."""
         bare = [function.name for function in functions if not function.strict]
-        return replace(self, bare=bare) if self.tools is HERMES else self
+        return replace(self, bare=bare) if self.tools and self.tools.bare else self
 
-    def after_reasoning(self, grammar: Grammar, tags: Collection[str]) -> Grammar:
+    def after_reasoning(self, grammar: Grammar, tags: Tags) -> Grammar:
         """Return the grammar of a reply that may think before it conforms to this one."""
         part = _as_part(grammar) if self.reasoning else None
         return self._with_reasoning(f"answer: {part}\n", tags) if part else grammar
 
-    def or_calls(self, grammar: Grammar, functions: Sequence[Function], tags: Collection[str]) -> Grammar:
+    def or_calls(self, grammar: Grammar, functions: Sequence[Function], tags: Tags) -> Grammar:
         """Return the grammar of a reply that conforms to this one, or calls these functions."""
         part = _as_part(grammar)
         if not (part and self.tools and functions):
@@ -72,10 +73,10 @@ class ReplyFormat:
         answer = " | ".join(["form", *(["calls"] if calls else []), *(["bare"] if one else [])])
         return self._with_reasoning(f"answer: {answer}\nform: {part}\n{calls}{one}", tags)
 
-    def _with_reasoning(self, answer: str, tags: Collection[str]) -> Grammar:
+    def _with_reasoning(self, answer: str, tags: Tags) -> Grammar:
         if not self.reasoning:
             return Grammar("lark", f"start: answer\n{answer}")
-        opening, closing = _tag(THINK, tags), _tag(THOUGHT, tags)
+        opening, closing = tag(THINK, tags), tag(THOUGHT, tags)
         thought = f"thought: /(?s:.*)/ {closing}" if THOUGHT in tags else f"thought[suffix={closing}]: /(?s:.*)/"
         start = "thought space answer" if self.thinking else f"({opening} thought space)? answer"
         return Grammar("lark", f"start: {start}\n{thought}\nspace: /\\s*/\n{answer}")

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from typing import Literal
 
-from gateway.parsing.bare_call import BareCallParser
+from gateway.parsing.calls.tool_call import ToolCallDelta
+from gateway.parsing.formats.bare_call import BareCallParser
 from gateway.parsing.reasoning_parser import ReasoningParser
 from gateway.parsing.reply_format import ReplyFormat
 from gateway.parsing.reply_parts import ReplyPart, ReplyParts
-from gateway.parsing.tool_call import ToolCallDelta
 
 ReplyFinish = Literal["stop", "length", "tool_calls"]
 
@@ -22,7 +22,7 @@ class ReplyParser:
         """Begin a reply of this form."""
         self._form = form
         self._reasoning = ReasoningParser(thinking=form.thinking) if form.reasoning else None
-        self._tools = form.tools.parser() if form.tools else None
+        self._tools = form.tools.parser(form.functions) if form.tools else None
         if self._tools and form.bare:
             self._tools = BareCallParser(form.bare, self._tools)
         self._called = False

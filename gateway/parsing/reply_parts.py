@@ -6,7 +6,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import NamedTuple, Self
 
-from gateway.parsing.tool_call import ToolCallDelta
+from gateway.parsing.calls.tool_call import ToolCallDelta
 
 
 class ReplyPart(NamedTuple):

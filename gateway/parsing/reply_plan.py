@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Self
 
+from gateway.parsing.formats.known import tool_format
+from gateway.parsing.reasoning_parser import THINK, THOUGHT
 from gateway.parsing.reply_format import PLAIN, ReplyFormat
 from gateway.requests.chat import ChatRequest
 from gateway.requests.generation import GenerationRequest
@@ -24,18 +26,23 @@ class ReplyPlan:
     """The field of the request that asks for the grammar."""
 
     @classmethod
-    def of(cls, tokenizer: ChatTokenizer, prompt: str, request: ChatRequest) -> Self:
-        """Plan the replies to this chat; `prompt` is its rendered text.
+    def of(cls, tokenizer: ChatTokenizer, prompt: str, request: ChatRequest, tool_format_name: str = "auto") -> Self:
+        """Plan the replies to this chat; `prompt` is its rendered text, and calls have the format of this name.
 
         A required call takes precedence over the form that the request asks for, which takes precedence over optional
         calls; but OpenAI's `response_format` is the form of an answer, in whose place there may be a call. Raises
         InvalidFieldError if tools are offered to a model that is not known to call any.
         """
-        parallel = request.parallel_tool_calls and not isinstance(request.tool_choice, NamedTool)
-        form = ReplyFormat.of(tokenizer.chat_template, prompt, tools=bool(request.offered), parallel=parallel)
-        if request.offered and not form.tools:
-            raise InvalidFieldError("tools", "the model's chat template calls none, or in a way that is not known here")
-        tags = tokenizer.token_bytes.added
+        template, tags = tokenizer.chat_template, tokenizer.token_bytes.added
+        thinking = prompt.rstrip().endswith(THINK)
+        form = ReplyFormat(THOUGHT in template or thinking, thinking)
+        if request.offered:
+            tools = tool_format(template, tags, tool_format_name)
+            if not tools:
+                problem = "the model's chat template calls none, or in a way that is not known here"
+                raise InvalidFieldError("tools", f"{problem}; the gateway's flag --tool-format can name one")
+            parallel = request.parallel_tool_calls and not isinstance(request.tool_choice, NamedTool)
+            form = replace(form, tools=tools, parallel=parallel, functions=request.tool_functions)
         if calls := form.required_calls(request.called, tags):
             return cls(form, calls, "tools")
         if request.grammar:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from gateway.generation.delta import Delta, ScoredToken
+from gateway.parsing.calls.tool_call import ToolCallDelta
 from gateway.parsing.reply_parts import ReplyParts
-from gateway.parsing.tool_call import ToolCallDelta
 from gateway.replies.logprobs import chat_logprobs
 from gateway.replies.reply import Json, Reply
 

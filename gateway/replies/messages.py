@@ -9,9 +9,9 @@ from uuid import uuid4
 from gateway.clients.identity import system_fingerprint
 from gateway.generation.delta import Delta
 from gateway.generation.usage import Usage
+from gateway.parsing.calls.tool_call import ToolCallDelta
 from gateway.parsing.reply_parser import ReplyFinish
 from gateway.parsing.reply_parts import ReplyPart
-from gateway.parsing.tool_call import ToolCallDelta
 from gateway.requests.messages import MessagesRequest
 
 Json = dict[str, Any]

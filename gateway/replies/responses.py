@@ -9,8 +9,8 @@ from uuid import uuid4
 from gateway.clients.identity import system_fingerprint
 from gateway.generation.delta import Delta, ScoredToken
 from gateway.generation.usage import Usage
+from gateway.parsing.calls.tool_call import ToolCallDelta
 from gateway.parsing.reply_parser import ReplyFinish
-from gateway.parsing.tool_call import ToolCallDelta
 from gateway.replies.logprobs import chat_logprobs
 from gateway.requests.responses import ResponsesRequest
 from gateway.requests.responses_tools import CustomTool, input_of, offered

@@ -6,6 +6,7 @@ from typing import Any
 
 from gateway.generation.delta import Delta
 from gateway.generation.usage import Usage
+from gateway.replies.infill import InfillReply
 from gateway.replies.messages import MessagesReply
 from gateway.replies.reply import Answer, Reply
 from gateway.replies.responses import ResponsesReply
@@ -22,7 +23,7 @@ async def whole_body(deltas: AsyncGenerator[Delta], reply: Reply, usage: Usage, 
 
 
 async def reply_events(
-    deltas: AsyncGenerator[Delta], reply: ResponsesReply | MessagesReply
+    deltas: AsyncGenerator[Delta], reply: ResponsesReply | MessagesReply | InfillReply
 ) -> AsyncGenerator[dict[str, Any]]:
     """Yield the events of a response or a message; an error before the first token comes before the first event."""
     opened = False

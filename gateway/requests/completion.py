@@ -2,7 +2,8 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from gateway.requests.base import Many
 from gateway.requests.generation import GenerationRequest
@@ -13,9 +14,18 @@ class CompletionRequest(GenerationRequest):
     """The body of POST /v1/completions."""
 
     prompt: Annotated[str | Many[str] | Many[int] | Many[Many[int]], Field(min_length=1)]
+    suffix: str = ""
     echo: bool = False
     max_tokens: Annotated[int, Field(ge=0)] | None = None
     logprobs: TopLogprobs | None = None
+
+    @field_validator("echo")
+    @classmethod
+    def echo_is_of_a_beginning(cls, value: bool, info: ValidationInfo) -> bool:  # noqa: FBT001
+        """Refuse to repeat a prompt that the reply does not continue."""
+        if value and info.data.get("suffix"):
+            raise PydanticCustomError("unsupported", "is not supported with suffix")
+        return value
 
     @property
     def wants_echo(self) -> bool:

@@ -66,18 +66,19 @@ class ToolFields(Schema):
         """The functions of which the model must call one."""
         match self.tool_choice:
             case NamedTool() as tool:
-                return [function for function in self._functions if function.name == tool.function.name]
+                return [function for function in self.tool_functions if function.name == tool.function.name]
             case "required":
-                return self._functions
+                return self.tool_functions
         return []
 
     @property
     def callable(self) -> list[Function]:
         """The functions that the model may call but need not."""
-        return self._functions if self.tool_choice == "auto" else []
+        return self.tool_functions if self.tool_choice == "auto" else []
 
     @property
-    def _functions(self) -> list[Function]:
+    def tool_functions(self) -> list[Function]:
+        """The functions of the tools."""
         return [tool.function for tool in self.tools]
 
     @property

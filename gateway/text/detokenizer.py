@@ -8,22 +8,23 @@ from gateway.text.token_bytes import TokenBytes
 
 
 class Detokenizer:
-    """Turns the token ids of one reply into text as they come. Special tokens have no text.
+    """Turns the token ids of one reply into text as they come. Special tokens have no text, unless they are shown.
 
     The tokenizer's own stream decodes all tokens again for as long as they are no whole characters, and fails on some:
     here each token is looked at once.
     """
 
-    def __init__(self, tokenizer: Tokenizer, token_bytes: TokenBytes) -> None:
-        """Begin a reply."""
+    def __init__(self, tokenizer: Tokenizer, token_bytes: TokenBytes, shown: frozenset[int] = frozenset()) -> None:
+        """Begin a reply; these special tokens have their names as text."""
         self._tokenizer, self._token_bytes = tokenizer, token_bytes
+        self._silent = token_bytes.special - shown
         self._characters = codecs.getincrementaldecoder("utf-8")("replace")
         self._before: list[int] = []  # the last token: a decoder may leave out the space of the first
         self.num_chars = 0
 
     def push(self, token_id: int) -> str:
         """Return the text that this token completes; empty in the middle of a character."""
-        if token_id in self._token_bytes.special:
+        if token_id in self._silent:
             return ""
         part = self._token_bytes.part(token_id)
         text = self.flush() + self._whole(token_id) if part is None else self._characters.decode(part)

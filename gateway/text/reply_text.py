@@ -1,5 +1,7 @@
 """The text of one reply."""
 
+from collections.abc import Iterable
+
 from gateway.text.stop_strings import StopStrings
 from gateway.text.tokenizer import ChatTokenizer
 from shared.sampling_params import SamplingParams
@@ -9,10 +11,19 @@ class ReplyText:
     """Turns the tokens of a reply into its text, up to a stop string. Stop tokens have no text unless asked for."""
 
     def __init__(
-        self, tokenizer: ChatTokenizer, params: SamplingParams, stops: tuple[str, ...], *, include_stop: bool
+        self,
+        tokenizer: ChatTokenizer,
+        params: SamplingParams,
+        stops: tuple[str, ...],
+        *,
+        include_stop: bool,
+        shown: Iterable[str] = (),
     ) -> None:
-        """Begin a reply. Its first `min_tokens` are not searched for stop strings."""
-        self._detokenizer = tokenizer.detokenizer()
+        """Begin a reply, of which special tokens of the names `shown` are a part.
+
+        Its first `min_tokens` are not searched for stop strings.
+        """
+        self._detokenizer = tokenizer.detokenizer(shown)
         self._stops = StopStrings(stops, include=include_stop)
         self._silent = frozenset() if include_stop else params.stop_token_ids
         self._min_tokens = params.min_tokens

@@ -24,8 +24,8 @@ class TokenBytes:
         self._added = frozenset(added)
         self.special = frozenset(token_id for token_id, token in added.items() if token.special)
         """The tokens that are no text."""
-        self.added = frozenset(token.content for token in added.values())
-        """The texts that are always a single token, special ones and others."""
+        self.added = {token.content: token_id for token_id, token in added.items()}
+        """The texts that are always a single token, special ones and others, and these."""
         self.part = lru_cache(maxsize=4096)(self._part)
         """Returns the bytes of a token that may be a part of a character, None for one that is whole characters."""
         self._byte_level = '"ByteLevel"' in json.dumps(json.loads(tokenizer.to_str())["decoder"])

@@ -2,7 +2,8 @@
 
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,7 +14,10 @@ from transformers.utils import cached_file
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from gateway.requests.chat import ChatMessage
+from gateway.text.call_history import as_taken, takes_text
 from gateway.text.detokenizer import Detokenizer
+from gateway.text.fim import FimTokens
+from gateway.text.plain_encoder import PlainEncoder
 from gateway.text.token_bytes import TokenBytes
 from shared.errors import InvalidFieldError, ModelError, OutriderError
 from shared.fingerprint import fingerprint
@@ -42,6 +46,11 @@ class ChatTokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.token_bytes = TokenBytes(self._tokenizer)
+        self.fim = FimTokens.of(self._tokenizer.token_to_id)
+        """The tokens for the middle of a text, if the vocabulary has any."""
+        self.begin_ids = self.encode("")[:1]
+        """The token that begins a text, if there is one."""
+        self.encode_plain = PlainEncoder(self._tokenizer).encode
 
     @classmethod
     def load(cls, name: str, chat_template: str = "") -> Self:
@@ -110,31 +119,42 @@ class ChatTokenizer:
         chat: list[dict[str, Any]] = [
             message.rendered | {"role": renamed.get(message.role, message.role)} for message in messages
         ]
+        texts = [[call.function.arguments for call in message.tool_calls] for message in messages]
+        if any(texts):
+            chat = as_taken(chat, template, texts if self._takes_text else None)
         if taken := {*(options or {})} & (RESERVED | {"messages", "conversations"}):
             raise InvalidFieldError("chat_template_kwargs", f"{min(taken)} is not an option of a chat template")
         try:
-            text = self._chat.apply_chat_template(
-                chat,
-                tools=list(tools) or None,
-                chat_template=template,
-                add_generation_prompt=True,
-                tokenize=False,
-                **(options or {}),
-            )
+            return self._apply(chat, tools, options)
         except jinja2.TemplateError as error:
             raise InvalidFieldError("messages", f"the model's chat template refuses them: {error}") from error
         except Exception as error:  # a template is a program, and what it is given decides how it fails
             field = "chat_template_kwargs" if options else "messages"
             raise InvalidFieldError(field, f"the model's chat template fails on them: {error}") from error
-        return str(text)
+
+    def _apply(self, chat: Sequence[Json], tools: Sequence[Json] = (), options: Json | None = None) -> str:
+        return str(
+            self._chat.apply_chat_template(
+                list(chat),
+                tools=list(tools) or None,
+                chat_template=self.chat_template,
+                add_generation_prompt=True,
+                tokenize=False,
+                **(options or {}),
+            )
+        )
+
+    @cached_property
+    def _takes_text(self) -> bool:
+        return takes_text(self._apply)
 
     def encode_chat(self, messages: Sequence[ChatMessage]) -> list[int]:
         """Return the token ids of a chat, up to where the reply begins. Raises InvalidFieldError."""
         return self.encode(self.render_chat(messages), add_special_tokens=False)
 
-    def detokenizer(self) -> Detokenizer:
-        """Begin the text of a reply."""
-        return Detokenizer(self._tokenizer, self.token_bytes)
+    def detokenizer(self, shown: Iterable[str] = ()) -> Detokenizer:
+        """Begin the text of a reply; special tokens of these names are part of it."""
+        return Detokenizer(self._tokenizer, self.token_bytes, self.token_bytes.named(shown))
 
 
 def _read_template(file: str) -> str:

@@ -21,7 +21,9 @@ T = TypeVar("T")
 LINE_ENDS = {char: f"\\u{ord(char):04x}" for char in "\x7f\x85\u2028\u2029"}
 """Characters that JSON may have as they are, and at which some clients end a line."""
 Json = dict[str, Any]
-Api = Literal["chunks", "responses", "messages"]
+Api = Literal["chunks", "infill", "responses", "messages"]
+NAMED = frozenset({"responses", "messages"})
+"""Those whose events have names."""
 SILENCE_SECONDS = 15  # that a client has to wait, for a header or for a comment
 COMMENT, DONE = ": the prompt is being read\n\n", "data: [DONE]\n\n"
 
@@ -112,12 +114,12 @@ class EventStream(StreamingResponse):
 
     def _event(self, item: Json) -> str:
         self._number += 1
-        return event(item, named=self._api != "chunks")
+        return event(item, named=self._api in NAMED)
 
     def _failure(self, error: Exception) -> str:
         failed = api_error(error)
         match self._api:
-            case "chunks":
+            case "chunks" | "infill":
                 return event(failed.body)
             case "messages":
                 return event(failed.messages_body, named=True)

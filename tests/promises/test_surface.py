@@ -11,26 +11,29 @@ from toy_gateway import post
 
 from gateway.requests.chat import ChatRequest
 from gateway.requests.completion import CompletionRequest
+from gateway.requests.infill import InfillRequest
 from gateway.requests.messages import MessagesRequest
 from gateway.requests.responses import ResponsesRequest
 
 toy_url = toy_gateway.toy_url  # assigned, since pytest looks for fixtures among a module's names
 
 CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
-MESSAGES = "/v1/messages"
-NAMES = {CHAT: "chat", COMPLETIONS: "completions", RESPONSES: "responses", MESSAGES: "messages"}
+MESSAGES, INFILL = "/v1/messages", "/infill"
+NAMES = {CHAT: "chat", COMPLETIONS: "completions", RESPONSES: "responses", MESSAGES: "messages", INFILL: "infill"}
 SCHEMAS: dict[str, type[BaseModel]] = {
     CHAT: ChatRequest,
     COMPLETIONS: CompletionRequest,
     RESPONSES: ResponsesRequest,
     MESSAGES: MessagesRequest,
+    INFILL: InfillRequest,
 }
-CHOICES = {CHAT: "choices", COMPLETIONS: "choices", RESPONSES: "output", MESSAGES: "content"}
+CHOICES = {CHAT: "choices", COMPLETIONS: "choices", RESPONSES: "output", MESSAGES: "content", INFILL: "content"}
 BASE: dict[str, dict[str, Any]] = {
     CHAT: {"messages": [{"role": "user", "content": "What is a token?"}], "max_tokens": 40, "seed": 4},
     COMPLETIONS: {"prompt": "The draft model", "max_tokens": 40, "seed": 4},
     RESPONSES: {"input": "What is a token?", "max_output_tokens": 40, "seed": 4},
     MESSAGES: {"messages": [{"role": "user", "content": "What is a token?"}], "max_tokens": 40, "seed": 4},
+    INFILL: {"input_prefix": "The draft", "input_suffix": "the target", "n_predict": 40, "seed": 4, "temperature": 1},
 }
 SHAPED: dict[str, Any] = {
     "temperature": 0,
@@ -98,7 +101,7 @@ OWN: dict[str, dict[str, Any]] = {
         "logprobs": True,
         "top_logprobs": {"logprobs": True, "top_logprobs": 3},
     },
-    COMPLETIONS: {"prompt": [[70, 80, 90], [99]], "echo": {"echo": True, "logprobs": 1}, "logprobs": 2},
+    COMPLETIONS: {"prompt": [[70, 80, 90], [99]], "echo": {"echo": True, "logprobs": 1}, "logprobs": 2, "suffix": "."},
     RESPONSES: {
         "input": [{"role": "user", "content": [{"type": "input_text", "text": "What is a seed?"}]}],
         "instructions": "Be brief.",
@@ -126,10 +129,21 @@ OWN: dict[str, dict[str, Any]] = {
         },
         "chat_template_kwargs": {"enable_thinking": False},
     },
+    INFILL: {
+        "input_prefix": "What is",
+        "input_suffix": "of the draft.",
+        "input_extra": [{"filename": "notes", "text": "A token is a piece of a text."}],
+        "prompt": " model",
+        "n_predict": 7,
+        "repeat_penalty": 1.5,
+        "grammar": 'root ::= [a-z]+ "."',
+        "json_schema": {"enum": ["red", "green"]},
+        "return_tokens": True,
+    },
 }
 UNTOLD = {
     "prediction", "chat_template_kwargs", "thinking", "max_tool_calls", "reasoning", "prompt_cache_key",
-    "safety_identifier",
+    "safety_identifier", "return_tokens",
 }  # fmt: skip
 """Further fields that do not change the choices, or not those of a model whose template has no such option."""
 CASES = [
@@ -148,6 +162,8 @@ PLAIN: dict[str, dict[str, Any]] = {}
 def without_measurements(body: dict[str, Any]) -> dict[str, Any]:
     """Return the parts that are the same each time the request is repeated."""
     keys = {"status", "model", "system_fingerprint", "object", "seed", "stop_reason", *CHOICES.values()}
+    if "usage" not in body:
+        return {key: body[key] for key in ("content", "tokens", "tokens_predicted", "tokens_evaluated", "stop_type")}
     usage = {key: value for key, value in body["usage"].items() if key not in CACHED}
     if cached := body["usage"].get("cache_read_input_tokens"):
         usage["input_tokens"] += cached

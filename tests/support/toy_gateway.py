@@ -18,6 +18,7 @@ from gateway.text.tokenizer import ChatTokenizer
 from gateway.web.server import http_server
 
 MODEL = "toy"
+FIM_TOKENS = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|repo_name|>", "<|file_sep|>"]
 
 
 @asynccontextmanager
@@ -37,8 +38,14 @@ async def toy_url(start: StartService, toy: tuple[Path, Path]) -> AsyncIterator[
     """Serve the toy pair in float32, with a draft that is right about half the time."""
     target = start("target_service", model=toy[0], dtype="float32").address
     draft = start("draft_service", model=toy[1], dtype="float32").address
-    async with decoder(target, draft) as decode, serve(decode, ChatTokenizer.load(str(toy[0]))) as url:
+    async with decoder(target, draft) as decode, serve(decode, with_fim_tokens(ChatTokenizer.load(str(toy[0])))) as url:
         yield url
+
+
+def with_fim_tokens(tokenizer: ChatTokenizer) -> ChatTokenizer:
+    """Return the tokenizer with tokens for the middle of a text, for which the toy models have rows to spare."""
+    tokenizer._chat.add_special_tokens({"additional_special_tokens": FIM_TOKENS})
+    return ChatTokenizer(tokenizer._chat, tokenizer.stop_token_ids)
 
 
 async def post(url: str, path: str, **fields: Any) -> Any:

@@ -15,14 +15,17 @@ from gateway.generation.choice import Choice
 from gateway.generation.metrics import Meter
 from gateway.generation.reply_reader import ReplyReader
 from gateway.generation.usage import Usage
+from gateway.parsing.formats.hermes import HERMES
+from gateway.parsing.formats.known import FORMATS
+from gateway.parsing.formats.llama import LLAMA
 from gateway.parsing.reply_format import ReplyFormat
 from gateway.parsing.reply_parser import ReplyParser
-from gateway.parsing.tool_format import HERMES, LLAMA
 from gateway.replies.chat import ChatReply
 from gateway.replies.reply import Answer
 from gateway.replies.responses import ResponsesReply
 from gateway.requests.chat import ChatRequest
 from gateway.requests.responses import ResponsesRequest
+from gateway.requests.tool_fields import Function
 from gateway.rounds.round import Round
 from gateway.text.stop_strings import StopStrings
 from gateway.text.tokenizer import ChatTokenizer
@@ -48,6 +51,20 @@ OPENINGS = [
     (BARE, '{"name": "f", "arguments": {}}'),
     (HERMES_TOOLS, '<tool_call>{"name": "f", "arguments": {}}'),
     (HERMES_TOOLS, '<tool_call>{"name": "f", "arguments": {"a": 1, /'),
+]
+OPENINGS += [
+    (ReplyFormat(tools=FORMATS[name], functions=[Function.model_validate({"name": "f"})]), opening)
+    for name, opening in [
+        ("qwen3_coder", "<tool_call>"),
+        ("qwen3_coder", "<function=f>\n<parameter=a>\n"),
+        ("qwen3_coder", "<function=f>\n"),
+        ("glm45", "<tool_call>"),
+        ("glm45", "<tool_call>f<arg_key>a</arg_key><arg_value>"),
+        ("mistral", "[TOOL_CALLS]"),
+        ("mistral", "[TOOL_CALLS]f[ARGS]{}"),
+        ("deepseek_v3", "<｜tool▁calls▁begin｜>"),
+        ("llama3_json", "<|python_tag|>"),
+    ]
 ]
 FILLERS = (" ", "{", "[", "<", "\\", '"', "} ", "<tool_call>", "</think", "```", "é", ",")
 SHORT, TIMES = 1000, 8

@@ -12,8 +12,8 @@ from gateway.generation.delta import Delta
 from gateway.generation.metrics import Meter
 from gateway.generation.reply_reader import ReplyReader
 from gateway.generation.usage import Usage
+from gateway.parsing.formats.hermes import HERMES
 from gateway.parsing.reply_format import ReplyFormat
-from gateway.parsing.tool_format import HERMES
 from gateway.rounds.round import FinishReason, Round
 from gateway.text.tokenizer import ChatTokenizer
 from shared.pb import specdec_pb2 as pb

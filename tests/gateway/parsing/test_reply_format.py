@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from gateway.parsing.formats.hermes import HERMES
+from gateway.parsing.formats.known import tool_format
+from gateway.parsing.formats.llama import LLAMA
 from gateway.parsing.reply_format import ReplyFormat
 from gateway.parsing.reply_parser import ReplyParser
-from gateway.parsing.tool_format import HERMES, LLAMA, tool_format
 from shared.sampling_params import Grammar
 
 CALL = '{"name": "f", "arguments": {"a": "x } </tool \\" {", "b": [1, {}]}}'
@@ -43,8 +45,8 @@ BARE_FORMS = {
     f"```c\nint f;\n```\n<tools>{CALL}{OTHER}</tools>": "```c\nint f;\n```",
 }
 BARE_OTHERS = [
-    f"```json\n{CALL}\n```\nThat was f.",
-    f"[{CALL}, 5]",
+    f"So:\n```json\n{CALL}\n```\nThat was f.",
+    f"So: [{CALL}, 5]",
     f"``` ```json\n{OTHER}\n```",
     f'{{"name": "f", "x": {{}}}}\n{OTHER}!',
     "<tool> <b>`x` ``y``</b> {{{",
@@ -83,12 +85,12 @@ CASES: list[tuple[ReplyFormat, str, str, str, list[tuple[str, str]]]] = [
     (BARE, CALL, "", "", [("f", ARGUMENTS)]),
     (BARE, f"\n```json\n{OTHER}\n```\n", "", "", [("g", "{}")]),
     (BARE, f"```\n{OTHER}\n```", "", "", [("g", "{}")]),
-    (BARE, f"```json\n{OTHER}\n", f"```json\n{OTHER}\n", "", []),
-    (BARE, f"{OTHER} That was g.", f"{OTHER} That was g.", "", []),
+    (BARE, f"```json\n{OTHER}\n", "", "", [("g", "{}")]),
+    (BARE, f"{OTHER} That was g.", "That was g.", "", [("g", "{}")]),
     (BARE, f"Here: {OTHER}", f"Here: {OTHER}", "", []),
     (BARE, '{"name": "h", "arguments": {}}', '{"name": "h", "arguments": {}}', "", []),
     (BARE, '{"name": "f", "arguments": 5}', '{"name": "f", "arguments": 5}', "", []),
-    (BARE, '{"name": "f", "arguments": {"a": 1', '{"name": "f", "arguments": {"a": 1', "", []),
+    (BARE, '{"name": "f", "arguments": {"a": 1', "", "", [("f", '{"a": 1')]),
     (BARE, "```c\nint f;\n```", "```c\nint f;\n```", "", []),
     (BARE, f"\n<tool_call>\n{CALL}\n</tool_call>", "", "", [("f", ARGUMENTS)]),
     (HERMES_TOOLS, OTHER, OTHER, "", []),
@@ -98,8 +100,8 @@ CASES: list[tuple[ReplyFormat, str, str, str, list[tuple[str, str]]]] = [
     (HERMES_TOOLS, f'<tool_call>{{"name": "f", "arguments": {DEEP}', "", "", [("f", DEEP)]),
     (LLAMA_TOOLS, f'{{"name": "f", "parameters": {DEEP}', "", "", [("f", DEEP)]),
     (LLAMA_TOOLS, f'{{"name": "f", "parameters": {{}}}} {OTHER}', "", "", [("f", "{}"), ("g", "{}")]),
-    (LLAMA_TOOLS, f'{{"name": "f", "parameters": {{}}}};; {OTHER}', "", "", [("f", "{}")]),
-    (BARE, DEEP_CALL, DEEP_CALL, "", []),
+    (LLAMA_TOOLS, f'{{"name": "f", "parameters": {{}}}};; {OTHER}', f";; {OTHER}", "", [("f", "{}")]),
+    (BARE, DEEP_CALL, "", "", [("f", DEEP_CALL[27:-1])]),
     # A tag within a string is text, and JSON says where a call ends.
     (HERMES_TOOLS, f"<tool_call>\n{TAGS}\n</tool_call>", "", "", [("w", TAGS_ARGUMENTS)]),
     (HERMES_TOOLS, f"{TAGS} </tool_call> <tool_call>{TAGS}", f"{TAGS} </tool_call>", "", [("w", TAGS_ARGUMENTS)]),
@@ -118,6 +120,11 @@ CASES: list[tuple[ReplyFormat, str, str, str, list[tuple[str, str]]]] = [
     # What is no JSON becomes JSON, where it is clear what was meant.
     *[(HERMES_TOOLS, f'<tool_call>{{"name": "f", "arguments": {lax}</tool_call>', "", "", [("f", exact)])
       for lax, exact in LAX.items()],
+    # Without tags at the beginning, it is certain to be a call once its arguments begin: what follows is content.
+    (BARE, f"```json\n{CALL}\n```\nThat was f.", "That was f.", "", [("f", ARGUMENTS)]),
+    (BARE, f"[{CALL}, 5]", "5]", "", [("f", ARGUMENTS)]),
+    (BARE, f"{OTHER}\nand\n<tool_call>\n{CALL}\n</tool_call>", "and", "", [("g", "{}"), ("f", ARGUMENTS)]),
+    (BARE, f'{OTHER}{{"name": "h", "arguments": {{}}}}', '{"name": "h", "arguments": {}}', "", [("g", "{}")]),
     # Without tags: wrong ones, blocks, arrays, words before, and nothing after.
     *[(BARE, text, words, "", [("f", ARGUMENTS), ("g", "{}")]) for text, words in BARE_FORMS.items()],
     *[(BARE, text, text, "", []) for text in BARE_OTHERS],
@@ -151,10 +158,10 @@ def test_parts(  # noqa: PLR0917  # a case's own
     assert (at_once.content, at_once.reasoning) == (content, reasoning)
 
 
-def test_arguments_are_streamed() -> None:
-    """Claim: the name comes before the arguments are whole, and these as they come."""
-    parser = ReplyParser(HERMES_TOOLS)
-    text = f"<tool_call>\n{CALL}\n</tool_call>"
+@pytest.mark.parametrize(("form", "text"), [(HERMES_TOOLS, f"<tool_call>\n{CALL}"), (BARE, f"```json\n{CALL}")])
+def test_arguments_are_streamed(form: ReplyFormat, text: str) -> None:
+    """Claim: the name comes before the arguments are whole, and these as they come, with tags and without."""
+    parser = ReplyParser(form)
     parts = [parser.push(piece, last=False).tool_calls for piece in text]
     assert sum(bool(part) for part in parts) > len(ARGUMENTS) / 2
 
@@ -177,7 +184,7 @@ def test_formats_are_known_by_the_template(template: str, form: object) -> None:
 def test_a_wrong_schema_is_left_to_the_target(text: str) -> None:
     """Claim: what is no schema is not wrapped in anything, so that the target names what is wrong."""
     wrong = Grammar("json_schema", text)
-    assert THINKING.after_reasoning(wrong, set()) is wrong
+    assert THINKING.after_reasoning(wrong, {}) is wrong
 
 
 def test_json_of_the_cases() -> None:

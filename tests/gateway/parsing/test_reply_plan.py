@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import tiny_tokenizer
 
+from gateway.parsing.formats.hermes import HERMES
 from gateway.parsing.reply_format import PLAIN
 from gateway.parsing.reply_plan import ReplyPlan
-from gateway.parsing.tool_format import HERMES
 from gateway.requests.chat import ChatRequest
 from gateway.requests.completion import CompletionRequest
 from gateway.text.tokenizer import ChatTokenizer

@@ -147,3 +147,29 @@ async def test_a_call_without_tags(
     deltas = [chunk.choices[0].delta async for chunk in await client.chat.completions.create(**ask, stream=True)]
     assert "".join(delta.content or "" for delta in deltas) == ("" if called else text)
     assert any(delta.tool_calls for delta in deltas) == called
+
+
+@pytest.mark.parametrize("special", [True, False])
+async def test_tags_that_are_special_tokens(tmp_path: Path, *, special: bool) -> None:
+    """Claim: tokens that have no text elsewhere are the tags of calls, and of what is none the text stays whole."""
+    tokenizer = ChatTokenizer.load(str(tiny_tokenizer.save(tmp_path)))
+    tokenizer._chat.chat_template = "{{ messages[0].content }}{# tools [TOOL_CALLS][ARGS] #}"
+    (tokenizer._tokenizer.add_special_tokens if special else tokenizer._tokenizer.add_tokens)(
+        ["[TOOL_CALLS]", "[ARGS]"]
+    )
+    tokenizer, decoder = ChatTokenizer(tokenizer._chat, tokenizer.stop_token_ids), ScriptedDecoder()
+    async with toy_gateway.serve(cast("Decoder", decoder), tokenizer) as url:
+        for text, content, calls in (
+            ('Yes.[TOOL_CALLS]ride[ARGS]{"miles": 7}[TOOL_CALLS]halt[ARGS]{}', "Yes.", ["ride", "halt"]),
+            ("[TOOL_CALLS] or not", "[TOOL_CALLS] or not", []),
+        ):
+            decoder.script = [Round([*tokenizer.encode(text), 2], 0, 0, "stop", ROUND_TIME)]
+            body = await toy_gateway.post(url, "/v1/chat/completions", messages=ASK, tools=TOOLS)
+            message = body["choices"][0]["message"]
+            assert message["content"] == content
+            assert [call["function"]["name"] for call in message.get("tool_calls", [])] == calls
+        forced = {"tool_choice": {"type": "function", "function": {"name": "ride"}}}
+        await toy_gateway.post(url, "/v1/chat/completions", messages=ASK, tools=TOOLS, **forced)
+    grammar = decoder.calls[-1][1].grammar
+    assert grammar
+    assert f'<[{tokenizer.token_bytes.added["[TOOL_CALLS]"]}]> ("ride" <[' in grammar.text

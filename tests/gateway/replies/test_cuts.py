@@ -16,8 +16,9 @@ from gateway.generation.delta import Delta
 from gateway.generation.metrics import Meter
 from gateway.generation.reply_reader import ReplyReader
 from gateway.generation.usage import Usage
+from gateway.parsing.formats.hermes import HERMES
+from gateway.parsing.formats.llama import LLAMA
 from gateway.parsing.reply_format import ReplyFormat
-from gateway.parsing.tool_format import HERMES, LLAMA
 from gateway.replies.chat import ChatReply
 from gateway.replies.completion import CompletionReply
 from gateway.replies.reply import Answer

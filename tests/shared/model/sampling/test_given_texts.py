@@ -10,10 +10,12 @@ from jsonschema import Draft202012Validator
 from tokenizers import normalizers
 from transformers import PreTrainedTokenizerFast
 
-from gateway.parsing.call_schema import call_schema
+from gateway.parsing.calls.call_schema import call_schema
+from gateway.parsing.formats.hermes import HERMES
+from gateway.parsing.formats.json_format import JsonFormat
+from gateway.parsing.formats.llama import LLAMA
 from gateway.parsing.reply_format import ReplyFormat
 from gateway.parsing.reply_parser import ReplyParser
-from gateway.parsing.tool_format import HERMES, LLAMA
 from gateway.requests.grammar_fields import choice_grammar, json_grammar
 from gateway.requests.tool_fields import Function
 from gateway.text.token_bytes import TokenBytes
@@ -21,7 +23,7 @@ from shared.errors import InvalidFieldError
 from shared.model.sampling.grammar import GrammarMask, Grammars
 from shared.sampling_params import Grammar
 
-TAGS = ["<think>", "</think>", "<tool_call>", "</tool_call>"]
+TAGS = dict.fromkeys(["<think>", "</think>", "<tool_call>", "</tool_call>"], 0)  # known by name
 DECOMPOSED = ["e\u0301x", "\u1100\u1161", "\u2126", "\u212b", "Re\u0301sume\u0301.pdf"]
 HINTS: list[dict[str, Any]] = [
     {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
@@ -50,7 +52,7 @@ NONE_AT_ALL: list[dict[str, Any]] = [
 def compiled(folder: Path, *, nfc: bool = False) -> tuple[PreTrainedTokenizerFast, Grammars]:
     """Return the toy tokenizer with tags as tokens, and its grammars; `nfc` composes characters as Qwen's does."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    tokenizer.add_tokens(TAGS)
+    tokenizer.add_tokens([*TAGS])
     if nfc:
         tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.NFC()])
     return tokenizer, Grammars(tokenizer, len(tokenizer), [tokenizer.eos_token_id])
@@ -132,7 +134,7 @@ def test_an_answer_or_a_call(plain: tuple[PreTrainedTokenizerFast, Grammars], fo
     """Claim: beside tools, the form of an answer keeps the model from calling none; both are read as what they are."""
     function = Function.model_validate({"name": "f"})
     grammar = form.or_calls(json_grammar({"const": {"name": "Al"}}), [function], TAGS)
-    assert form.tools
+    assert isinstance(form.tools, JsonFormat)
     heads = {f'{form.tools.opening}{form.tools.space}{{"name": "f", "{form.tools.arguments}": {{'}
     for head in heads | ({'{"name": "f", "arguments": {'} if form.bare else set()):
         parts = ReplyParser(form).push(walk(grammar, plain, begin=head), last=True)
@@ -158,4 +160,4 @@ def test_a_thought_before_a_choice(plain: tuple[PreTrainedTokenizerFast, Grammar
 
 def test_bytes_of_tags(plain: tuple[PreTrainedTokenizerFast, Grammars]) -> None:
     """The tags of these tests are single tokens."""
-    assert set(TAGS) <= TokenBytes(plain[0].backend_tokenizer).added
+    assert TAGS.keys() <= TokenBytes(plain[0].backend_tokenizer).added.keys()

@@ -23,9 +23,11 @@ from services import StartService, decoder
 from transformers import PreTrainedTokenizerFast
 
 from gateway.clients.target_client import TargetClient
+from gateway.parsing.formats.hermes import HERMES
+from gateway.parsing.formats.json_format import JsonFormat
+from gateway.parsing.formats.llama import LLAMA
 from gateway.parsing.reply_format import ReplyFormat
 from gateway.parsing.reply_parser import ReplyParser
-from gateway.parsing.tool_format import HERMES, LLAMA
 from gateway.requests.tool_fields import Function
 from gateway.rounds.decoder import Decoder
 from gateway.rounds.round import Round
@@ -315,9 +317,9 @@ def test_a_reply_may_end_on_what_stands_between_calls(toy: tuple[Path, Path], fo
     """A model that writes it after its call need not call again: Qwen 2.5 Coder would, until its context is full."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(toy[0])
     function = Function.model_validate({"name": "f", "parameters": {"type": "object", "additionalProperties": False}})
-    grammar = form.required_calls([function], [])
+    grammar = form.required_calls([function], {})
     assert grammar
-    assert form.tools
+    assert isinstance(form.tools, JsonFormat)
     mask = GrammarMask(grammar.kind, grammars_of(tokenizer).compile(grammar))
     space, arguments = form.tools.space, form.tools.arguments
     call = f'{form.tools.opening}{space}{{"name": "f", "{arguments}": {{}}}}{space}{form.tools.closing}'

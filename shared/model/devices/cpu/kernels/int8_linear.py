@@ -56,7 +56,7 @@ class Int8Linear(KernelLinear):
 
     def _rotate(self, rows: torch.Tensor) -> torch.Tensor:
         """Rotate each block of inputs: for each row a product of its own, always of the same size. rows: [rows, in]."""
-        blocks = rows.unflatten(-1, (-1, len(self._rotation)))  # [rows, blocks, block]
+        blocks = rows.reshape(len(rows), -1, len(self._rotation))  # [rows, blocks, block]
         return torch.bmm(blocks, self._rotation.expand(len(rows), -1, -1)).flatten(1)
 
 

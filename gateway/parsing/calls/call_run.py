@@ -1,8 +1,9 @@
 """Calls that stand one after the other."""
 
 import string
+from collections.abc import Collection
 
-from gateway.parsing.tool_call import PartialCall, ToolCallDelta
+from gateway.parsing.calls.tool_call import PartialCall, ToolCallDelta
 
 _GAP = string.whitespace + "[],;}"  # what stands around calls: arrays, lines, a bracket too many
 
@@ -13,14 +14,14 @@ class CallRun:
     Templates show the form of a call in two brackets, and some models copy that.
     """
 
-    def __init__(self, first: int) -> None:
-        """Begin with the call at this index."""
+    def __init__(self, first: int, names: Collection[str] = ()) -> None:
+        """Begin with the call at this index. If functions are named, there is no tag, and calls are of these alone."""
         self.num_calls = 0
         self.stopped = False
         """Whether it came to something else, or to the end without a call."""
         self.rest = ""
         """That, as far as it has come."""
-        self._first = first
+        self._first, self._names = first, names
         self._call: PartialCall | None = None
         self._bracket = ""  # held until it is known whether another one follows
         self._before: list[str] = []
@@ -34,7 +35,7 @@ class CallRun:
         """Return what the text adds to the calls; `last` says that it ends."""
         found = list[ToolCallDelta]()
         while not self.stopped and (self._call or (text := self._next(text))):
-            self._call = self._call or PartialCall(self._first + self.num_calls)
+            self._call = self._call or PartialCall(self._first + self.num_calls, self._names)
             found += self._call.push(text)
             if not self._call.ended:
                 break
@@ -49,9 +50,11 @@ class CallRun:
 
     def _finish(self, call: PartialCall, rest: str = "") -> list[ToolCallDelta]:
         self._call = None
-        parts = call.finish()
+        parts = call.finish(tagged=not self._names)
         if parts is None:
             self.stopped, self.rest = True, rest
+            if self.num_calls:
+                self.rest = call.text + rest
             self._before.append(call.text)
             return []
         self.num_calls += 1

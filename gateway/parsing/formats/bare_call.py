@@ -3,35 +3,61 @@
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
-from gateway.parsing.lax_json import LaxJson
-from gateway.parsing.tool_call import PartialCall, ToolCallDelta
-from gateway.parsing.tool_parsers import ContentAndCalls, HermesParser, ToolParser
+import regex
+
+from gateway.parsing.calls.call_reader import match
+from gateway.parsing.calls.call_run import CallRun
+from gateway.parsing.calls.lax_json import LaxJson
+from gateway.parsing.calls.tool_call import PartialCall, ToolCallDelta
+from gateway.parsing.formats.hermes import CLOSE, OPEN
+from gateway.parsing.formats.tool_parser import ContentAndCalls, ToolParser
 from gateway.text.stop_strings import StopStrings
 
 _FENCE = "```"
 _AROUND = [f"{_FENCE}json\n", f"{_FENCE}xml\n", f"{_FENCE}\n", "<tools>", "</tools>", "<response>", "</response>"]
-_TAGS = [HermesParser.OPEN, HermesParser.CLOSE]  # around calls only within a block
+_TAGS = [OPEN, CLOSE]  # around calls only within a block
+_OPENING = regex.compile(
+    r"\s{0,64}+(?:```(?:json|xml)?\s{0,16}+(?:<tool_call>)?|<tools>|<response>)?\s{0,16}+(?=[{\[])"
+)
+_ITEMS = [regex.compile(one) for one in (r"\s", "```json", "```xml", "```", "</?(?:tools|response|tool_call)>")]
+"""What may stand between calls, and behind them."""
 _SPACE = re.compile(r"[\s\[\],;}]*+")
 
 
 class BareCallParser:
-    """Reads a reply that ends with calls of known functions as calls: bare, in a Markdown block, or in wrong tags.
+    """Reads calls of known functions without their tags: bare, in a Markdown block, or in wrong tags.
 
-    Qwen2.5-Coder answers so. Before a block or tags there may be words, and after the calls nothing. What may be such
-    an end is held until it is decided; all else goes to the next parser.
+    Qwen2.5-Coder answers so. A reply that begins with one is certain to call as soon as its arguments begin: it is
+    passed on as it comes, and what follows the calls is content. Where there are words before, it is a call only if
+    nothing follows; what may be such an end is held until it is decided. All else goes to the next parser.
     """
 
     def __init__(self, names: Sequence[str], parser: ToolParser) -> None:
         """Look for calls of the functions of these names."""
         self._names, self._next = names, parser
-        self._tag = StopStrings([HermesParser.OPEN])  # with tags, all is the next parser's
+        self._first: _FirstCalls | None = _FirstCalls(names)
+        self._num_calls = 0  # of those
+        self._tag = StopStrings([OPEN])  # with tags, all is the next parser's
         self._run: _BareRun | None = None
         self._any_words = False
         self._num_fences = 0  # in the words
 
     def push(self, text: str, *, last: bool) -> ContentAndCalls:
         """Return what the text adds."""
+        found: ContentAndCalls = []
+        if self._first:
+            found += self._first.push(text, last=last)
+            if not self._first.stopped:
+                return found
+            text, self._num_calls, self._first = self._first.rest, self._first.num_calls, None
+        rest = self._next.push(text, last=last) if self._num_calls else self._push_words(text, last=last)
+        return found + [
+            part if isinstance(part, str) else replace(part, index=part.index + self._num_calls) for part in rest
+        ]
+
+    def _push_words(self, text: str, *, last: bool) -> ContentAndCalls:
         found: ContentAndCalls = []
         while text and not self._tag.found:
             if not self._run:
@@ -64,6 +90,63 @@ class BareCallParser:
         if not self._tag.found:
             self._tag.push(text)
         return self._next.push(text, last=False)
+
+
+class _FirstCalls:
+    """Calls that a reply begins with, and what may stand around them, up to what is neither."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        """Look for calls of the functions of these names."""
+        self.num_calls = 0
+        self.stopped = False
+        self.rest = ""
+        """What it came to: all of the text, if there was no call."""
+        self._names = names
+        self._held = self._before = ""
+        self._run: CallRun | None = None
+
+    def push(self, text: str, *, last: bool) -> list[ToolCallDelta]:
+        """Return what the text adds to the calls; `last` says that it ends."""
+        found = list[ToolCallDelta]()
+        text, self._held = self._held + text, ""
+        while not self.stopped:
+            if not self._run:
+                start, waits = self._start(text, last=last)
+                if waits:
+                    self._held = text[start:]
+                    break
+                if not text.startswith(("{", "["), start):
+                    self._stop(text[start:])
+                    break
+                self._before = text[:start] * (not self.num_calls)
+                self._run, text = CallRun(self.num_calls, self._names), text[start:]
+            found += self._run.push(text, last=last)
+            if not self._run.stopped:
+                break
+            self.num_calls += self._run.num_calls
+            text = self._run.rest
+            if not self._run.num_calls:
+                self._stop(self._before + self._run.text + text)
+            self._run = None
+        return found
+
+    def _start(self, text: str, *, last: bool) -> tuple[int, bool]:
+        """Return where in a text calls may begin, and whether that depends on what follows."""
+        if not self.num_calls:
+            opening, waits = match(_OPENING, text, last=last)
+            return (opening.end() if opening else 0), waits
+        start = 0
+        while True:
+            for item in _ITEMS:
+                found, waits = match(item, text, last=last, start=start)
+                if found or waits:
+                    break
+            if waits or not found:
+                return start, waits
+            start = found.end()
+
+    def _stop(self, rest: str) -> None:
+        self.stopped, self.rest = True, rest
 
 
 class _BareRun:

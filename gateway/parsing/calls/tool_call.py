@@ -2,10 +2,12 @@
 
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import Self
 from uuid import uuid4
 
-from gateway.parsing.lax_json import LaxJson
+from gateway.parsing.calls.lax_json import LaxJson
 
 _HEAD = re.compile(
     r'\s*\{\s*(?:"type"\s*:\s*"function"\s*,\s*)?"(?:name|function)"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*'
@@ -22,6 +24,11 @@ class ToolCallDelta:
     id: str | None = None
     name: str | None = None
 
+    @classmethod
+    def first(cls, index: int, name: str, arguments: str = "") -> Self:
+        """Return the first part of a call, with an id of its own."""
+        return cls(index, arguments, f"call_{uuid4().hex[:24]}", name)
+
 
 class PartialCall:
     """One call, written as `{"name": …, "arguments": {…}}`. Its arguments are passed on as they come, as JSON.
@@ -29,9 +36,9 @@ class PartialCall:
     It ends with the bracket that closes it, whatever its strings have in them. Each character is looked at once.
     """
 
-    def __init__(self, index: int) -> None:
-        """Begin a call."""
-        self._index = index
+    def __init__(self, index: int, names: Collection[str] = ()) -> None:
+        """Begin a call, of one of these functions if any are named."""
+        self._index, self._names = index, names
         self._pieces: list[str] = []
         self._json = LaxJson()
         self._read: list[str] = []  # as JSON, for as long as nothing was passed on
@@ -68,7 +75,7 @@ class PartialCall:
                     name = self._name("".join(self._read))
                     self._sends = name is not None
                     if name is not None:
-                        part = self._first(name)
+                        part = ToolCallDelta.first(self._index, name)
                         arguments.append("{")
         part = replace(part, arguments="".join(arguments))
         return [part] if part.arguments else []
@@ -84,25 +91,25 @@ class PartialCall:
         try:
             call = json.loads("".join([*self._read, held]))
             arguments = call.get("arguments", call.get("parameters")) or ({} if tagged else call["arguments"])
+            if self._names and not isinstance(arguments, dict):
+                return None
             written = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-            return [replace(self._first(_sound(str(call.get("name") or call["function"]))), arguments=written)]
+            name = self._sound(str(call.get("name") or call["function"]))
+            return [ToolCallDelta.first(self._index, name, written)]
         except (ValueError, AttributeError, KeyError, RecursionError):
             return None
 
-    def _first(self, name: str) -> ToolCallDelta:
-        return ToolCallDelta(self._index, "", f"call_{uuid4().hex[:24]}", name)
-
-    @staticmethod
-    def _name(head: str) -> str | None:
+    def _name(self, head: str) -> str | None:
         """Return the name in what stands before the arguments, up to their bracket; None if that is something else."""
         match = _HEAD.fullmatch(head)
         try:
-            return _sound(json.loads(match[1])) if match else None
+            return self._sound(json.loads(match[1])) if match else None
         except ValueError:
             return None
 
-
-def _sound(name: str) -> str:
-    """Return a name that can be sent. Raises ValueError if it has half a character."""
-    name.encode()
-    return name
+    def _sound(self, name: str) -> str:
+        """Return a name that can be sent. Raises ValueError if it has half a character, or is none of those named."""
+        name.encode()
+        if self._names and name not in self._names:
+            raise ValueError(name)
+        return name

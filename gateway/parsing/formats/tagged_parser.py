@@ -1,0 +1,65 @@
+"""Finds tool calls behind tags."""
+
+from collections.abc import Callable, Sequence
+
+from gateway.parsing.calls.call_reader import CallReader
+from gateway.parsing.formats.tool_parser import ContentAndCalls
+from gateway.text.held_space import HeldSpace
+from gateway.text.stop_strings import StopStrings
+
+
+class TaggedParser:
+    """Reads the calls behind opening tags. Text that may begin a tag is held until it is decided."""
+
+    def __init__(
+        self, openings: Sequence[str], reader: Callable[[int, str], CallReader], closings: Sequence[str] = ()
+    ) -> None:
+        """Begin a reply. A reader is made for the index of the next call, and the tag that opens it.
+
+        What stands between the calls that it reads and a closing tag is left out.
+        """
+        self._openings, self._reader, self._closings = openings, reader, closings
+        self._tags = StopStrings(openings)
+        self._run: CallReader | None = None
+        self._opening = ""  # of the run
+        self._skips = False  # what stands behind calls, up to the next tag
+        self._num_calls = 0
+        self._space = HeldSpace()  # dropped before a call and after one
+
+    def push(self, text: str, *, last: bool) -> ContentAndCalls:
+        """Return what the text adds."""
+        found: ContentAndCalls = []
+        while True:
+            if self._run:
+                found += self._run.push(text, last=last)
+                if not self._run.stopped:
+                    break
+                text = self._leave(self._run, found)
+            piece = self._tags.push(text)
+            if last and not self._tags.found:
+                piece += self._tags.flush()
+            if not self._skips:
+                found.append(self._space.push(piece))
+            if not self._tags.found:
+                break
+            text = self._tags.flush()
+            if self._tags.found in self._openings:
+                self._opening = self._tags.found
+                self._run = self._reader(self._num_calls, self._opening)
+            self._skips = False
+            self._tags = StopStrings(self._openings)
+        if last and not self._num_calls and not self._run:
+            found.append(self._space.flush())
+        return found
+
+    def _leave(self, run: CallReader, found: ContentAndCalls) -> str:
+        """Go on behind a run: without a call, it is content. Return what is to be read."""
+        self._run = None
+        if not run.num_calls:
+            found.append(self._space.push(self._opening + run.text))
+        else:
+            self._num_calls += run.num_calls
+            self._space = HeldSpace()
+            if self._closings:
+                self._skips, self._tags = True, StopStrings([*self._closings, *self._openings])
+        return run.rest

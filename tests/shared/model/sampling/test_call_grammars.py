@@ -1,0 +1,100 @@
+"""Calls that have to be made, in every format: what the grammar allows is read as a call that fits its schema."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from jsonschema import Draft202012Validator
+from transformers import PreTrainedTokenizerFast
+
+from gateway.parsing.formats.deepseek import DEEPSEEK
+from gateway.parsing.formats.known import FORMATS
+from gateway.parsing.formats.llama import LLAMA
+from gateway.parsing.reply_format import ReplyFormat
+from gateway.parsing.reply_parser import ReplyParser
+from gateway.requests.grammar_fields import json_grammar
+from gateway.requests.tool_fields import Function
+from gateway.text.token_bytes import TokenBytes
+from shared.model.sampling.grammar import GrammarMask, Grammars
+from shared.sampling_params import Grammar
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "mode": {"enum": ["fast", "slow"]},
+        "count": {"type": "integer", "minimum": 0, "maximum": 99},
+        "on": {"$ref": "#/$defs/flag"},
+        "note": {"type": "string"},
+    },
+    "$defs": {"flag": {"type": "boolean"}},
+    "required": ["mode", "count", "on"],
+    "additionalProperties": False,
+}
+FUNCTIONS = [
+    Function.model_validate({"name": "ride", "parameters": SCHEMA}),
+    Function.model_validate({"name": "halt", "parameters": {"type": "object", "additionalProperties": False}}),
+]
+TAGS = sorted({*DEEPSEEK.tokens, *(tag for form in FORMATS.values() for tag in [*form.tokens, form.opening] if tag)})
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["tags are tokens", "tags are spelled"])
+def vocabulary(request: pytest.FixtureRequest, toy: tuple[Path, Path]) -> tuple[PreTrainedTokenizerFast, Grammars]:
+    """Return the toy tokenizer and its grammars; tags are tokens of its own, or not."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(toy[0])
+    if request.param:
+        tokenizer.add_tokens(TAGS)
+    return tokenizer, Grammars(tokenizer, len(tokenizer), [tokenizer.eos_token_id])
+
+
+def walk(grammar: Grammar, vocabulary: tuple[PreTrainedTokenizerFast, Grammars], seed: int, begin: str = "") -> str:
+    """Return a random text that conforms to the grammar, to its end or to 400 tokens; a tag is likelier than a text."""
+    tokenizer, grammars = vocabulary
+    mask = GrammarMask(grammar.kind, grammars.compile(grammar))
+    token_ids: list[int] = tokenizer.encode(begin, add_special_tokens=False)
+    mask.push(token_ids)
+    torch.manual_seed(seed)
+    while not mask.ended and len(token_ids) < 400:
+        scores = torch.randn(len(tokenizer))
+        scores[500:] += 2
+        mask.process(scores)
+        token_ids.append(int(scores.argmax()))
+        mask.push(token_ids[-1:])
+    return str(tokenizer.backend_tokenizer.decode(token_ids, skip_special_tokens=True))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("parallel", [True, False])
+def test_required_calls(vocabulary: tuple[PreTrainedTokenizerFast, Grammars], name: str, *, parallel: bool) -> None:
+    """Claim: one call, or several where they may be; each whole one has a known name and fits its schema."""
+    form = ReplyFormat(tools=FORMATS[name], parallel=parallel, functions=FUNCTIONS)
+    grammar = form.required_calls(FUNCTIONS, TokenBytes(vocabulary[0].backend_tokenizer).added)
+    assert grammar
+    num_whole = 0
+    for seed in range(6):
+        text = walk(grammar, vocabulary, seed)
+        parts = ReplyParser(form).push(text, last=True)
+        assert len(parts.content) < len(text) / 2  # which may be a tag that is cut off
+        for call in parts.tool_calls:
+            try:
+                arguments = json.loads(call.arguments)
+            except ValueError:
+                continue  # cut off within a text
+            num_whole += 1
+            schemas = {function.name: function.parameters for function in FUNCTIONS}
+            if call.name == "halt" or {"mode", "count", "on"} <= arguments.keys():  # else cut off behind an argument
+                Draft202012Validator(schemas[call.name or ""]).validate(arguments)
+        assert parallel or len(parts.tool_calls) <= 1
+    assert num_whole > 0
+
+
+@pytest.mark.parametrize("name", [name for name, form in FORMATS.items() if form is not LLAMA])
+def test_an_answer_or_a_call(vocabulary: tuple[PreTrainedTokenizerFast, Grammars], name: str) -> None:
+    """Claim: beside the form of an answer there may be a call, in each format."""
+    form = ReplyFormat(tools=FORMATS[name], parallel=False, functions=FUNCTIONS)
+    tags = TokenBytes(vocabulary[0].backend_tokenizer).added
+    grammar = form.or_calls(json_grammar({"const": [5]}), FUNCTIONS[1:], tags)
+    parts = ReplyParser(form).push(walk(grammar, vocabulary, 1, FORMATS[name].opening), last=True)
+    assert [call.name for call in parts.tool_calls][:1] == ["halt"] or not parts.content.startswith("[5")
+    assert json.loads(walk(grammar, vocabulary, 1, "[")) == [5]
