@@ -39,7 +39,13 @@ def _open(folder: Path, settings: EngineSettings, quant: Quant) -> Runner:
         if quant == "int4":
             return load_int4_runner(folder, settings.num_slots, settings.max_length)
         return load_runner(
-            folder, settings.dtype, settings.num_slots, settings.max_length, quant, kernel=settings.kernel
+            folder,
+            settings.dtype,
+            settings.num_slots,
+            settings.max_length,
+            quant,
+            kernel=settings.kernel,
+            collective=settings.collective,
         )
     quant = "int8" if is_int8(folder) else quant
     if quant != "none":
