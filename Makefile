@@ -67,7 +67,7 @@ browser: $(READY) ## a Chromium for the tests of the page, by apt-get, if there 
 	$(BIN)/python -m scripts.browser
 
 contract: .venv/.contract ## the graphs of DEVICE=neuron, lowered to StableHLO (build/stablehlo) and run by XLA on the CPU
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m contract tests/contract tests/promises/test_tensor_parallel.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m contract tests/contract tests/promises/test_tensor_parallel.py tests/shared/model/distributed
 
 clients: PAIR := toy
 clients: $(READY) build/clients/.ready ## openai (Python, Node), litellm, langchain-openai and llm, against the gateway

@@ -46,6 +46,7 @@ def parser(description: str | None, *, add_help: bool = True) -> ArgumentParser:
     flags.add_argument("--device", default="cpu", help="cpu, neuron, or simulated: in the time of the profiles")
     flags.add_argument("--target-profile", default="trn2-qwen3-32b", help="of shared/model/profiles, or a .toml file")
     flags.add_argument("--draft-profile", default="trn2-qwen3-1.7b", help="likewise")
+    flags.add_argument("--target-ranks", type=int, default=1, help="processes that hold the target together")
     flags.add_argument("--target-cores", default="", help="the target's NeuronCores, such as 0-3")
     flags.add_argument("--draft-cores", default="", help="the draft's, others than the target's")
     flags.add_argument("--network-delay-ms", type=float, default=0, help="of each message, to the services and back")
@@ -97,7 +98,7 @@ def stack(args: Namespace, port: int, draft_port: int, target_port: int, log_lev
     common |= {"device": args.device, "network_delay_ms": args.network_delay_ms}
     common |= {name: value for name in ("num_slots", "max_length") if (value := getattr(args, name))}
     addresses = {"target": f"127.0.0.1:{target_port}", "draft": f"127.0.0.1:{draft_port}"}
-    url = f"http://127.0.0.1:{port}"
+    url, ranks = f"http://127.0.0.1:{port}", {"target": args.target_ranks, "draft": 1}
     with ExitStack() as running:
         own = {
             "target": {"model": target, "profile": args.target_profile, "cores": args.target_cores},
@@ -109,7 +110,9 @@ def stack(args: Namespace, port: int, draft_port: int, target_port: int, log_lev
             },
         }
         services = {
-            name: running.enter_context(_process(f"{name}_service", address=addresses[name], **common, **settings))
+            name: running.enter_context(
+                _process(f"{name}_service", ranks[name], address=addresses[name], **common, **settings)
+            )
             for name, settings in own.items()
         }
         for name, process in services.items():
@@ -140,9 +143,10 @@ def _check_free(port: int) -> None:
 
 
 @contextmanager
-def _process(module: str, **settings: object) -> Iterator[subprocess.Popen[bytes]]:
+def _process(module: str, ranks: int = 1, **settings: object) -> Iterator[subprocess.Popen[bytes]]:
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
-    process = subprocess.Popen([sys.executable, "-m", module, *flags], cwd=ROOT)  # noqa: S603 - our own
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
+    process = subprocess.Popen([sys.executable, *launch, "-m", module, *flags], cwd=ROOT)  # noqa: S603 - our own
     try:
         yield process
     finally:

@@ -28,6 +28,11 @@ class Segment:
     draw: SamplingParams | None = None
     """How to draw the tokens that follow those rows, on a device that can draw."""
 
+    @property
+    def wants_logits(self) -> bool:
+        """Whether the logits themselves are needed, where the device can draw. Ranks that draw leave out any others."""
+        return self.draw is None or self.draw.logprobs
+
 
 class Rows:
     """Logits, and the tokens drawn from them where the device drew them itself."""

@@ -8,6 +8,7 @@ from shared.settings import Settings
 
 Quant = Literal["", "none", "auto", "int8", "int4"]
 DeviceKind = Literal["cpu", "simulated", "neuron"]
+CollectiveKind = Literal["gather", "all_reduce"]
 NUM_SLOTS, MAX_LENGTH = 8, 4096  # where memory does not decide: devices other than a CPU, and several ranks
 
 
@@ -50,6 +51,8 @@ class EngineSettings(Settings):
     """Where the model runs; `simulated` computes on the CPU with another device's timing."""
     compile_backend: str = "neuron"
     """The compiler for device `neuron`; any other torch.compile backend runs its graphs on the CPU, for trials."""
+    collective: CollectiveKind = "gather"
+    """How ranks join their parts: gathered, or as a sum of parts padded with zeros; the bits are the same."""
     smallest_bucket: int = Field(512, ge=64)
     """Keys in the smallest graphs of device `neuron`; each larger size doubles, up to max_length."""
     cores: str = ""

@@ -23,7 +23,7 @@ from shared.version import VERSION
 from target_service.settings import TargetSettings
 
 KUBERNETES = ("1.33", "1.37")
-VALUES = ("values-kind.yaml", "values-trn2.yaml")
+VALUES = ("values-kind.yaml", "values-trn2.yaml", "values-trn2-3xlarge.yaml")
 CUSTOM: dict[str, type[BaseModel]] = {
     "ScaledObject": ScaledObject,
     "PodMonitor": PodMonitor,
@@ -64,7 +64,7 @@ def containers(manifests: list[Manifest]) -> dict[str, Manifest]:
 def test_every_manifest_conforms(values: str, kubernetes: str) -> None:
     """To the strict schemas of the oldest and the newest Kubernetes, and to the operators' own definitions."""
     manifests = render(values, kubernetes + ".0")
-    assert len(manifests) == {"values-kind.yaml": 12, "values-trn2.yaml": 17}[values]
+    assert len(manifests) == {"values-kind.yaml": 12, "values-trn2.yaml": 17, "values-trn2-3xlarge.yaml": 13}[values]
     for manifest in manifests:
         check(manifest, kubernetes)
 

@@ -151,7 +151,12 @@ def test_what_cannot_be_parted(toy: tuple[Path, Path], monkeypatch: pytest.Monke
     check_parts(config)
     for name, value in {"TORCHELASTIC_RUN_ID": "a", "WORLD_SIZE": "4"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ModelError, match="num_key_value_heads 2 does not divide by 4 ranks"):
+    check_parts(config)  # with copies of its two heads of keys and values
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    with pytest.raises(ModelError, match="num_attention_heads 4 does not divide by 8 ranks"):
+        check_parts(config)
+    config.num_attention_heads, config.num_key_value_heads = 24, 3
+    with pytest.raises(ModelError, match="num_key_value_heads 3 does not divide by 8 ranks"):
         check_parts(config)
     with pytest.raises(ModelError, match="gpt2: transformers does not know how to part it"):
         check_parts(GPT2Config())

@@ -6,14 +6,17 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
+from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
 from shared.model.checkpoints.pairs import resolve_half
 from shared.model.checkpoints.supported import own_length, served_config
 from shared.model.commands.footprint import GB, TRN2_CORE_GB, Footprint
+from shared.model.commands.reload_trial import Run, run_processes
 from shared.model.devices.neuron.neuron_device import cache_folder
 from shared.model.devices.neuron.neuron_machine import (
     INSTALL,
@@ -26,6 +29,7 @@ from shared.model.devices.neuron.neuron_machine import (
     num_devices,
 )
 from shared.model.devices.static.graphs import GraphSizes
+from shared.model.distributed.ranks import num_ranks
 from shared.model.loading.load_runner import DTYPES
 from shared.model.settings import EngineSettings
 
@@ -39,6 +43,10 @@ class DoctorSettings(EngineSettings):
 
     model: str = ""
     """A model whose memory use to estimate."""
+    machine: bool = True
+    """Examine the machine and its packages."""
+    reload_seconds: float = Field(0, ge=0)
+    """Try if a small graph runs from the cache in a second set of processes; each set may take so long. 0 does not."""
 
 
 @dataclass(frozen=True)
@@ -104,15 +112,38 @@ def fit_finding(settings: EngineSettings, half: int) -> Finding:
     return Finding("memory, GB", f"{found}: {needs.total / GB:.2f} of {has:g}", "" if fits else advice)
 
 
-def doctor_findings(settings: EngineSettings, half: int) -> list[Finding]:
-    """Examine everything. Raises ModelError."""
-    findings = [*machine_findings(), *package_findings(), cache_finding(settings)]
-    return [*findings, fit_finding(settings, half)] if settings.model else findings
+def reload_finding(settings: DoctorSettings) -> Finding:
+    """Compile a small graph, as many ranks as there are, and run it again in processes that find it in the cache."""
+    what = f"graph of other processes, {num_ranks()} ranks" + (f", {settings.collective}" if num_ranks() > 1 else "")
+    runs: list[Run] = []
+    with TemporaryDirectory() as cache:
+        for turn in ("compiled", "from the cache"):
+            run = run_processes(settings, cache, settings.reload_seconds)
+            if isinstance(run, str):
+                other = "all_reduce" if settings.collective == "gather" else "gather"
+                advice = f"try --collective={other}" if num_ranks() > 1 else "the log of the runtime may say why"
+                return Finding(what, f"{turn}: {run}", advice)
+            runs.append(run)
+    found = ", then ".join(f"{run.seconds:.1f} s" for run in runs)
+    same = runs[0].digest == runs[1].digest
+    return Finding(
+        what, f"{found}: {'the same' if same else 'OTHER'} bits", "" if same else "do not serve from a cache"
+    )
 
 
-def doctor(settings: EngineSettings, half: int) -> int:
+def doctor_findings(settings: DoctorSettings, half: int) -> Iterator[Finding]:
+    """Examine what the settings ask for. Raises ModelError."""
+    if settings.machine:
+        yield from (*machine_findings(), *package_findings(), cache_finding(settings))
+    if settings.model:
+        yield fit_finding(settings, half)
+    if settings.reload_seconds:
+        yield reload_finding(settings)
+
+
+def doctor(settings: DoctorSettings, half: int) -> int:
     """Print the report; return how many findings need action. Raises ModelError."""
-    findings = doctor_findings(settings, half)
+    findings = list(doctor_findings(settings, half))
     table = Table("what", "found", "what to do")
     for finding in findings:
         table.add_row(finding.what, finding.found, finding.advice or "-")

@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from shared.model.devices.static.graphs import GraphSizes
 from shared.model.devices.static.static_cache import cache_shape
+from shared.model.distributed.kv_copies import with_copies
 from shared.model.distributed.parallel_layers import num_weights
 
 GB = 10**9
@@ -29,6 +30,7 @@ class Footprint:
     @classmethod
     def of(cls, config: PretrainedConfig, dtype: torch.dtype, sizes: GraphSizes) -> "Footprint":
         """Compute it from shapes alone."""
+        config = with_copies(config)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
         text = config.get_text_config()

@@ -24,7 +24,8 @@ def run_command(settings: type[EngineSettings], half: int) -> None:
             return
         if command == "doctor":
             sys.exit(0 if rank() else min(1, doctor(DoctorSettings.load(), half)))
-        given = settings.load().model_copy(update={"device": "neuron"})
+        given = settings.load()
+        given = given.model_copy(update={"device": "neuron", "quant": given.quant or "none"})
         if rank():
             follow(open_runner(resolve_half(given.model, half), given))
         compile_graphs(resolve_half(given.model, half), given)

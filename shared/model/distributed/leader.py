@@ -15,12 +15,13 @@ from typing_extensions import override
 from shared.errors import ModelError
 from shared.model.distributed.ranks import LOST, end, join, num_ranks, rank
 from shared.model.runner import Rows, Runner, RunnerWrapper, Segment
+from shared.sampling_params import SamplingParams
 
 log = structlog.get_logger()
 
 Copy = tuple[int, int, int]  # slots, from and to, and number of tokens
 Clear = int  # slot
-Pass = list[tuple[int, int, list[int], int]]  # each segment's slot, start, tokens and number of logits
+Pass = list[tuple[int, int, list[int], int, SamplingParams | None]]  # the fields of each segment
 Message = Copy | Clear | Pass
 
 
@@ -37,9 +38,7 @@ class _Leader(RunnerWrapper):
 
     @override
     def extend(self, segments: Sequence[Segment]) -> list[Rows]:
-        with self._telling(
-            [(segment.slot, segment.start, list(segment.token_ids), segment.num_logits) for segment in segments]
-        ):
+        with self._telling([_fields(segment) for segment in segments]):
             return self.runner.extend(segments)
 
     @override
@@ -62,6 +61,14 @@ class _Leader(RunnerWrapper):
             log.exception("forward pass failed")
             # a killed rank's sockets close one after the other: its part of a pass can fail before this one says why
             end(LOST if wait(self._others, timeout=1) else "the ranks are out of step")
+
+
+def _fields(segment: Segment) -> tuple[int, int, list[int], int, SamplingParams | None]:
+    """Return what the others have to know: of how to draw, only what a device draws with."""
+    draw = segment.draw and SamplingParams(
+        segment.draw.temperature, seed=segment.draw.seed, min_p=segment.draw.min_p, logprobs=segment.draw.logprobs
+    )
+    return segment.slot, segment.start, list(segment.token_ids), segment.num_logits, draw
 
 
 def lead(runner: Runner) -> Runner:

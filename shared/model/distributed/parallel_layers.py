@@ -5,10 +5,8 @@ loads the parts; the layers that compute are our own, so that a part can be pack
 """
 
 from collections.abc import Callable
-from functools import reduce
 
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.nn import functional
@@ -16,53 +14,57 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.distributed.parallel_utils import replace_layer_number_by_wildcard
 
 from shared.errors import ModelError
+from shared.model.distributed.collective import Collective
+from shared.model.distributed.kv_copies import num_copies
 from shared.model.distributed.ranks import num_ranks, rank
 
 
 class SummedLinear(nn.Module):
     """A linear layer split by inputs; the ranks' results are summed."""
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear, collective: Collective) -> None:
         """Take this rank's part, and the whole bias."""
         super().__init__()
-        self.linear, self.bias = linear, linear.bias
+        self.linear, self.bias, self.collective = linear, linear.bias, collective
         linear.register_parameter("bias", None)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Multiply. x: [..., in / ranks]; returns [..., out]."""
-        y = _summed(self.linear(x))
+        y = self.collective.summed(self.linear(x))
         return y if self.bias is None else y + self.bias
 
 
 class GatheredLinear(nn.Module):
     """A linear layer split by outputs; every rank gathers all of them."""
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear, collective: Collective) -> None:
         """Take this rank's part."""
         super().__init__()
-        self.linear = linear
+        self.linear, self.collective = linear, collective
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Multiply. x: [..., in]; returns [..., out]."""
-        return torch.cat(_gathered(self.linear(x)), -1)
+        return self.collective.joined(self.linear(x))
 
 
 class SummedEmbedding(nn.Module):
     """Token embeddings split by vocabulary; the ranks' results are summed."""
 
-    def __init__(self, embedding: nn.Embedding) -> None:
+    def __init__(self, embedding: nn.Embedding, collective: Collective) -> None:
         """Take this rank's part."""
         super().__init__()
-        self.weight = embedding.weight  # [vocabulary / ranks, hidden]
-        self._first = rank() * self.weight.shape[0]
+        self.weight, self.collective = embedding.weight, collective  # [vocabulary / ranks, hidden]
+        self.first: torch.Tensor  # [1] int32, this rank's first token
+        first = torch.tensor([rank() * self.weight.shape[0]], dtype=torch.int32)
+        self.register_buffer("first", first, persistent=False)
 
     def forward(self, token_ids: torch.Tensor) -> torch.Tensor:
         """Look up. token_ids: [..., rows]; returns [..., rows, hidden]."""
-        places = token_ids - self._first
+        places = token_ids - self.first
         last = self.weight.shape[0] - 1
         elsewhere = (places < 0) | (places > last)
         embedded = functional.embedding(places.clamp(0, last), self.weight)
-        return _summed(embedded.masked_fill(elsewhere[..., None], 0))
+        return self.collective.summed(embedded.masked_fill(elsewhere[..., None], 0))
 
 
 def check_parts(config: PretrainedConfig) -> None:
@@ -72,7 +74,8 @@ def check_parts(config: PretrainedConfig) -> None:
         raise ModelError(f"{config.model_type}: transformers does not know how to part it")
     for what in ("num_attention_heads", "num_key_value_heads", "intermediate_size", "vocab_size"):
         size = getattr(text, what, 0)
-        if size % num_ranks():
+        copies = num_copies(config) if what == "num_key_value_heads" else 1
+        if size * copies % num_ranks():
             raise ModelError(f"{config.model_type}: {what} {size} does not divide by {num_ranks()} ranks")
 
 
@@ -85,7 +88,7 @@ def num_weights(model: PreTrainedModel) -> int:
     )
 
 
-def take_parts(model: PreTrainedModel) -> None:
+def take_parts(model: PreTrainedModel, collective: Collective) -> None:
     """Replace the layers that transformers has split. Raises ModelError for an unknown way of splitting."""
     for name, module in list(model.named_modules()):
         style = _style(model, name)
@@ -94,12 +97,25 @@ def take_parts(model: PreTrainedModel) -> None:
             _localize(module)
         if style in JOINED:
             parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, JOINED[style](module))
+            setattr(model.get_submodule(parent), child, JOINED[style](module, collective))
         elif style not in {None, *LEFT_APART}:
             raise ModelError(f"{model.config.model_type}: tensor parallelism by {style} of {name}: not supported")
     parted = [name for name, parameter in model.named_parameters() if isinstance(parameter, DTensor)]
     if parted:
         raise ModelError(f"{model.config.model_type}: tensor parallelism of {parted[0]}: not supported")
+
+
+def share_of_head(model: PreTrainedModel) -> tuple[Collective | None, range]:
+    """Make the model return the logits of this rank's part of the vocabulary, and return who can join them, and which.
+
+    Where every rank has the whole output layer, nobody needs to, and the part is all of it.
+    """
+    head = model.get_output_embeddings()
+    if not isinstance(head, GatheredLinear):
+        return None, range(model.config.get_text_config().vocab_size)
+    model.set_output_embeddings(head.linear)
+    size = head.linear.weight.shape[0]
+    return head.collective, range(rank() * size, (rank() + 1) * size)
 
 
 def _style(model: PreTrainedModel, module: str) -> str | None:
@@ -113,17 +129,6 @@ def _localize(module: nn.Module) -> None:
             setattr(module, name, nn.Parameter(parameter.to_local().contiguous(), requires_grad=False))
     if isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
-
-
-def _gathered(part: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    parts = part.new_empty(num_ranks() * part.shape[0], *part.shape[1:])
-    dist.all_gather_single(parts, part.contiguous())
-    return parts.chunk(num_ranks())
-
-
-def _summed(part: torch.Tensor) -> torch.Tensor:
-    """Add the parts in rank order: in a reduction, a row's bits may depend on its place in the tensor."""
-    return reduce(torch.add, _gathered(part))
 
 
 JOINED: dict[str | None, Callable[..., nn.Module]] = {  # by transformers' names for the ways to split a layer

@@ -29,12 +29,14 @@ from shared.model.devices.cpu.row_wise import compute_by_rows
 from shared.model.devices.onnx_runner import OnnxRunner
 from shared.model.devices.static.graphs import Graphs, GraphSizes
 from shared.model.devices.static.static_runner import StaticRunner
+from shared.model.distributed.collective import Collective
+from shared.model.distributed.kv_copies import num_copies, take_copies, whole_kv
 from shared.model.distributed.parallel_layers import check_parts, take_parts
 from shared.model.distributed.ranks import join, num_ranks
 from shared.model.loading.cache_sizing import CacheSizing
 from shared.model.loading.probes import refuse_miscomputed
 from shared.model.runner import Segment
-from shared.model.settings import EngineSettings, Quant
+from shared.model.settings import CollectiveKind, EngineSettings, Quant
 
 log = structlog.get_logger()
 
@@ -50,6 +52,7 @@ def load_runner(
     *,
     kernel: str = "auto",
     cache_share: float = 0.5,
+    collective: CollectiveKind = "gather",
 ) -> CpuRunner:
     """Open a Hugging Face folder and return its runner; max_length is capped at the model's own limit.
 
@@ -60,13 +63,15 @@ def load_runner(
     if quant == "int8" or is_int8(folder):
         folder, quant = int8_folder(folder), "int8"
     with CacheSizing(num_slots, max_length, cache_share) as sizing:
-        return _load(folder, dtype, quant, kernel, sizing)
+        return _load(folder, dtype, quant, kernel, sizing, collective)
 
 
-def _load(folder: Path, dtype: str, quant: Quant, kernel: str, sizing: CacheSizing) -> CpuRunner:
+def _load(  # noqa: PLR0917  # what a runner is made of
+    folder: Path, dtype: str, quant: Quant, kernel: str, sizing: CacheSizing, collective: CollectiveKind
+) -> CpuRunner:
     model, spread = _open(folder, dtype)
     order = kernel_order(model, torch.int8 if quant == "int8" else DTYPES[dtype], kernel)  # before anything computes
-    probe, expected = _probe(model, spread=spread)
+    probe, expected = _probe(model, collective if spread else None)
     model.set_attn_implementation(attention.NAME)
     fuse(model)
     replace_conv1d(model)
@@ -125,7 +130,7 @@ def load_static_runner(folder: Path, settings: EngineSettings, device: torch.dev
     Raises ModelError for a model that cannot be rolled back or whose attention ours cannot replace.
     """
     model, spread = _open(folder, settings.dtype)
-    probe, expected = _probe(model, spread=spread)
+    probe, expected = _probe(model, settings.collective if spread else None)
     sizes = GraphSizes.of(settings, own_length(model.config, settings.fixed_size[1]))
     with refusing(model.config.model_type, "its graphs do not compile"):
         runner = StaticRunner(Graphs(model, sizes, device, settings.compile_backend), name)
@@ -135,25 +140,28 @@ def load_static_runner(folder: Path, settings: EngineSettings, device: torch.dev
 
 def _open(folder: Path, dtype: str) -> tuple[PreTrainedModel, bool]:
     """Return the model, and whether it is only this rank's part of one; nothing computes yet."""
-    config, spread = served_config(folder), None
+    config, spread, whole = served_config(folder), None, {}
     if num_ranks() > 1:
         if is_int8(folder):
             raise ModelError("weights of 8 bits are for one rank, not for several")
         check_parts(config)
         join()
         spread = DistributedConfig(tp_plan="auto")
+        whole = {"config": whole_kv(config)} if num_copies(config) > 1 else {}
     with refusing(config.model_type, "transformers does not load it"):
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=DTYPES[dtype], attn_implementation="sdpa", distributed_config=spread
+            folder, dtype=DTYPES[dtype], attn_implementation="sdpa", distributed_config=spread, **whole
         ).eval()
+    if whole:
+        take_copies(model)
     return model, bool(spread)
 
 
-def _probe(model: PreTrainedModel, *, spread: bool) -> tuple[list[int], torch.Tensor]:
+def _probe(model: PreTrainedModel, collective: CollectiveKind | None) -> tuple[list[int], torch.Tensor]:
     """Return 24 tokens and the model's own logits for them, [24, V]; then give a model that is spread our layers."""
     probe = random.Random(0).choices(range(model.config.get_text_config().vocab_size), k=24)  # noqa: S311 - no secret
     with torch.inference_mode(), refusing(model.config.model_type, "transformers does not run it"):
         expected = model(torch.tensor([probe], device=model.device)).logits[0].cpu()
-    if spread:
-        take_parts(model)
+    if collective:
+        take_parts(model, Collective(collective))
     return probe, expected

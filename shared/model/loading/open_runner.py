@@ -42,7 +42,15 @@ def _open(folder: Path, settings: EngineSettings, quant: Quant) -> Runner:
         share = settings.cache_share
         if quant == "int4":
             return load_int4_runner(folder, *size, share)
-        return load_runner(folder, settings.dtype, *size, quant, kernel=settings.kernel, cache_share=share)
+        return load_runner(
+            folder,
+            settings.dtype,
+            *size,
+            quant,
+            kernel=settings.kernel,
+            cache_share=share,
+            collective=settings.collective,
+        )
     quant = "int8" if is_int8(folder) else quant
     if quant != "none":
         raise ModelError(f"quant {quant}: rounded weights are for CPUs, not for device neuron")

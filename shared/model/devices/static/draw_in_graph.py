@@ -5,6 +5,7 @@ from typing import Self
 
 import torch
 
+from shared.model.distributed.collective import Collective
 from shared.model.runner import NO_TOKEN
 from shared.model.sampling.noise import keyed_gumbel
 
@@ -28,21 +29,29 @@ class DrawInputs:
         return type(self)(self.noise_keys.to(device), self.temperature.to(device), self.floor.to(device))
 
 
-def draw_in_graph(logits: torch.Tensor, vocabulary: torch.Tensor, inputs: DrawInputs) -> torch.Tensor:
+def draw_in_graph(
+    logits: torch.Tensor, vocabulary: torch.Tensor, inputs: DrawInputs, ranks: Collective | None = None
+) -> torch.Tensor:
     """Return the tokens that `sampler.draw` returns without top-k and top-p, or NO_TOKEN. [B, T] int32.
 
-    logits: [B, T, V]. vocabulary: [V] int32, all token ids. The first of the greatest is found by comparing, since an
-    argmax would be int64, and the device would decide which one of equals it returns.
+    logits: [B, T, V]. vocabulary: [V] int32, all token ids, or this rank's part of them where they are split between
+    `ranks`, which then tell one another three numbers a row and no logits. The first of the greatest is found by
+    comparing, since an argmax would be int64, and the device would decide which one of equals it returns.
     """
     temperature, floor = inputs.temperature[:, None, None], inputs.floor[:, None, None]
     warm = temperature > 0
     scores = logits.float()
     # Bounds are tensors, since a Python number would be compared in float64.
     scores = torch.minimum(scores, torch.full_like(temperature, torch.finfo(torch.float32).max))
-    scores = (scores - scores.amax(-1, keepdim=True)) / torch.where(warm, temperature, 1.0)
+    likeliest = scores.amax(-1, keepdim=True)
+    scores = (scores - (ranks.greatest(likeliest) if ranks else likeliest)) / torch.where(warm, temperature, 1.0)
     low, high = inputs.noise_keys[..., :1], inputs.noise_keys[..., 1:]  # [B, T, 1] each
     noisy = torch.where(scores >= floor, scores + keyed_gumbel(vocabulary, low, high), -torch.inf)
     scores = torch.where(warm, noisy, scores)
     greatest = scores.amax(-1, keepdim=True)
-    first = torch.where(scores == greatest, vocabulary, len(vocabulary) - 1).amin(-1)
-    return torch.where((greatest > torch.full_like(greatest, -torch.inf))[..., 0], first, NO_TOKEN)
+    last = len(vocabulary) * (ranks.size if ranks else 1) - 1
+    first = torch.where(scores == greatest, vocabulary, last).amin(-1)
+    greatest = greatest[..., 0]
+    if ranks:
+        greatest, first = ranks.first_of_greatest(greatest, first, last)
+    return torch.where(greatest > torch.full_like(greatest, -torch.inf), first, NO_TOKEN)

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from shared.model.devices.static import static_attention
 from shared.model.devices.static.draw_in_graph import DrawInputs, draw_in_graph
 from shared.model.devices.static.static_cache import Batch, StaticCache
+from shared.model.distributed.parallel_layers import share_of_head
 from shared.model.settings import EngineSettings
 
 Kind = Literal["prefill", "verify", "row"]
@@ -64,34 +65,51 @@ class GraphSizes:
         return cls(settings.fixed_size[0], max_length, settings.prefill_rows, settings.max_draft_tokens + 1, num_keys)
 
 
+def compiled(graph: Callable[..., Any], backend: Backend) -> Callable[..., Any]:
+    """Return what is compiled, whole and for one set of shapes, when it is first called."""
+    return torch.compile(  # type: ignore[call-overload,no-any-return]  # its types lag behind its parameters
+        graph, backend=backend, fullgraph=True, dynamic=False, recompile_limit=1, isolate_recompiles=True
+    )
+
+
 class Graphs:
     """A model, its cache and its graphs, on one device. All shapes are fixed, and only the cache changes."""
 
     def __init__(self, model: PreTrainedModel, sizes: GraphSizes, device: torch.device, backend: Backend) -> None:
         """Move the model to the device and allocate the cache; a graph is compiled only when it is first called."""
-        self.sizes, self.device = sizes, device
+        self.sizes, self.device, self.backend = sizes, device, backend
         self.model = model.to(device)
         model.set_attn_implementation(static_attention.NAME)
-        vocab_size = model.config.get_text_config().vocab_size
         self.cache = StaticCache(model.config, sizes.num_slots, sizes.num_positions, model.dtype, device)
         self._columns = torch.arange(sizes.max_length, dtype=torch.int32, device=device)
         self._slots = torch.arange(sizes.num_slots, dtype=torch.int32, device=device)
         self._kv_heads = torch.arange(self.cache.tensors[0].shape[1], dtype=torch.int32, device=device)
-        self._vocabulary = torch.arange(vocab_size, dtype=torch.int32, device=device)
+        self._ranks, vocabulary = share_of_head(model)
+        self._vocabulary = torch.arange(vocabulary.start, vocabulary.stop, dtype=torch.int32, device=device)
         self._compiled = {key: self._compile(key, backend) for key in sizes.keys}
+        self._join = {kind: compiled(self._ranks.joined, backend) for kind in ("verify", "row") if self._ranks}
 
     def prefill(self, num_keys: int, slot: torch.Tensor, token_ids: torch.Tensor, positions: torch.Tensor) -> None:
         """Run rows of one slot just for their keys and values. slot: [1]; the others [1, prefill_rows]; all int32."""
         self._compiled[GraphKey("prefill", num_keys)](slot, token_ids, positions)
 
     def verify(
-        self, key: GraphKey, token_ids: torch.Tensor, positions: torch.Tensor, inputs: DrawInputs
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self,
+        key: GraphKey,
+        token_ids: torch.Tensor,
+        positions: torch.Tensor,
+        inputs: DrawInputs,
+        *,
+        want_logits: bool = True,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Run rows of every slot. token_ids, positions: [B, T] int32, of the graph's shape.
 
-        Returns the tokens drawn, [B, T] int32, and the logits, [B, T, V], on the device.
+        Returns the tokens drawn, [B, T] int32, and the logits, [B, T, V], on the device; ranks, of which each has some
+        of the vocabulary, join them only if they are wanted.
         """
         drawn, logits = self._compiled[key](token_ids, positions, inputs)
+        if self._ranks:
+            logits = self._join[key.kind](logits) if want_logits else None
         return drawn, logits
 
     def _compile(self, key: GraphKey, backend: Backend) -> Callable[..., Any]:
@@ -104,12 +122,11 @@ class Graphs:
         ) -> tuple[torch.Tensor, torch.Tensor]:
             batch = self._batch(self._slots, positions, key.num_keys, every_slot=True)
             logits = self._run(self.model, batch, token_ids).logits
-            return draw_in_graph(logits, self._vocabulary, inputs), logits
+            split = {"ranks": self._ranks} if self._ranks else {}
+            return draw_in_graph(logits, self._vocabulary, inputs, **split), logits
 
         graph = prefill if key.kind == "prefill" else verify
-        return torch.compile(  # type: ignore[call-overload,no-any-return]  # its types lag behind its parameters
-            graph, backend=backend, fullgraph=True, dynamic=False, recompile_limit=1, isolate_recompiles=True
-        )
+        return compiled(graph, backend)
 
     def _batch(self, slots: torch.Tensor, positions: torch.Tensor, num_keys: int, *, every_slot: bool) -> Batch:
         hidden = self._columns[:num_keys] > positions[:, None, :, None]  # [B, 1, T, num_keys]

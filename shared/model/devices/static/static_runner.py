@@ -18,6 +18,8 @@ from shared.model.sampling.noise import row_key
 
 log = structlog.get_logger()
 
+Result = tuple[torch.Tensor | None, list[int]]  # of a piece: logits, [rows, V], if they are wanted, and tokens drawn
+
 
 @dataclass(frozen=True)
 class _Piece:
@@ -75,7 +77,7 @@ class StaticRunner(Runner):
                 wanted = range(num_rows - last, num_rows)
                 for turn, piece in enumerate(self._pieces(index, segment, wanted, verify_rows)):
                     waves[turn, piece.bucket].append(piece)
-            results: list[list[tuple[torch.Tensor, list[int]]]] = [[] for _ in segments]
+            results: list[list[Result]] = [[] for _ in segments]
             for (_, bucket), pieces in sorted(waves.items()):
                 for piece, result in zip(pieces, self._verify(bucket, segments, pieces), strict=True):
                     results[piece.segment].append(result)
@@ -106,9 +108,7 @@ class StaticRunner(Runner):
         device = self._graphs.device
         self._graphs.prefill(piece.bucket, slots.to(device), token_ids.to(device), positions.to(device))
 
-    def _verify(
-        self, bucket: int, segments: Sequence[Segment], pieces: Sequence[_Piece]
-    ) -> Iterator[tuple[torch.Tensor, list[int]]]:
+    def _verify(self, bucket: int, segments: Sequence[Segment], pieces: Sequence[_Piece]) -> Iterator[Result]:
         """Run one piece for each of some slots; yields each piece's logits, [rows, V], and drawn tokens."""
         kind: Kind = "row" if self._alone and all(len(piece.rows) == 1 for piece in pieces) else "verify"
         token_ids, positions = self._padding(kind)
@@ -123,12 +123,16 @@ class StaticRunner(Runner):
                 draw.noise_keys[segment.slot, : len(keys)] = torch.tensor(keys, dtype=torch.int32)
         device = self._graphs.device
         drawn, logits = self._graphs.verify(
-            GraphKey(kind, bucket), token_ids.to(device), positions.to(device), draw.to(device)
+            GraphKey(kind, bucket),
+            token_ids.to(device),
+            positions.to(device),
+            draw.to(device),
+            want_logits=any(segments[piece.segment].wants_logits for piece in pieces),
         )
         drawn_ids = drawn.tolist()
         for piece in pieces:
             slot, num_rows = segments[piece.segment].slot, len(piece.rows)
-            yield logits[slot, :num_rows], drawn_ids[slot][:num_rows]
+            yield None if logits is None else logits[slot, :num_rows], drawn_ids[slot][:num_rows]
 
     def _padding(self, kind: Kind) -> tuple[torch.Tensor, torch.Tensor]:
         """Return tokens and positions that make all of a graph's rows padding, in scratch positions. [B, T] int32."""
@@ -169,13 +173,14 @@ class StaticRunner(Runner):
         return True
 
 
-def _wanted(segment: Segment, results: Sequence[tuple[torch.Tensor, list[int]]]) -> Rows:
+def _wanted(segment: Segment, results: Sequence[Result]) -> Rows:
     """Join the wanted rows of a segment, its last ones."""
     before = sum(len(ids) for _, ids in results) - segment.num_logits  # how many rows come before the wanted ones
     pieces: list[torch.Tensor] = []
     drawn: list[int] = []
     for logits, ids in results:
-        pieces.append(logits[before:] if before > 0 else logits)
+        if logits is not None:
+            pieces.append(logits[before:] if before > 0 else logits)
         drawn += ids[max(0, before) :]
         before -= len(ids)
     return Rows(pieces, drawn if segment.draw else None)

@@ -14,10 +14,15 @@ from transformers import AutoConfig
 from shared.errors import ModelError
 from shared.model.checkpoints.pairs import TARGET
 from shared.model.commands.compile_graphs import compile_graphs
-from shared.model.commands.doctor import doctor_findings
+from shared.model.commands.doctor import DoctorSettings, doctor_findings
 from shared.model.commands.footprint import Footprint
 from shared.model.devices.neuron import neuron_machine
 from shared.model.devices.static.graphs import GraphSizes
+
+
+def examined(folder: Path, **changed: object) -> DoctorSettings:
+    """Return settings for the doctor."""
+    return DoctorSettings.model_construct(**trial_settings(folder, **changed).model_dump())
 
 
 def test_compile(toy: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,13 +64,13 @@ def test_doctor_of_a_trn2(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, toy: 
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(neuron_machine, "INSTANCE_TYPE", tmp_path / "product_name")
     monkeypatch.setattr(neuron_machine, "DEVICES", tmp_path)
-    found = {finding.what: finding for finding in doctor_findings(trial_settings(toy[0]), TARGET)}
+    found = {finding.what: finding for finding in doctor_findings(examined(toy[0]), TARGET)}
     assert found["instance type"].advice == ""
     assert found["devices"].found == "1"
     assert found["logical cores"].found == "4, of 2 physical each"
     assert "PyPI's placeholder" in found["neuronx-cc"].found
     assert found["memory, GB"].advice == ""
-    many = trial_settings(toy[0], num_slots=1024, max_length=2048, max_draft_tokens=31)
+    many = examined(toy[0], num_slots=1024, max_length=2048, max_draft_tokens=31)
     (memory,) = [f for f in doctor_findings(many, TARGET) if f.what == "memory, GB"]
     assert memory.advice == ""
     monkeypatch.setattr("shared.model.commands.doctor.TRN2_CORE_GB", 1)

@@ -1,0 +1,69 @@
+"""The three services, while steps need them."""
+
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from benchmarks.machine import ROOT
+from deploy.first_hour.plan import Plan
+from deploy.first_hour.step import end_all
+from deploy.first_hour.steps import serve
+from scripts.stack import free_port
+
+
+class Services:
+    """Starts them when they are first needed, and again if they have ended; stops them at the block's end."""
+
+    def __init__(self, plan: Plan, log: Path, env: Mapping[str, str]) -> None:
+        """Start nothing yet."""
+        self._ports = free_port(), free_port(), free_port()
+        self._command, self._seconds = serve(plan, self._ports), plan.minutes["start"] * 60
+        self._log, self._env = log, env
+        self._process: subprocess.Popen[bytes] | None = None
+        self._problem = ""
+        self.url = f"http://127.0.0.1:{self._ports[0]}"
+
+    def problem(self) -> str:
+        """Have them run; return why they do not. What did not start once is not tried again."""
+        if self._problem or (self._process and self._process.poll() is None):
+            return self._problem
+        deadline = time.monotonic() + self._seconds
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(self._command, cwd=ROOT, env=self._env, stdout=log, stderr=log)  # noqa: S603 - our own
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self._problem = f"the services do not start: the end of {self._log.name} says\n{self._end_of_log()}"
+                end_all(self._process.pid)
+                break
+            time.sleep(0.3)
+        return self._problem
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/ready", timeout=2) as answer:  # noqa: S310 - our own
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            return False
+
+    def _end_of_log(self) -> str:
+        return self._log.read_text("utf-8", "replace")[-800:]
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop them."""
+        if self._process and self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(60)
+            except subprocess.TimeoutExpired:
+                end_all(self._process.pid)
