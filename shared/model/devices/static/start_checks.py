@@ -41,8 +41,9 @@ def choose(runner: StaticRunner) -> None:
     runner.choice = replace(runner.choice, prefill_us=prefill_us, verify_us=verify_us)
     for rows in reversed(sizes.row_counts[:-1]):
         fewer = replace(runner.choice, row_counts=(rows, *runner.choice.row_counts))
-        if all(_agrees(runner, fewer, GraphKey("verify", rows, bucket)) for bucket in sizes.buckets):
-            runner.choice = fewer
+        if not all(_agrees(runner, fewer, GraphKey("verify", rows, bucket)) for bucket in sizes.buckets):
+            break  # each trial compiles a graph, which takes minutes on a device
+        runner.choice = fewer
     runner.choice = replace(runner.choice, larger_buckets=_larger_buckets_agree(runner))
     runner.choice = replace(runner.choice, draws=_draws(runner))
     runner.graph_choice = pb.GraphChoice(**asdict(runner.choice))
