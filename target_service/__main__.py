@@ -28,7 +28,7 @@ async def main(settings: TargetSettings) -> None:
     folder = await asyncio.to_thread(target_folder, settings.model, settings.quant, settings.device)
     settings = settings.model_copy(update={"quant": "none"})  # the folder says it now
     engine = await load_engine(folder, settings)
-    if engine.inexact and settings.device != "neuron" and not settings.allow_inexact:
+    if engine.inexact and not settings.allow_inexact:
         raise ModelError(
             f"{engine.inexact}. So output could depend on speculation and on load; --allow-inexact serves it"
         )

@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from typing_extensions import override
 
+from shared.pb import specdec_pb2 as pb
 from shared.sampling_params import SamplingParams
 
 MAX_ROWS = 512  # per forward pass
@@ -65,6 +66,8 @@ class Runner(ABC):
     """What the weights are rounded to, for reports: none, int8 or int4."""
     inexact: str
     """Why a row's bits may depend on the rows beside it; empty if no reason is known."""
+    graph_choice: pb.GraphChoice | None = None
+    """Which graphs were chosen at the start, for reports; None where shapes are not fixed."""
     num_slots: int
     max_length: int
     """The longest sequence that a slot holds, in tokens."""
@@ -110,6 +113,7 @@ class RunnerWrapper(Runner):
         self.runner, self.device = runner, device
         self.kernel, self.quant, self.inexact = runner.kernel, runner.quant, runner.inexact
         self.num_slots, self.max_length, self.every_row = runner.num_slots, runner.max_length, runner.every_row
+        self.graph_choice = runner.graph_choice
 
     @override
     def copy(self, source: int, slot: int, num_tokens: int) -> bool:

@@ -820,6 +820,7 @@ class ModelInfo(google.protobuf.message.Message):
     PASS_COSTS_FIELD_NUMBER: builtins.int
     IDENTITY_FIELD_NUMBER: builtins.int
     KERNEL_FIELD_NUMBER: builtins.int
+    GRAPHS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """The model's name: its folder or hub id."""
     vocab_size: builtins.int
@@ -852,6 +853,10 @@ class ModelInfo(google.protobuf.message.Message):
     def identity(self) -> Global___ModelIdentity:
         """Of a target: what decides its tokens, beside the request."""
 
+    @property
+    def graphs(self) -> Global___GraphChoice:
+        """Of a device of fixed shapes: what its start's checks chose."""
+
     def __init__(
         self,
         *,
@@ -868,11 +873,54 @@ class ModelInfo(google.protobuf.message.Message):
         pass_costs: collections.abc.Iterable[Global___PassCost] | None = ...,
         identity: Global___ModelIdentity | None = ...,
         kernel: builtins.str = ...,
+        graphs: Global___GraphChoice | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["identity", b"identity"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["device", b"device", "dtype", b"dtype", "identity", b"identity", "kernel", b"kernel", "max_draft_tokens", b"max_draft_tokens", "max_length", b"max_length", "name", b"name", "num_slots", b"num_slots", "pass_costs", b"pass_costs", "row_exact", b"row_exact", "tokenizer_fingerprint", b"tokenizer_fingerprint", "tokenizer_size", b"tokenizer_size", "vocab_size", b"vocab_size"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["graphs", b"graphs", "identity", b"identity"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["device", b"device", "dtype", b"dtype", "graphs", b"graphs", "identity", b"identity", "kernel", b"kernel", "max_draft_tokens", b"max_draft_tokens", "max_length", b"max_length", "name", b"name", "num_slots", b"num_slots", "pass_costs", b"pass_costs", "row_exact", b"row_exact", "tokenizer_fingerprint", b"tokenizer_fingerprint", "tokenizer_size", b"tokenizer_size", "vocab_size", b"vocab_size"]) -> None: ...
 
 Global___ModelInfo: typing_extensions.TypeAlias = ModelInfo
+
+@typing.final
+class GraphChoice(google.protobuf.message.Message):
+    """Which graphs a device of fixed shapes runs, and what they draw. Only graphs that gave a row the same bits are mixed."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ROW_COUNTS_FIELD_NUMBER: builtins.int
+    WIDE_PREFILL_FIELD_NUMBER: builtins.int
+    PREFILL_US_FIELD_NUMBER: builtins.int
+    VERIFY_US_FIELD_NUMBER: builtins.int
+    LARGER_BUCKETS_FIELD_NUMBER: builtins.int
+    DRAWS_FIELD_NUMBER: builtins.int
+    wide_prefill: builtins.bool
+    """Whether prompts run through graphs of their own. If not, those round otherwise, and prompts run through verify graphs."""
+    prefill_us: builtins.int
+    """What a prompt took by prefill graphs, in microseconds."""
+    verify_us: builtins.int
+    """What the same prompt took by verify graphs."""
+    larger_buckets: builtins.bool
+    """Whether a pass is one call with the keys of its longest session; if not, it is a call for each size of graph."""
+    draws: builtins.str
+    """What is drawn in the graph: "all" that needs no more than a row's own logits, "greedy", or "nothing". The host draws
+    what the device was seen to draw otherwise.
+    """
+    @property
+    def row_counts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """How many rows of a session the verify graphs that run are for, ascending."""
+
+    def __init__(
+        self,
+        *,
+        row_counts: collections.abc.Iterable[builtins.int] | None = ...,
+        wide_prefill: builtins.bool = ...,
+        prefill_us: builtins.int = ...,
+        verify_us: builtins.int = ...,
+        larger_buckets: builtins.bool = ...,
+        draws: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["draws", b"draws", "larger_buckets", b"larger_buckets", "prefill_us", b"prefill_us", "row_counts", b"row_counts", "verify_us", b"verify_us", "wide_prefill", b"wide_prefill"]) -> None: ...
+
+Global___GraphChoice: typing_extensions.TypeAlias = GraphChoice
 
 @typing.final
 class ModelIdentity(google.protobuf.message.Message):

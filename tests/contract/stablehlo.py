@@ -7,6 +7,7 @@ compiles for the CPU. Keys and values are aliased, input to output, as TorchNeur
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,8 +21,10 @@ from torch._guards import TracingContext
 from torch_mlir import fx
 
 WANTED_INTEGERS = {torch.int32, torch.bool}
-SCALAR = r"dense<[^>]*> : tensor<1xf64>"  # of torch-mlir, which writes a number of Python's so and rounds it at once
-ROUNDED = r"stablehlo\.convert %\S+ : \(tensor<1xf64>\) -> tensor<1x(f32|bf16)>"
+aten = torch.ops.aten
+QUOTIENTS = {aten.div, aten.floor_divide, aten.remainder, aten.fmod}  # by what is no power of two: wrong, in float32
+SPLITS = {aten.split_with_sizes, aten.split_with_sizes_copy, aten.unsafe_split_with_sizes}  # unequal: miscompiled
+COMPARING = {"eq", "ne", "lt", "le", "gt", "ge", "where", "masked_fill", "masked_fill_"}  # with literals: refused
 
 
 @dataclass
@@ -47,23 +50,27 @@ class StableHlo:
     def __call__(self, graph: torch.fx.GraphModule, inputs: Sequence[torch.Tensor], **_: Any) -> Callable[..., Any]:
         """Compile a graph of Dynamo's."""
         lower = aot_autograd(
-            fw_compiler=self._lower, decompositions=fx.get_decomposition_table(), keep_inference_input_mutations=False
+            fw_compiler=partial(self._lower, literals_of(graph)),
+            decompositions=fx.get_decomposition_table(),
+            keep_inference_input_mutations=False,
         )
         compiled: Callable[..., Any] = lower(graph, inputs)
         return compiled
 
-    def _lower(self, graph: torch.fx.GraphModule, inputs: Sequence[torch.Tensor]) -> Callable[..., Any]:
+    def _lower(
+        self, faults: list[str], graph: torch.fx.GraphModule, inputs: Sequence[torch.Tensor]
+    ) -> Callable[..., Any]:
         context = TracingContext.try_get()
         assert context
         assert context.fw_metadata
         mutated = context.fw_metadata.mutated_inp_runtime_indices
         results: Any = graph.graph.find_nodes(op="output")[0].args[0]
-        seen = Seen(num_results=len(results) - len(mutated), faults=faults_of(graph))
+        seen = Seen(num_results=len(results) - len(mutated), faults=faults + faults_of(graph))
         self.graphs.append(seen)
         if seen.faults:
             return _boxed(lambda args: graph(*args))
         seen.text = str(fx.stateless_fx_import(graph, output_type=fx.OutputType.STABLEHLO, model_name="main"))
-        seen.faults = faults_of_text(seen.text)
+        seen.faults += faults_of_text(seen.text)
         execute = _compile(aliased(seen.text, mutated))
 
         def run(args: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -78,8 +85,17 @@ class StableHlo:
         return _boxed(run)
 
 
+def literals_of(graph: torch.fx.GraphModule) -> list[str]:
+    """Return where a graph of Dynamo's, as the model was written, compares with a number of Python's or chooses one."""
+    return [
+        f"float literal: {node.format_node()}"
+        for node in graph.graph.nodes
+        if getattr(node.target, "__name__", node.target) in COMPARING and any(isinstance(a, float) for a in node.args)
+    ]
+
+
 def faults_of(graph: torch.fx.GraphModule) -> list[str]:
-    """Return what a device of fixed shapes could not run: shapes and numbers that depend on data, and wrong types."""
+    """Return what a device of fixed shapes could not run, and what neuronx-cc is known to refuse or to misread."""
     faults = []
     for node in graph.graph.nodes:
         value = node.meta.get("val")
@@ -92,6 +108,22 @@ def faults_of(graph: torch.fx.GraphModule) -> list[str]:
                 faults.append(f"float64: {node.target}")
             if not value.is_floating_point() and value.dtype not in WANTED_INTEGERS:
                 faults.append(f"{value.dtype}: {node.target}")
+            if node.op == "placeholder" and value.dtype == torch.int32 and value.dim() == 2 and value.shape[1] == 1:
+                faults.append(f"one row: {node.target} {tuple(value.shape)}")
+        faults += misread(node, value)
+    return faults
+
+
+def misread(node: torch.fx.Node, value: Any) -> list[str]:
+    """Return what is wrong with an operation: splits and quotients as others saw neuronx-cc compute them wrongly."""
+    kind = getattr(node.target, "overloadpacket", None)
+    faults = []
+    if kind in SPLITS and len(set(node.args[1])) > 1:  # type: ignore[arg-type]  # sizes
+        faults.append(f"unequal split: {node.format_node()}")
+    if kind in QUOTIENTS and not (isinstance(value, torch.Tensor) and value.is_floating_point()):
+        divisor = node.args[1]
+        if not isinstance(divisor, int) or divisor <= 0 or divisor & (divisor - 1):
+            faults.append(f"integer division: {node.format_node()}")
     return faults
 
 
@@ -99,7 +131,7 @@ def faults_of_text(text: str) -> list[str]:
     """Return likewise what StableHLO has that neuronx-cc should not get."""
     lines = [line.strip() for line in text.splitlines()]
     faults = [f"dynamic: {line}" for line in lines if re.search(r"tensor<[^>]*\?|dynamic_(?!slice|update)", line)]
-    faults += [f"float64: {s}" for s in lines if "f64" in s and not re.search(f"{SCALAR}|{ROUNDED}", s)]
+    faults += [f"float64: {line}" for line in lines if "f64" in line]
     if (functions := sum("func.func" in line for line in lines)) != 1:
         faults.append(f"{functions} functions")
     return faults
@@ -107,6 +139,8 @@ def faults_of_text(text: str) -> list[str]:
 
 def aliased(text: str, mutated: Sequence[int]) -> str:
     """Let the results that stand first take the place of the inputs that they are new values of."""
+    if not mutated:
+        return text
     head, body = text.split(") -> (", 1)
     for result, index in enumerate(mutated):
         head = re.sub(rf"(%arg{index}: tensor<[^>]*>)", rf"\1 {{tf.aliasing_output = {result} : i32}}", head)

@@ -139,7 +139,7 @@ async def test_graphs(start: StartService, toy: tuple[Path, Path], tmp_path: Pat
     """Device neuron's graphs, compiled for the CPU and two ranks, give the tokens of a one-process target."""
     draft = start("draft_service", model=toy[1], dtype="float32").address
     settings = {"model": toy[0], "dtype": "float32", "num_slots": 8, "max_length": 192}
-    settings |= {"device": "neuron", "compile_backend": "aot_eager", "smallest_bucket": 192}
+    settings |= {"device": "neuron", "compile_backend": "aot_eager", "smallest_bucket": 192, "max_draft_tokens": 8}
     with service("target_service", tmp_path / "target.log", ranks=2, **settings) as spread:
         async with decoder(spread.address, draft) as decode:
             assert await run_all(decode, at_once=8) == expected

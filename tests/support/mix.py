@@ -5,14 +5,17 @@ import os
 import random
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from shared.model.devices.static.static_runner import StaticRunner
 from shared.model.engine.metrics import EngineMeter
 from shared.model.engine.scheduler import Scheduler
 from shared.model.engine.slots import Slots
+from shared.model.loading.open_runner import open_runner
 from shared.model.runner import Runner, Segment
 from shared.model.sampling.sampler import Sampler, draw
 from shared.model.settings import EngineSettings
@@ -34,6 +37,14 @@ def trial_settings(folder: Path, **changed: object) -> EngineSettings:
     return EngineSettings.model_construct(**values | changed)
 
 
+@cache
+def toy_graphs(folder: Path) -> StaticRunner:
+    """Return this model's graphs, as a start chooses them; they are compiled once for all tests."""
+    opened = open_runner(folder, trial_settings(folder))
+    assert isinstance(opened, StaticRunner)
+    return opened
+
+
 def ragged_passes(num_passes: int) -> Iterator[list[Segment]]:
     """Yield passes of prefills and verifies of random lengths in random slots, across buckets, with rollbacks."""
     rng = random.Random(0)
@@ -52,15 +63,16 @@ def ragged_passes(num_passes: int) -> Iterator[list[Segment]]:
         yield segments
 
 
-def check_ragged_passes(runner: Runner, on_cpu: Runner, num_passes: int = 60) -> None:
-    """Compare logits and draws with the CPU's."""
+def check_ragged_passes(runner: Runner, on_cpu: Runner, num_passes: int = 60, *, draws: bool = True) -> None:
+    """Compare logits with the CPU's, and what the runner draws, if it draws."""
     for segments in ragged_passes(num_passes):
         for segment, ours, theirs in zip(segments, runner.extend(segments), on_cpu.extend(segments), strict=True):
             if segment.num_logits:
                 torch.testing.assert_close(ours.logits, theirs.logits, rtol=1e-4, atol=1e-4)
                 first = segment.start + len(segment.token_ids) - segment.num_logits + 1
                 assert segment.draw
-                assert ours.drawn == [draw(row, segment.draw, first + i) for i, row in enumerate(theirs.logits)]
+                drawn = [draw(row, segment.draw, first + i) for i, row in enumerate(theirs.logits)]
+                assert ours.drawn == (drawn if draws else None)
 
 
 async def decode_all(runner: Runner, drafts: Sequence[Sequence[int]] | None) -> list[list[int]]:

@@ -30,11 +30,17 @@ def compile_graphs(folder: Path, settings: EngineSettings) -> None:
     for warmed in runner.warmed:
         num_slots, num_rows = warmed.shape
         results = 0 if warmed.key.kind == "prefill" else num_slots * num_rows * (vocab_size * dtype.itemsize + 4)
-        kind, num_keys = warmed.key
-        table.add_row(kind, f"{num_slots} x {num_rows}", str(num_keys), f"{warmed.seconds:.1f}", f"{results / MB:.2f}")
+        kind, num_keys = warmed.key.kind, str(warmed.key.num_keys)
+        table.add_row(kind, f"{num_slots} x {num_rows}", num_keys, f"{warmed.seconds:.1f}", f"{results / MB:.2f}")
     needs = Footprint.of(config, dtype, sizes)
     console = Console()
     console.print(table)
     console.print(f"on the device: weights {needs.weights / MB:.1f} MB, keys and values {needs.cache / MB:.1f} MB")
+    choice = runner.choice
+    prompts = "graphs of their own" if choice.wide_prefill else "verify graphs, since their own round otherwise"
+    console.print(
+        f"prompts run through {prompts}: {choice.prefill_us / 1000} ms by their own, {choice.verify_us / 1000}"
+    )
+    console.print(f"rows of a verify: {', '.join(map(str, choice.row_counts))}; drawn in the graph: {choice.draws}")
     problem, _ = inexact_pass(lead(runner), vocab_size)
     console.print(f"rows are the same bits alone and together: {problem or 'yes'}")

@@ -61,6 +61,7 @@ def _load(folder: Path, settings: EngineSettings, worker: Executor) -> Engine:
         dtype=f"{settings.dtype}{_ROUNDED[runner.quant]}",
         kernel=runner.kernel,
         row_exact=not problem,
+        graphs=runner.graph_choice,
         identity=pb.ModelIdentity(
             tokenizer_fingerprint=fingerprint(vocabulary),
             dtype=settings.dtype,

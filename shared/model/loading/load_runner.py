@@ -27,6 +27,7 @@ from shared.model.devices.cpu.fused_layers import fuse
 from shared.model.devices.cpu.kernels.kernels import Kernel
 from shared.model.devices.cpu.row_wise import compute_by_rows
 from shared.model.devices.onnx_runner import OnnxRunner
+from shared.model.devices.static import start_checks
 from shared.model.devices.static.graphs import Graphs, GraphSizes
 from shared.model.devices.static.static_runner import StaticRunner
 from shared.model.distributed.collective import Collective
@@ -135,6 +136,8 @@ def load_static_runner(folder: Path, settings: EngineSettings, device: torch.dev
     with refusing(model.config.model_type, "its graphs do not compile"):
         runner = StaticRunner(Graphs(model, sizes, device, settings.compile_backend), name)
     refuse_miscomputed(runner, model.config.model_type, probe, expected)
+    with refusing(model.config.model_type, "its graphs do not compile"):
+        start_checks.choose(runner)
     return runner
 
 

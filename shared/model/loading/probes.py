@@ -35,7 +35,7 @@ def inexact_pass(runner: Runner, vocab_size: int) -> tuple[str, torch.Tensor]:
         for offset, size, num_beside in _VERIFIES:
             beside = min(num_beside, other_end)
             others = (
-                [Segment(num_slots - 1, other_end - beside, tokens[:beside], 0)] if beside and num_slots > 1 else []
+                [Segment(num_slots - 1, other_end - beside, tokens[:beside], 1)] if beside and num_slots > 1 else []
             )
             rows = slice(offset, offset + size)
             verify = Segment(0, start + offset, ids[len(ids) - num_rows :][rows], size)

@@ -15,7 +15,7 @@ import torch
 
 MAX_NOISE = 22.2  # just above that of the least of 2^31 words
 
-_FACTORS = 0x21F0AAAD, 0x735A2D97  # of `lowbias32`
+FACTORS = 0x21F0AAAD, 0x735A2D97  # of `lowbias32`, C. Wellons' Hash Prospector
 
 
 def row_key(seed: int, position: int) -> tuple[int, int]:
@@ -24,26 +24,12 @@ def row_key(seed: int, position: int) -> tuple[int, int]:
     return struct.unpack("<ii", digest)
 
 
-def _mix(x: torch.Tensor, sixteen: torch.Tensor, fifteen: torch.Tensor) -> torch.Tensor:
-    """Scramble 32-bit words one to one: `lowbias32` of C. Wellons' Hash Prospector, in wrapping int32 arithmetic."""
-    x = (x ^ (torch.bitwise_right_shift(x, sixteen) & 0xFFFF)) * _FACTORS[0]
-    x = (x ^ (torch.bitwise_right_shift(x, fifteen) & 0x1FFFF)) * _FACTORS[1]
-    return x ^ (torch.bitwise_right_shift(x, fifteen) & 0x1FFFF)
-
-
 def gumbel(token_ids: torch.Tensor, seed: int, position: int) -> torch.Tensor:
     """Return standard Gumbel noise for these tokens at this position of a sequence with this seed.
 
     token_ids: [N], any integers. Returns [N] float32, between -2.9 and MAX_NOISE.
     """
-    return _of_words(torch.from_numpy(_words(token_ids.numpy(), seed, position).view(np.int32)))
-
-
-def keyed_gumbel(token_ids: torch.Tensor, low: torch.Tensor | int, high: torch.Tensor | int) -> torch.Tensor:
-    """Return the noise of these tokens in rows with these keys; all int32, broadcast. Returns float32."""
-    # Shift distances are tensors, and `>>` is avoided, since torch-mlir lowers no other form of shift.
-    distances = [torch.full((), bits, dtype=torch.int32, device=token_ids.device) for bits in (16, 15)]
-    return _of_words(_mix(_mix(token_ids ^ low, *distances) ^ high, *distances))
+    return noise_of(torch.from_numpy(words_of(token_ids.numpy(), seed, position).view(np.int32)))
 
 
 def with_noise(token_ids: npt.NDArray[np.int64], least: float, seed: int, position: int) -> npt.NDArray[np.int64]:
@@ -52,24 +38,24 @@ def with_noise(token_ids: npt.NDArray[np.int64], least: float, seed: int, positi
     The noise decreases as its word increases, so comparing words is enough: only few tokens need logarithms later.
     """
     highest = -math.expm1(-math.exp(-least)) * 2**31 * 1.0001  # since float32 rounds
-    words = _words(token_ids, seed, position) & 0x7FFFFFFF
+    words = words_of(token_ids, seed, position) & 0x7FFFFFFF
     return token_ids[(words <= highest + 1).nonzero()[0]]
 
 
-def _of_words(words: torch.Tensor) -> torch.Tensor:
+def noise_of(words: torch.Tensor) -> torch.Tensor:
     """Return the noise that random words mean: int32 to float32."""
     # 31 bits, so that small values, which are the ones that win, keep float32's full precision.
     uniform = ((words & 0x7FFFFFFF).float() + 0.5) * 2.0**-31
     return -torch.log(-torch.log1p(-uniform.clamp(max=1 - 2.0**-24)))
 
 
-def _words(token_ids: npt.NDArray[Any], seed: int, position: int) -> npt.NDArray[np.uint32]:
-    """Return the random words of these tokens: `_mix` twice, in place, in half of torch's time."""
+def words_of(token_ids: npt.NDArray[Any], seed: int, position: int) -> npt.NDArray[np.uint32]:
+    """Return the random words of these tokens: `lowbias32` twice, in place, in half of torch's time."""
     words = token_ids.astype(np.uint32)
     shifted = np.empty_like(words)
     for key in row_key(seed, position):
         words ^= np.uint32(key & 0xFFFFFFFF)
-        for distance, factor in zip((16, 15), _FACTORS, strict=True):
+        for distance, factor in zip((16, 15), FACTORS, strict=True):
             words ^= np.right_shift(words, distance, out=shifted)
             words *= np.uint32(factor)
         words ^= np.right_shift(words, 15, out=shifted)

@@ -5,9 +5,9 @@ from typing import Self
 
 import torch
 
+from shared.model.devices.static.noise_in_graph import noise_in_graph, words_in_graph
 from shared.model.distributed.collective import Collective
 from shared.model.runner import NO_TOKEN
-from shared.model.sampling.noise import keyed_gumbel
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,20 @@ def draw_in_graph(
     comparing, since an argmax would be int64, and the device would decide which one of equals it returns.
     """
     temperature, floor = inputs.temperature[:, None, None], inputs.floor[:, None, None]
-    warm = temperature > 0
+    # Numbers are tensors, since a graph would have a Python number in float64.
+    zero, one, lowest = (torch.full_like(temperature, number) for number in (0, 1, -torch.inf))
+    warm = temperature > zero
     scores = logits.float()
-    # Bounds are tensors, since a Python number would be compared in float64.
     scores = torch.minimum(scores, torch.full_like(temperature, torch.finfo(torch.float32).max))
     likeliest = scores.amax(-1, keepdim=True)
-    scores = (scores - (ranks.greatest(likeliest) if ranks else likeliest)) / torch.where(warm, temperature, 1.0)
+    scores = (scores - (ranks.greatest(likeliest) if ranks else likeliest)) / torch.where(warm, temperature, one)
     low, high = inputs.noise_keys[..., :1], inputs.noise_keys[..., 1:]  # [B, T, 1] each
-    noisy = torch.where(scores >= floor, scores + keyed_gumbel(vocabulary, low, high), -torch.inf)
-    scores = torch.where(warm, noisy, scores)
+    noise = noise_in_graph(words_in_graph(vocabulary, low, high))
+    scores = torch.where(warm, torch.where(scores >= floor, scores + noise, lowest), scores)
     greatest = scores.amax(-1, keepdim=True)
     last = len(vocabulary) * (ranks.size if ranks else 1) - 1
     first = torch.where(scores == greatest, vocabulary, last).amin(-1)
     greatest = greatest[..., 0]
     if ranks:
         greatest, first = ranks.first_of_greatest(greatest, first, last)
-    return torch.where(greatest > torch.full_like(greatest, -torch.inf), first, NO_TOKEN)
+    return torch.where(greatest > lowest[..., 0], first, NO_TOKEN)

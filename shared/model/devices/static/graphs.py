@@ -1,6 +1,6 @@
 """The fixed set of graphs that are compiled ahead of time for a device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Self
 
@@ -9,51 +9,65 @@ from transformers import PreTrainedModel
 
 from shared.model.devices.static import static_attention
 from shared.model.devices.static.draw_in_graph import DrawInputs, draw_in_graph
+from shared.model.devices.static.noise_in_graph import noise_in_graph, words_in_graph
 from shared.model.devices.static.static_cache import Batch, StaticCache
 from shared.model.distributed.parallel_layers import share_of_head
 from shared.model.settings import EngineSettings
 
-Kind = Literal["prefill", "verify", "row"]
+Kind = Literal["prefill", "verify"]
 Backend = str | Callable[..., object]
+
+_ROW_COUNTS = (2, 5, 9, 17)  # k + 1 for no draft tokens (padded), 4, 8 and 16
 
 
 class GraphKey(NamedTuple):
-    """Identifies a graph: what it does, and how many positions of a slot its rows attend to at most."""
+    """Identifies a graph: what it does, for how many rows of a slot, and to how many positions these attend at most."""
 
     kind: Kind
+    num_rows: int
     num_keys: int
 
 
 @dataclass(frozen=True)
 class GraphSizes:
-    """The shapes of the set."""
+    """The shapes of the set. No graph is for one row, since neuronx-cc has misread those."""
 
     num_slots: int
     max_length: int
     prefill_rows: int  # of one slot
-    verify_rows: int  # of each slot: k+1
+    row_counts: tuple[int, ...]  # of each slot in a verify, ascending; the last one is k+1
     buckets: tuple[int, ...]  # numbers of keys, ascending; the last one is max_length
+
+    @property
+    def verify_rows(self) -> int:
+        """The most rows of a slot that a verify runs."""
+        return self.row_counts[-1]
 
     @property
     def num_positions(self) -> int:
         """Positions in a slot: those of the sequence, then scratch ones that padding writes to and nothing reads."""
         return self.max_length + max(self.prefill_rows, self.verify_rows)
 
-    def shape(self, kind: Kind) -> tuple[int, int]:
+    def shape(self, key: GraphKey) -> tuple[int, int]:
         """Return B, the number of slots that a graph runs, and T, the number of rows of each."""
-        if kind == "prefill":
-            return 1, self.prefill_rows
-        return self.num_slots, self.verify_rows if kind == "verify" else 1
+        return 1 if key.kind == "prefill" else self.num_slots, key.num_rows
 
     def bucket(self, position: int) -> int:
         """Return how many keys the row at this position is computed with, regardless of what runs beside it."""
         return next(bucket for bucket in self.buckets if position < bucket)
 
+    def prefill(self, num_keys: int) -> GraphKey:
+        """Name the prefill graph of a bucket."""
+        return GraphKey("prefill", self.prefill_rows, num_keys)
+
     @property
     def keys(self) -> list[GraphKey]:
         """All graphs of the set."""
-        kinds: list[Kind] = ["prefill", "verify", "row"]
-        return [GraphKey(kind, bucket) for bucket in self.buckets for kind in kinds]
+        return [
+            key
+            for bucket in self.buckets
+            for key in (self.prefill(bucket), *(GraphKey("verify", rows, bucket) for rows in self.row_counts))
+        ]
 
     @classmethod
     def of(cls, settings: EngineSettings, max_length: int) -> Self:
@@ -61,8 +75,9 @@ class GraphSizes:
         buckets = [settings.smallest_bucket]
         while buckets[-1] < max_length:
             buckets.append(buckets[-1] * 2)
-        num_keys = (*buckets[:-1], max_length)
-        return cls(settings.fixed_size[0], max_length, settings.prefill_rows, settings.max_draft_tokens + 1, num_keys)
+        most = settings.max_draft_tokens + 1
+        row_counts = (*(rows for rows in _ROW_COUNTS if rows < most), most)
+        return cls(settings.fixed_size[0], max_length, settings.prefill_rows, row_counts, (*buckets[:-1], max_length))
 
 
 def compiled(graph: Callable[..., Any], backend: Backend) -> Callable[..., Any]:
@@ -79,19 +94,21 @@ class Graphs:
         """Move the model to the device and allocate the cache; a graph is compiled only when it is first called."""
         self.sizes, self.device, self.backend = sizes, device, backend
         self.model = model.to(device)
+        _turn_numbers_into_tensors(model, device)
         model.set_attn_implementation(static_attention.NAME)
         self.cache = StaticCache(model.config, sizes.num_slots, sizes.num_positions, model.dtype, device)
         self._columns = torch.arange(sizes.max_length, dtype=torch.int32, device=device)
         self._slots = torch.arange(sizes.num_slots, dtype=torch.int32, device=device)
         self._kv_heads = torch.arange(self.cache.tensors[0].shape[1], dtype=torch.int32, device=device)
         self._ranks, vocabulary = share_of_head(model)
-        self._vocabulary = torch.arange(vocabulary.start, vocabulary.stop, dtype=torch.int32, device=device)
-        self._compiled = {key: self._compile(key, backend) for key in sizes.keys}
-        self._join = {kind: compiled(self._ranks.joined, backend) for kind in ("verify", "row") if self._ranks}
+        self.vocabulary = torch.arange(vocabulary.start, vocabulary.stop, dtype=torch.int32, device=device)
+        self._compiled = {key: compiled(self._graph(key), backend) for key in sizes.keys}
+        self._join = {num_rows: compiled(self._ranks.joined, backend) for num_rows in sizes.row_counts if self._ranks}
+        self._noise = compiled(_words_and_noise, backend)
 
     def prefill(self, num_keys: int, slot: torch.Tensor, token_ids: torch.Tensor, positions: torch.Tensor) -> None:
         """Run rows of one slot just for their keys and values. slot: [1]; the others [1, prefill_rows]; all int32."""
-        self._compiled[GraphKey("prefill", num_keys)](slot, token_ids, positions)
+        self._compiled[self.sizes.prefill(num_keys)](slot, token_ids, positions)
 
     def verify(
         self,
@@ -109,10 +126,19 @@ class Graphs:
         """
         drawn, logits = self._compiled[key](token_ids, positions, inputs)
         if self._ranks:
-            logits = self._join[key.kind](logits) if want_logits else None
+            logits = self._join[key.num_rows](logits) if want_logits else None
         return drawn, logits
 
-    def _compile(self, key: GraphKey, backend: Backend) -> Callable[..., Any]:
+    def noise(self, key: Sequence[int], words: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute the noise as graphs do, apart from a model. key: `noise.row_key`. words: [N] int32.
+
+        Returns the words of all of the vocabulary, [V] int32, and the noise that the given words mean, [N] float32.
+        """
+        low, high = (torch.tensor([word], dtype=torch.int32).to(self.device) for word in key)
+        drawn, noise = self._noise(self.vocabulary, low, high, words.to(self.device))
+        return drawn.cpu(), noise.cpu()
+
+    def _graph(self, key: GraphKey) -> Callable[..., Any]:
         def prefill(slot: torch.Tensor, token_ids: torch.Tensor, positions: torch.Tensor) -> None:
             batch = self._batch(slot, positions, key.num_keys, every_slot=False)
             self._run(self.model.get_decoder(), batch, token_ids)
@@ -123,14 +149,14 @@ class Graphs:
             batch = self._batch(self._slots, positions, key.num_keys, every_slot=True)
             logits = self._run(self.model, batch, token_ids).logits
             split = {"ranks": self._ranks} if self._ranks else {}
-            return draw_in_graph(logits, self._vocabulary, inputs, **split), logits
+            return draw_in_graph(logits, self.vocabulary, inputs, **split), logits
 
-        graph = prefill if key.kind == "prefill" else verify
-        return compiled(graph, backend)
+        return prefill if key.kind == "prefill" else verify
 
     def _batch(self, slots: torch.Tensor, positions: torch.Tensor, num_keys: int, *, every_slot: bool) -> Batch:
         hidden = self._columns[:num_keys] > positions[:, None, :, None]  # [B, 1, T, num_keys]
-        mask = torch.zeros_like(hidden, dtype=torch.float32).masked_fill(hidden, -torch.inf)
+        seen, unseen = (torch.full((), number, dtype=torch.float32, device=self.device) for number in (0, -torch.inf))
+        mask = torch.where(hidden, unseen, seen)
         return Batch(slots, self._kv_heads, positions, every_slot, num_keys, mask)
 
     def _run(self, module: torch.nn.Module, batch: Batch, token_ids: torch.Tensor) -> Any:
@@ -141,3 +167,19 @@ class Graphs:
             use_cache=True,
             batch=batch,
         )
+
+
+def _words_and_noise(
+    vocabulary: torch.Tensor, low: torch.Tensor, high: torch.Tensor, words: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return words_in_graph(vocabulary, low, high), noise_in_graph(words)
+
+
+def _turn_numbers_into_tensors(model: PreTrainedModel, device: torch.device) -> None:
+    """Keep the float attributes of transformers' modules as tensors: a graph would have Python numbers in float64."""
+    tensors: dict[float, torch.Tensor] = {}
+    for module in model.modules():
+        for name, value in list(vars(module).items()):
+            if isinstance(value, float) and not type(module).__module__.startswith("torch."):
+                tensor = tensors.setdefault(value, torch.tensor(value, dtype=torch.float32, device=device))
+                setattr(module, name, tensor)

@@ -43,7 +43,7 @@ def decode(runner: Runner) -> Any:
 def texts(runner: Runner) -> list[str]:
     """Return the graphs that this rank traced."""
     assert isinstance(runner, StaticRunner)
-    backend = runner._graphs.backend
+    backend = runner.graphs.backend
     return backend.texts if isinstance(backend, Traced) else []
 
 
@@ -59,7 +59,7 @@ def tied_logits() -> torch.Tensor:
 def draw_tied(runner: Runner) -> list[list[int]]:
     """Return what this rank draws from its part of them."""
     assert isinstance(runner, StaticRunner)
-    vocabulary, ranks = runner._graphs._vocabulary, runner._graphs._ranks
+    vocabulary, ranks = runner.graphs.vocabulary, runner.graphs._ranks
     inputs = DrawInputs.greedy(2, 12)
     inputs.temperature[1] = 0.7
     inputs.noise_keys[1] = torch.tensor([row_key(3, position) for position in range(12)])

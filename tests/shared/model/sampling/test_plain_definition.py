@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.errors import NoTokenError
-from shared.model.sampling.noise import MAX_NOISE, gumbel, keyed_gumbel, row_key, with_noise
+from shared.model.sampling.noise import MAX_NOISE, gumbel, noise_of, with_noise
 from shared.model.sampling.sampler import draw
 from shared.sampling_params import SamplingParams
 
@@ -29,8 +29,7 @@ def plainly(logits: torch.Tensor, params: SamplingParams, position: int) -> int 
             likeliest = scores.sort(descending=True).values
             reached = (likeliest - scores.logsumexp(-1)).exp().cumsum(-1) >= params.top_p
             scores[scores < likeliest[reached.int().argmax() if reached.any() else -1]] = -torch.inf
-        token_ids = torch.arange(len(scores), dtype=torch.int32)
-        scores += keyed_gumbel(token_ids, *row_key(params.seed, position))
+        scores += gumbel(torch.arange(len(scores)), params.seed, position)
     return int((scores == scores.amax()).nonzero()[0])
 
 
@@ -86,8 +85,7 @@ def test_a_close_nucleus_is_decided_as_ever(top_p: float) -> None:
 
 def test_no_noise_is_above_its_bound() -> None:
     """The least word's is the greatest noise; and who asks for the tokens of so much noise gets them all."""
-    zero_key = torch.tensor(0, dtype=torch.int32)
-    assert 22 < float(keyed_gumbel(zero_key, 0, 0)) < MAX_NOISE  # `_mix` takes 0 to 0
+    assert 22 < float(noise_of(torch.zeros((), dtype=torch.int32))) < MAX_NOISE
     token_ids = torch.arange(50_000)
     noise = gumbel(token_ids, 3, 4)
     for least in (-3.0, 0.0, 2.0, 8.0):

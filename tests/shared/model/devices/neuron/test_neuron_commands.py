@@ -30,12 +30,17 @@ def test_compile(toy: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> 
     compile_graphs(toy[1], trial_settings(toy[1], max_length=100))
     printed = capsys.readouterr().out
     lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if "│" in line]
-    shapes = {"prefill": "1 x 16", "verify": "3 x 5", "row": "3 x 1"}
-    assert [line[:3] for line in lines] == [[kind, shape, "64"] for kind, shape in shapes.items()] + [
-        [kind, shape, "100"] for kind, shape in shapes.items()
-    ]
+    least = {
+        ("verify", "3 x 5", "64"),
+        ("verify", "3 x 5", "100"),
+        ("prefill", "1 x 16", "64"),
+        ("verify", "3 x 2", "64"),
+    }
+    assert least <= {(kind, shape, keys) for kind, shape, keys, *_ in lines}
     assert all(float(line[3]) > 0 for line in lines)
-    assert lines[1][4] == f"{3 * 5 * (512 * 4 + 4) / 1e6:.2f}"
+    assert lines[0][4] == f"{3 * 5 * (512 * 4 + 4) / 1e6:.2f}"
+    assert "prompts run through" in printed
+    assert "drawn in the graph: all" in printed
     assert "keys and values 0.2 MB" in printed  # 2 layers of 2 x 3 slots of 2 heads of 116 positions of 16 float32
 
 

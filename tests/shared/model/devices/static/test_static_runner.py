@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from mix import SIZES, check_ragged_passes, decode_all, trial_settings
+from mix import SIZES, check_ragged_passes, decode_all, toy_graphs, trial_settings
 from torch._dynamo.utils import counters
 
 from shared.model.devices.cpu.cpu_runner import CpuRunner
@@ -23,9 +23,7 @@ from shared.sampling_params import SamplingParams
 @pytest.fixture(scope="module")
 def runner(toy: tuple[Path, Path]) -> StaticRunner:
     """Return the toy target's graphs."""
-    opened = open_runner(toy[1], trial_settings(toy[1]))
-    assert isinstance(opened, StaticRunner)
-    return opened
+    return toy_graphs(toy[1])
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +62,11 @@ async def test_to_the_last_position(runner: StaticRunner) -> None:
 
 def test_another_shape_is_an_error(runner: StaticRunner) -> None:
     """A pass that would compile fails, and says so, and the next one runs."""
-    (slots, rows), key = runner.sizes.shape("verify"), GraphKey("verify", 64)
-    tokens = torch.zeros(slots, rows + 1, dtype=torch.int32, device=runner._graphs.device)
+    key = GraphKey("verify", 5, 64)
+    slots, rows = runner.sizes.shape(key)
+    tokens = torch.zeros(slots, rows + 1, dtype=torch.int32, device=runner.graphs.device)
     with torch.compiler.set_stance("fail_on_recompile"), pytest.raises(RuntimeError, match="recompile"):
-        runner._graphs.verify(key, tokens, tokens, DrawInputs.greedy(slots, rows + 1).to(tokens.device))
+        runner.graphs.verify(key, tokens, tokens, DrawInputs.greedy(slots, rows + 1).to(tokens.device))
     assert runner.extend([Segment(0, 0, [1], 1)])[0].logits.shape == (1, 512)
 
 
