@@ -40,6 +40,7 @@ def parser(description: str | None, *, add_help: bool = True) -> ArgumentParser:
     flags.add_argument("--k", default="auto", help="draft tokens of a round; auto is as many as pay")
     flags.add_argument("--dtype", default="bfloat16", help="bfloat16 or float32")
     flags.add_argument("--num-slots", type=int, default=8, help="sessions at once")
+    flags.add_argument("--max-length", type=int, default=4096, help="the longest sequence, in tokens")
     flags.add_argument("--device", default="cpu", help="cpu, neuron, or simulated: in the time of the profiles")
     flags.add_argument("--target-profile", default="trn2-qwen3-32b", help="of shared/model/profiles, or a .toml file")
     flags.add_argument("--draft-profile", default="trn2-qwen3-1.7b", help="likewise")
@@ -90,7 +91,7 @@ def stack(args: Namespace, port: int, draft_port: int, target_port: int, log_lev
     template = args.chat_template and Path(args.chat_template).expanduser().resolve()
     if template and not template.is_file():
         sys.exit(f"{args.chat_template}: no such file")
-    common = {"dtype": args.dtype, "num_slots": args.num_slots, "log_level": log_level}
+    common = {"dtype": args.dtype, "num_slots": args.num_slots, "max_length": args.max_length, "log_level": log_level}
     common |= {"device": args.device, "network_delay_ms": args.network_delay_ms}
     addresses = {"target": f"127.0.0.1:{target_port}", "draft": f"127.0.0.1:{draft_port}"}
     url = f"http://127.0.0.1:{port}"
