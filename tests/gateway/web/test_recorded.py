@@ -1,7 +1,7 @@
 """What coding agents sent when `make clients` ran them, sent again to the toy pair.
 
-`recorded/` has each request with its texts shortened: of codex 0.171, opencode 1.18, Claude Code 2.1 and aider 0.86, at first
-and after a call that the model made.
+`recorded/` has each request with its texts shortened: of codex 0.171, opencode 1.18, Claude Code 2.1 and aider 0.86, at
+first and after a call that the model made.
 """
 
 import json
