@@ -20,6 +20,8 @@ MODEL, CONTEXT = served["id"], served["max_model_len"]
 QUESTION = "How far is it from London to Dover?"
 SEED = 7  # gives the same text each time, streamed or not
 NUM_TOKENS = 60
+ROOM = 2000
+"""Tokens for what has to be complete, where a number has to be given."""
 MILES = {"type": "integer", "minimum": 0, "maximum": 999}
 PARAMETERS = {"type": "object", "properties": {"miles": MILES}, "required": ["miles"], "additionalProperties": False}
 TOOL = {"type": "function", "function": {"name": "ride", "description": "Rides ahead.", "parameters": PARAMETERS}}

@@ -3,11 +3,12 @@
 from typing import Any
 
 from anthropic import Anthropic
-from features import DISTANCE, MODEL, NUM_TOKENS, PARAMETERS, QUESTION, TOOL, URL, fits, show
+from features import DISTANCE, MODEL, NUM_TOKENS, PARAMETERS, QUESTION, ROOM, SEED, TOOL, URL, fits, show
 
 client = Anthropic(base_url=URL.removesuffix("/v1"), api_key="none", max_retries=0)
 ask: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": QUESTION}], "max_tokens": NUM_TOKENS}
-ask["extra_body"] = {"seed": 7}
+ask["extra_body"] = {"seed": SEED}
+roomy = ask | {"max_tokens": ROOM}
 RIDE = {"name": "ride", "description": "Rides ahead.", "input_schema": TOOL["function"]["parameters"]}
 
 
@@ -27,7 +28,7 @@ def stream() -> str:
 
 def tool() -> str:
     """Ask for a tool call, in pieces."""
-    with client.messages.stream(**ask, tools=[RIDE], tool_choice={"type": "tool", "name": "ride"}) as events:
+    with client.messages.stream(**roomy, tools=[RIDE], tool_choice={"type": "tool", "name": "ride"}) as events:
         reply = events.get_final_message()
     (call,) = reply.content
     assert (call.type, call.name, reply.stop_reason) == ("tool_use", "ride", "tool_use")
@@ -37,7 +38,7 @@ def tool() -> str:
 def structured() -> str:
     """Ask for JSON that fits a schema."""
     form = {"format": {"type": "json_schema", "schema": DISTANCE}}
-    return fits(client.messages.create(**ask, output_config=form).content[0].text, DISTANCE)
+    return fits(client.messages.create(**roomy, output_config=form).content[0].text, DISTANCE)
 
 
 show(chat, stream, tool, structured)

@@ -5,7 +5,7 @@ from http.client import HTTPResponse
 from typing import Any
 from urllib.request import Request, urlopen
 
-from features import MODEL, NUM_TOKENS, PARAMETERS, QUESTION, TOOL, URL, fits, show
+from features import MODEL, NUM_TOKENS, PARAMETERS, QUESTION, ROOM, SEED, TOOL, URL, fits, show
 
 USER = {"role": "user", "content": QUESTION}
 HEADERS = {"Content-Type": "application/json", "Authorization": "Bearer none", "X-OpenWebUI-User-Name": "Rider"}
@@ -13,7 +13,7 @@ HEADERS = {"Content-Type": "application/json", "Authorization": "Bearer none", "
 
 def post(**fields: Any) -> HTTPResponse:
     """Post a chat as the backend does, which takes its own `metadata` out before."""
-    body = json.dumps({"model": MODEL, "seed": 7, "max_tokens": NUM_TOKENS} | fields).encode()
+    body = json.dumps({"model": MODEL, "seed": SEED, "max_tokens": NUM_TOKENS} | fields).encode()
     return urlopen(Request(f"{URL}/chat/completions", body, HEADERS))  # noqa: S310 - the gateway
 
 
@@ -47,7 +47,7 @@ def stream() -> str:
 
 def tool() -> str:
     """Ask for a call, and go on with its result: the history has the calls as they came, index included."""
-    found = deltas(messages=[USER], tools=[TOOL], tool_choice="required")
+    found = deltas(messages=[USER], tools=[TOOL], tool_choice="required", max_tokens=ROOM)
     parts = [part for delta in found for part in delta.get("tool_calls", ())]
     call = parts[0] | {"function": dict(parts[0]["function"])}
     call["function"]["arguments"] = "".join(part["function"]["arguments"] for part in parts)

@@ -9,7 +9,8 @@ from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
 model = OpenAIChatModel(MODEL, provider=OpenAIProvider(base_url=URL, api_key="none"))
-settings = {"seed": SEED, "max_tokens": NUM_TOKENS}
+settings = {"seed": SEED}
+short = settings | {"max_tokens": NUM_TOKENS}
 
 
 class Distance(BaseModel):
@@ -21,12 +22,12 @@ class Distance(BaseModel):
 
 async def chat() -> str:
     """Ask for a text."""
-    return (await Agent(model).run(QUESTION, model_settings=settings)).output
+    return (await Agent(model).run(QUESTION, model_settings=short)).output
 
 
 async def stream() -> str:
     """Ask for the same text, in pieces."""
-    async with Agent(model).run_stream(QUESTION, model_settings=settings) as reply:
+    async with Agent(model).run_stream(QUESTION, model_settings=short) as reply:
         pieces = [piece async for piece in reply.stream_text(delta=True, debounce_by=None)]
     assert len(pieces) > 2
     assert "".join(pieces) == await chat()
