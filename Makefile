@@ -21,6 +21,10 @@ API_KEY ?= $(OUTRIDER_API_KEY)
 DOLLARS_PER_HOUR ?=
 BENCH ?=
 
+CLIENTS ?= $(patsubst examples/clients/%/,%,$(wildcard examples/clients/*/))
+
+comma := ,
+space := $(subst ,, )
 quoted = '$(subst ','\'',$(1))'
 MODELS := --pair=$(PAIR) --target=$(call quoted,$(TARGET)) --draft=$(call quoted,$(DRAFT)) --k=$(K) --dtype=$(DTYPE)
 ENGINE := --target-quant=$(TARGET_QUANT) --draft-quant=$(DRAFT_QUANT) --device=$(DEVICE) --target-cores=$(TARGET_CORES) --draft-cores=$(DRAFT_CORES) --network-delay-ms=$(NETWORK_DELAY_MS)
@@ -70,8 +74,9 @@ contract: .venv/.contract ## the graphs of DEVICE=neuron, lowered to StableHLO (
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m contract tests/contract tests/promises/test_tensor_parallel.py tests/shared/model/distributed
 
 clients: PAIR := toy
-clients: $(READY) build/clients/.ready ## openai (Python, Node), litellm, langchain-openai and llm, against the gateway
-	$(BIN)/python -m scripts.clients --pair=$(PAIR)
+clients: $(READY) ## SDKs, frameworks and coding agents against the gateway: CLIENTS="codex aider", else all
+	-@$(MAKE) --no-print-directory --keep-going $(CLIENTS:%=build/clients/%/.ready)
+	$(BIN)/python -m scripts.clients $(MODELS) --only=$(subst $(space),$(comma),$(strip $(CLIENTS)))
 
 compose-test: $(READY) ## builds the images, brings compose.yaml up, kills the draft in mid-stream
 	$(BIN)/python -m scripts.compose_test
@@ -131,12 +136,14 @@ $(DEV): $(READY)
 	$(BIN)/pip install $(EXACT) --editable .[contract]
 	touch $@
 
-build/clients/.ready: examples/clients/requirements.txt examples/clients/package.json
-	@command -v npm || { echo "no npm here: make clients runs a client on Node, 20 or later"; exit 1; }
-	$(PYTHON) -m venv build/clients/venv
-	build/clients/venv/bin/pip install --quiet --requirement examples/clients/requirements.txt
-	cp examples/clients/package.json build/clients
-	npm install --prefix build/clients --no-audit --no-fund
+# Each in a folder of its own; one that cannot be installed is left out.
+.SECONDEXPANSION:
+build/clients/%/.ready: $$(wildcard examples/clients/$$*/requirements.txt examples/clients/$$*/package.json)
+	mkdir -p $(@D)
+	if [ -f examples/clients/$*/requirements.txt ]; then $(PYTHON) -m venv $(@D)/venv \
+	  && $(@D)/venv/bin/pip install --quiet --requirement examples/clients/$*/requirements.txt; fi
+	if [ -f examples/clients/$*/package.json ]; then cp examples/clients/$*/package.json $(@D) \
+	  && npm install --prefix $(@D) --no-audit --no-fund --loglevel=error; fi
 	touch $@
 
 build/peers/llama_cpp/.ready: benchmarks/engines/llama_cpp.txt

@@ -1,4 +1,7 @@
-"""What each example asks, and how it reports the outcome: `python NAME.py http://127.0.0.1:8000/v1`."""
+"""What each example asks, and how it reports the outcome: `python NAME.py http://127.0.0.1:8000/v1`.
+
+An example finds this file by PYTHONPATH=examples/clients.
+"""
 
 import asyncio
 import json
@@ -11,11 +14,14 @@ from jsonschema import Draft202012Validator
 
 URL = sys.argv[1]
 with urlopen(f"{URL}/models") as answer:  # noqa: S310 - the gateway
-    MODEL = json.load(answer)["data"][0]["id"]
+    served = json.load(answer)["data"][0]
+MODEL, CONTEXT = served["id"], served["max_model_len"]
 
 QUESTION = "How far is it from London to Dover?"
 SEED = 7  # gives the same text each time, streamed or not
 NUM_TOKENS = 60
+ROOM = 2000
+"""Tokens for what has to be complete, where a number has to be given."""
 MILES = {"type": "integer", "minimum": 0, "maximum": 999}
 PARAMETERS = {"type": "object", "properties": {"miles": MILES}, "required": ["miles"], "additionalProperties": False}
 TOOL = {"type": "function", "function": {"name": "ride", "description": "Rides ahead.", "parameters": PARAMETERS}}

@@ -1,68 +1,35 @@
 """The page at / in headless Chromium, and /docs: both with nothing from elsewhere."""
 
-import os
 from collections.abc import AsyncIterator
 
+import browser_page
 import pytest
 import pytest_asyncio
 import scripted_gateway
-from playwright.async_api import Browser, Page, Route, async_playwright, expect
+from browser_page import ask, open_page
+from playwright.async_api import Browser, Page, expect
 from pydantic import SecretStr
 from scripted_gateway import ROUND_TIME, TEXT, Gateway, ScriptedDecoder, serve
 
 from gateway.clients.errors import TargetUnavailableError
 from gateway.rounds.round import Round
+from gateway.speculation.decision import Reason
 from gateway.web.model_routes import INEXACT
-from scripts.browser import find_browser
 
 # Assigned, for pytest looks for fixtures among a module's names.
 tiny = scripted_gateway.tiny
 scripted_server = scripted_gateway.scripted_server
 scripted = scripted_gateway.scripted
+browser = browser_page.browser
 
 SIZES = {"narrow": (360, 740), "wide": (1280, 900)}
 
 
-@pytest_asyncio.fixture(scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    """Run the system's browser."""
-    path = find_browser()
-    if not path:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(
-            "no Chromium on this machine: `make browser` installs one"
-        )
-    async with async_playwright() as playwright, await playwright.chromium.launch(executable_path=path) as browser:
-        yield browser
-
-
 @pytest_asyncio.fixture
 async def page(browser: Browser, scripted: Gateway) -> AsyncIterator[Page]:
-    """Open the page where nothing but the gateway can be reached; an error in its console fails the test."""
-    context = await browser.new_context()
-    problems: list[str] = []
-
-    async def route(route: Route) -> None:
-        if not route.request.url.startswith((scripted.url, "data:")):
-            problems.append(f"asked for {route.request.url}")
-            await route.abort()
-        else:
-            await route.continue_()
-
-    await context.route("**/*", route)
-    page = await context.new_page()
-    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    await page.goto(scripted.url)
-    await expect(page.locator("#model")).to_have_text("tiny, on")
-    yield page
-    await context.close()
-    assert [problem for problem in problems if "503" not in problem] == []
-
-
-async def ask(page: Page, text: str = "hi") -> None:
-    """Send a message by the keyboard alone, which is where the page puts it."""
-    await page.keyboard.type(text)
-    await page.keyboard.press("Enter")
+    """Open the page."""
+    async with open_page(browser, scripted) as page:
+        yield page
 
 
 async def test_where_tokens_come_from(page: Page, scripted: Gateway) -> None:
@@ -71,9 +38,9 @@ async def test_where_tokens_come_from(page: Page, scripted: Gateway) -> None:
     ids = scripted.tokenizer.encode(text)
     assert len(ids) >= 9
     script = [
-        Round(ids[:2], 3, 1, None, ROUND_TIME, proposer="lookup"),
-        Round(ids[2:4], 1, 1, None, ROUND_TIME, proposer="prediction"),
-        Round(ids[4:5], 0, 0, None, ROUND_TIME),
+        Round(ids[:2], 3, 1, None, ROUND_TIME, proposer="lookup", reason=Reason.PAYS, num_cached=4),
+        Round(ids[2:4], 1, 1, None, ROUND_TIME, proposer="prediction", reason=Reason.PAYS),
+        Round(ids[4:5], 0, 0, None, ROUND_TIME, reason=Reason.DOES_NOT_PAY),
         Round([*ids[5:], 2], len(ids) - 4, len(ids) - 4, "stop", ROUND_TIME, proposer="model"),
     ]
     scripted.decoder.script, scripted.decoder.pause_seconds = script, 0.02
@@ -90,6 +57,15 @@ async def test_where_tokens_come_from(page: Page, scripted: Gateway) -> None:
     rate = f"{round(100 * (len(ids) - 2) / len(ids))} %"
     assert figures[2:8] == [str(len(ids) + 1)] * 2 + ["4"] * 2 + [rate] * 2
     assert float(figures[0]) > 0
+    prompt = str(len(scripted.decoder.calls[0][0]))
+    queued = f"{round(4 * ROUND_TIME.queue * 1000)} ms"
+    assert (figures[12:16], figures[18:20]) == ([prompt] * 2 + ["4"] * 2, [queued] * 2)
+    reasons = await page.locator("#reasons tbody tr").all_inner_texts()
+    assert [reason.split("\t") for reason in reasons] == [
+        ["speculation is expected to be faster", "2"],
+        ["none: plain decoding is expected to be faster", "1"],
+        ["\u2013", "1"],  # the round that says none
+    ]
     tracks = page.locator(".track")
     assert await tracks.first.locator("> span").count() == 4
     assert await tracks.first.locator(".rejected").count() == 2
