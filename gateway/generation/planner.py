@@ -1,6 +1,5 @@
 """Turns a request into the choices to decode."""
 
-import secrets
 from array import array
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,6 +9,7 @@ from gateway.generation.choice import Choice
 from gateway.generation.errors import ContextLengthError, ModelNotFoundError
 from gateway.generation.fim_prompts import FimPrompts
 from gateway.generation.prompts import Prompts
+from gateway.generation.sampling import sampling_params
 from gateway.generation.seeds import choice_seed
 from gateway.parsing.reply_plan import ReplyPlan
 from gateway.requests.chat import ChatRequest
@@ -24,7 +24,7 @@ from gateway.settings import GatewaySettings
 from gateway.text.tokenizer import ChatTokenizer
 from shared.errors import InvalidFieldError
 from shared.pb import specdec_pb2 as pb
-from shared.sampling_params import MAX_GRAMMAR_CHARACTERS, SamplingParams
+from shared.sampling_params import MAX_GRAMMAR_CHARACTERS
 
 COMPLETION_MAX_TOKENS = 16  # OpenAI's default; a chat's is the rest of the context, or what MAX_LOGPROBS allows
 MIN_MIDDLE = 128  # tokens that other files leave for one whose length nobody asked for
@@ -170,7 +170,7 @@ class Planner:
         if plan.grammar and len(plan.grammar.text) > MAX_GRAMMAR_CHARACTERS:
             problem = f"is, as a grammar, longer than {MAX_GRAMMAR_CHARACTERS} characters"
             raise InvalidFieldError(plan.grammar_field, problem)
-        params = replace(self._params(request), grammar=plan.grammar)
+        params = replace(sampling_params(request, self._target.vocab_size, self._tokenizer), grammar=plan.grammar)
         k = self._num_tokens(request.speculative, "model", self._settings.default_k)
         num_lookup_tokens = self._num_tokens(request.speculative, "lookup", self._settings.default_lookup_tokens)
         limits = [self._max_tokens(request, field, prompt_ids, default) for prompt_ids in prompts]
@@ -206,29 +206,6 @@ class Planner:
 
     def _text(self, prompt: str | list[int]) -> str:
         return prompt if isinstance(prompt, str) else self._tokenizer.decode(prompt)
-
-    def _params(self, request: GenerationRequest) -> SamplingParams:
-        biases = {int(token_id): bias for token_id, bias in request.logit_bias.items()}
-        if biases and max(biases) >= self._target.vocab_size:
-            raise InvalidFieldError("logit_bias", f"{max(biases)} is no token of the model")
-        ends = frozenset() if request.ignore_eos else self._tokenizer.stop_token_ids
-        return SamplingParams(
-            temperature=request.temperature,
-            top_p=request.top_p,
-            top_k=max(request.top_k, 0),
-            # No more bits than a JavaScript client reads back exactly.
-            seed=request.seed if request.seed is not None else secrets.randbits(53),
-            stop_token_ids=ends.union(request.stop_token_ids, self._tokenizer.token_bytes.named(request.stop_strings)),
-            min_p=request.min_p,
-            frequency_penalty=request.frequency_penalty,
-            presence_penalty=request.presence_penalty,
-            repetition_penalty=request.repetition_penalty,
-            logit_bias=biases,
-            min_tokens=request.min_tokens,
-            logprobs=request.wants_logprobs is not None,
-            top_logprobs=request.wants_logprobs or 0,
-            prompt_logprobs=request.wants_logprobs is not None and request.wants_echo,
-        )
 
     def _num_tokens(self, speculative: Speculative, proposer: str, default: int | Literal["auto"]) -> int | None:
         """Return how many draft tokens this proposer makes in a round; None means as many as pay."""
