@@ -31,4 +31,5 @@ def structured() -> str:
     return run("codex", "exec", "--skip-git-repo-check", "--output-schema", str(schema), QUESTION, CODEX_HOME=str(HOME))
 
 
-show(stream, structured)
+# The reply may also be a call, of tools with texts that a random model never ends.
+show(stream, *([] if MODEL == "toy" else [structured]))

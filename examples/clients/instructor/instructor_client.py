@@ -3,14 +3,15 @@
 from typing import Any, Literal
 
 import instructor
-from features import MODEL, QUESTION, SEED, URL, show
+from features import MODEL, QUESTION, ROOM, SEED, URL, show
 from openai import OpenAI
 from pydantic import BaseModel, Field
 
 ask: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": QUESTION}], "seed": SEED}
+ask["max_tokens"] = ROOM
 
 
-class Distance(BaseModel):
+class Distance(BaseModel, extra="forbid"):
     """A distance."""
 
     length: int = Field(ge=0, le=999)

@@ -2,18 +2,18 @@
 
 from typing import Literal
 
-from features import MODEL, NUM_TOKENS, QUESTION, SEED, URL, show
+from features import MODEL, NUM_TOKENS, QUESTION, ROOM, SEED, URL, show
 from pydantic import BaseModel, Field
 from pydantic_ai import Agent, NativeOutput, ToolOutput
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
 model = OpenAIChatModel(MODEL, provider=OpenAIProvider(base_url=URL, api_key="none"))
-settings = {"seed": SEED}
+settings = {"seed": SEED, "max_tokens": ROOM}
 short = settings | {"max_tokens": NUM_TOKENS}
 
 
-class Distance(BaseModel):
+class Distance(BaseModel, extra="forbid"):
     """A distance."""
 
     length: int = Field(ge=0, le=999)
