@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from typing import TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -52,6 +53,8 @@ from gateway.work_pool import WorkPool
 from shared.errors import OutriderError
 from shared.version import VERSION
 
+Body = TypeVar("Body", ChatRequest, CompletionRequest, ResponsesRequest, InfillRequest)
+
 
 def create_app(  # noqa: C901  # a function for each route
     decoder: Decoder, tokenizer: ChatTokenizer, settings: GatewaySettings
@@ -71,16 +74,19 @@ def create_app(  # noqa: C901  # a function for each route
 
     @app.post("/v1/chat/completions")
     async def chat(body: ChatRequest, request: Request) -> Response:
+        body = named(body)
         choices = await run_in_pool(request, pool, planner.chat, body)
         return await answer(request, body, choices, ChatReply)
 
     @app.post("/v1/completions")
     async def completion(body: CompletionRequest, request: Request) -> Response:
+        body = named(body)
         choices = await run_in_pool(request, pool, planner.completion, body)
         return await answer(request, body, choices, CompletionReply)
 
     @app.post("/v1/responses")
     async def response(body: ResponsesRequest, request: Request) -> Response:
+        body = named(body)
         choice = await run_in_pool(request, pool, planner.response, body)
         usage = Usage.of([choice], meter)
         reply = ResponsesReply(body, choice.params.seed, tokenizer.token_bytes, usage)
@@ -95,11 +101,15 @@ def create_app(  # noqa: C901  # a function for each route
 
     @app.post("/infill")
     async def infill(body: InfillRequest, request: Request) -> Response:
+        body = named(body)
         choice = await run_in_pool(request, pool, planner.infill, body)
         usage = Usage.of([choice], meter)
-        named = body.model_copy(update={"model": body.model or settings.model_names[0]})
-        reply = InfillReply(named, choice, usage, tokenizer)
-        return await answer_in_events(request, named, choice, usage, reply, "infill")
+        reply = InfillReply(body, choice, usage, tokenizer)
+        return await answer_in_events(request, body, choice, usage, reply, "infill")
+
+    def named(body: Body) -> Body:
+        """Return the request with the model's name, where it gives none."""
+        return body if body.model else body.model_copy(update={"model": settings.model_names[0]})
 
     def decode(
         request: Request, body: SamplingFields, choices: Sequence[Choice], usage: Usage, opened: asyncio.Event

@@ -112,14 +112,13 @@ class Planner:
 
     def infill(self, request: InfillRequest) -> Choice:
         """Return the one choice of what is missing between a prefix and a suffix."""
-        name = request.model or self._settings.model_names[0]
-        self.check_model(name)
+        self.check_model(request.model)
         fields, files = ("input_prefix", "input_suffix"), [(one.filename, one.text) for one in request.input_extra]
         prompt = self._fim_prompts.of(fields, request.input_prefix + request.prompt, request.input_suffix)
         reserved = max(request.n_predict, MIN_MIDDLE if request.n_predict < 0 else 0) + 1
         prompt = self._fim_prompts.with_files(prompt, files, reserved)
         try:
-            completion = request.completion(name, max(self._target.max_length - len(prompt), 0))
+            completion = request.completion(request.model, max(self._target.max_length - len(prompt), 0))
             choices = self._choices(completion, "prompt", [prompt], ReplyPlan.plain(completion), default=0)
         except InvalidFieldError as error:
             field = INFILL_FIELDS.get(error.field, error.field)

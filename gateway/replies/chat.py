@@ -42,7 +42,8 @@ class ChatReply(Reply):
 
 
 def _thought(reasoning: str) -> Json:
-    return {"reasoning_content": reasoning} if reasoning else {}
+    """Return it by vLLM's name of today and by that of DeepSeek and most others."""
+    return {"reasoning": reasoning, "reasoning_content": reasoning} if reasoning else {}
 
 
 def _call(call: ToolCallDelta) -> Json:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AliasChoices, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from gateway.requests.base import MAX_ITEMS, Many, Schema, at_most
@@ -26,7 +26,7 @@ class ChatMessage(Schema):
     content: str | Annotated[Many[TextPart], at_most(MAX_ITEMS)]
     name: str | None = None
     tool_call_id: str | None = None
-    reasoning_content: str | None = None
+    reasoning_content: str | None = Field(None, validation_alias=AliasChoices("reasoning_content", "reasoning"))
 
     @model_validator(mode="before")
     @classmethod

@@ -21,7 +21,7 @@ class StreamOptions(Schema):
 class GenerationRequest(SamplingFields, GrammarFields, NoOpFields):
     """What chats and completions have in common."""
 
-    model: str
+    model: str = ""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     n: Annotated[int, Field(ge=1, le=128)] = 1

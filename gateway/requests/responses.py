@@ -147,7 +147,7 @@ Item = Annotated[
 class ResponsesRequest(SamplingFields, NoOpResponsesFields):
     """The body of POST /v1/responses. Nothing is stored: to continue a chat, send its items again."""
 
-    model: str
+    model: str = ""
     input: str | Annotated[Many[Item], at_most(MAX_ITEMS)] = ""
     instructions: str | None = None
     max_output_tokens: Annotated[int, Field(ge=1)] | None = None

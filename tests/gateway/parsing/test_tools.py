@@ -99,7 +99,8 @@ async def test_thought_words_and_calls(
     reply = await client.chat.completions.create(**ask)
     whole = reply.choices[0]
     assert (whole.finish_reason, whole.message.content) == ("tool_calls", "Let me ride.")
-    assert (whole.message.model_extra or {})["reasoning_content"] == "Hm."
+    extra = whole.message.model_extra or {}
+    assert extra["reasoning_content"] == extra["reasoning"] == "Hm."
     assert reply.usage
     assert reply.usage.completion_tokens_details
     assert reply.usage.completion_tokens_details.reasoning_tokens == len(tokenizer.encode("<think>\nHm.\n</think>"))

@@ -101,6 +101,21 @@ async def test_choices_run_concurrently_within_the_slots(scripted: Gateway) -> N
     assert (texts, chunks[-1]) == ([TEXT] * 5, "[DONE]")
 
 
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "hi"}]}),
+        ("/v1/completions", {"prompt": "hi"}),
+        ("/v1/responses", {"input": "hi"}),
+    ],
+)
+async def test_no_model_means_the_one_there_is(scripted: Gateway, path: str, fields: dict[str, Any]) -> None:
+    """Claim: a request need not name the model, and its reply does."""
+    async with httpx.AsyncClient(base_url=scripted.url) as http:
+        reply = await http.post(path, json=fields)
+    assert (reply.status_code, reply.json()["model"]) == (200, MODEL)
+
+
 async def test_no_seed_draws_one(scripted: Gateway) -> None:
     """Claim: without a seed the gateway draws one, uses it, reports it, and draws another the next time."""
     reported = [(await scripted.post()).json()["seed"] for _ in range(2)]
