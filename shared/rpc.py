@@ -52,6 +52,7 @@ MAX_DETAILS = 1000  # bytes
 async def errors_as_status(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
     """End the RPC with the gRPC status of the OutriderError that the block raises, or with INTERNAL for any other."""
     refusal: OutriderError | None = None
+    peer = context.peer()  # once the RPC has ended, asking would end the process
     try:
         yield
     except* grpc.aio.InternalError:  # from gRPC, of a write
@@ -59,14 +60,16 @@ async def errors_as_status(context: grpc.aio.ServicerContext[Any, Any]) -> Async
     except* OutriderError as group:  # from a task group, or a single one
         refusal = next(_flattened(group))
     except* Exception:
-        log.exception("rpc failed", peer=context.peer())
+        log.exception("rpc failed", peer=peer)
         refusal = SessionFailedError("internal error; the log has it")
     if refusal:
         reason = shortened(str(refusal))
-        log.info("rpc refused", reason=reason, peer=context.peer())
+        log.info("rpc refused", reason=reason, peer=peer)
         pushback = (
             (("grpc-retry-pushback-ms", str(refusal.retry_after_ms)),) if isinstance(refusal, NoFreeSlotError) else ()
         )
+        if context.done():
+            return
         with suppress(grpc.aio.InternalError):  # it has gone, too
             await context.abort(STATUS[type(refusal)], reason, pushback)
 
