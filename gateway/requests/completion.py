@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from gateway.requests.base import Many
+from gateway.requests.base import MAX_INTEGRAL, Many
 from gateway.requests.generation import GenerationRequest
 from gateway.requests.sampling_fields import TopLogprobs
 
@@ -16,7 +16,7 @@ class CompletionRequest(GenerationRequest):
     prompt: Annotated[str | Many[str] | Many[int] | Many[Many[int]], Field(min_length=1)]
     suffix: str = ""
     echo: bool = False
-    max_tokens: Annotated[int, Field(ge=0)] | None = None
+    max_tokens: Annotated[int, Field(ge=0, le=MAX_INTEGRAL)] | None = None
     logprobs: TopLogprobs | None = None
 
     @field_validator("echo")

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from gateway.requests.base import Schema
+from gateway.requests.base import MAX_INTEGRAL, Schema
 from gateway.requests.grammar_fields import GrammarFields
 from gateway.requests.no_op_fields import NoOpFields
 from gateway.requests.sampling_fields import SamplingFields
@@ -22,8 +22,8 @@ class GenerationRequest(SamplingFields, GrammarFields, NoOpFields):
     """What chats and completions have in common."""
 
     model: str = ""
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_INTEGRAL)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_INTEGRAL)] | None = None
     n: Annotated[int, Field(ge=1, le=128)] = 1
     best_of: int | None = None
     stream: bool = False

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator
 
-from gateway.requests.base import MAX_ITEMS, Many, Schema, at_most
+from gateway.requests.base import MAX_INTEGRAL, MAX_ITEMS, Many, Schema, at_most
 from gateway.requests.completion import CompletionRequest
 from gateway.requests.grammar_fields import GrammarText, JsonSchema
 from gateway.requests.sampling_fields import SamplingFields
@@ -37,7 +37,7 @@ class InfillRequest(SamplingFields):
     input_extra: Annotated[Many[ExtraFile], at_most(MAX_ITEMS)] = Field([])
     prompt: str = ""
     """The end of the prefix: the line that is being written."""
-    n_predict: Annotated[int, Field(ge=-1)] = -1
+    n_predict: Annotated[int, Field(ge=-1, le=MAX_INTEGRAL)] = -1
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.8
     top_k: Annotated[int, Field(ge=-1, lt=2**31)] = 40
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95

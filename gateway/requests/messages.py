@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, Tag, ValidationError
 from pydantic_core import PydanticCustomError
 
-from gateway.requests.base import MAX_ITEMS, Many, Schema, at_most
+from gateway.requests.base import MAX_INTEGRAL, MAX_ITEMS, Many, Schema, at_most
 from gateway.requests.chat import ChatRequest
 from gateway.requests.grammar_fields import JsonSchema
 from gateway.requests.kinds import OTHER, Other, by_type
@@ -133,7 +133,7 @@ class MessagesRequest(SamplingFields):
 
     model: str
     messages: Annotated[Many[Turn], Field(min_length=1), at_most(MAX_ITEMS)]
-    max_tokens: Annotated[int, Field(ge=1)]
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_INTEGRAL)]
     system: str | TextBlocks = ""
     stop_sequences: Annotated[Many[StopString], at_most(MAX_STOPS)] = Field([])
     tools: Annotated[
@@ -208,7 +208,7 @@ class MessagesRequest(SamplingFields):
 class CountTokensRequest(MessagesRequest):
     """The body of POST /v1/messages/count_tokens."""
 
-    max_tokens: Annotated[int, Field(ge=1)] = 1
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_INTEGRAL)] = 1
 
 
 def _text(content: str | Iterable[Schema]) -> str:

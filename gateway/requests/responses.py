@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, Tag, ValidationError
 from pydantic_core import PydanticCustomError
 
-from gateway.requests.base import MAX_ITEMS, Many, Schema, at_most
+from gateway.requests.base import MAX_INTEGRAL, MAX_ITEMS, Many, Schema, at_most
 from gateway.requests.chat import ChatRequest
 from gateway.requests.grammar_fields import JsonSchema
 from gateway.requests.kinds import OTHER, Known, by_type
@@ -150,7 +150,7 @@ class ResponsesRequest(SamplingFields, NoOpResponsesFields):
     model: str = ""
     input: str | Annotated[Many[Item], at_most(MAX_ITEMS)] = ""
     instructions: str | None = None
-    max_output_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_output_tokens: Annotated[int, Field(ge=1, le=MAX_INTEGRAL)] | None = None
     text: TextOptions = TextOptions()
     tools: Annotated[Many[AnyTool], at_most(MAX_TOOLS), Known] = Field([])
     tool_choice: Literal["none", "auto", "required"] | NamedTool = "auto"

@@ -52,7 +52,7 @@ async def test_where_tokens_come_from(page: Page, scripted: Gateway) -> None:
     assert kinds == expected  # the stop token has no text
     await expect(page.locator("#verdict")).to_contain_text("The two texts are equal.")
     counts = await page.locator("#sources tbody td").all_inner_texts()
-    assert counts == [str(len(ids) - 4), "1", "1", "0", "1", "1", "1"]
+    assert counts == [str(len(ids) - 4), "1", "1", "0", "0", "1", "1", "1"]
     figures = await page.locator("#runs td").all_inner_texts()
     rate = f"{round(100 * (len(ids) - 2) / len(ids))} %"
     assert figures[2:8] == [str(len(ids) + 1)] * 2 + ["4"] * 2 + [rate] * 2
