@@ -37,7 +37,7 @@ def tokens(done: Sequence[Round]) -> list[int]:
 async def test_a_draft_with_a_shorter_context(start: StartService, toy: tuple[Path, Path], length: int) -> None:
     """Claim: where its context ends, lookups go on, and the tokens are the target's own."""
     target = start("target_service", model=toy[0], dtype="float32").address
-    draft = start("draft_service", model=toy[1], dtype="float32", max_length=SHORT).address
+    draft = start("draft_service", model=toy[1], dtype="float32", max_length=SHORT, memory_tokens=0).address
     prompt = (REPEATED * length)[:length]
     async with decoder(target, draft) as decode:
         plain = await rounds(decode, prompt, 0, 0)
