@@ -60,7 +60,7 @@ class InfillRequest(SamplingFields):
         fields: Json = self.model_dump(include=set(SamplingFields.model_fields)) | {
             "model": model,
             "prompt": [[0]],
-            "max_tokens": room if self.n_predict < 0 else min(self.n_predict, room),
+            "max_tokens": room if self.n_predict < 0 else self.n_predict,
             "echo": self.n_predict == 0,
             "seed": None if self.seed == -1 else self.seed,
             "guided_grammar": self.grammar or None,

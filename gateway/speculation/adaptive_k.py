@@ -115,6 +115,7 @@ class AdaptiveK:
         """Return how many tokens of a lookup must be accepted for it to be no worse than k of the draft model."""
         if self._fixed[1] is not None or not k or not num_lookup_tokens or not self._costs:
             return 0.0
+        k, num_lookup_tokens = min(k, self._all.max_k), min(num_lookup_tokens, self._all.max_k)  # costs are known for
         seconds = self._costs.round_seconds(k)
         saved_seconds = seconds - _looking_up(self._costs).round_seconds(num_lookup_tokens)
         num_tokens = self._costs.tokens_per_second(self._model.rates)[k] * seconds

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from shared.errors import ModelError
+from shared.model.checkpoints.supported import served_config
 from shared.model.commands.footprint import Footprint
 from shared.model.devices.static.static_runner import StaticRunner
 from shared.model.distributed.leader import lead
@@ -32,7 +33,7 @@ def compile_graphs(folder: Path, settings: EngineSettings) -> None:
         results = 0 if warmed.key.kind == "prefill" else num_slots * num_rows * (vocab_size * dtype.itemsize + 4)
         kind, num_keys = warmed.key.kind, str(warmed.key.num_keys)
         table.add_row(kind, f"{num_slots} x {num_rows}", num_keys, f"{warmed.seconds:.1f}", f"{results / MB:.2f}")
-    needs = Footprint.of(config, dtype, sizes)
+    needs = Footprint.of(served_config(folder), dtype, sizes)  # the runner's has copies of heads
     console = Console()
     console.print(table)
     console.print(f"on the device: weights {needs.weights / MB:.1f} MB, keys and values {needs.cache / MB:.1f} MB")

@@ -11,7 +11,7 @@ import structlog
 
 log = structlog.get_logger()
 
-MAX_WAIT_SECONDS = 120.0
+MAX_WAIT_SECONDS = 900.0  # the weights of a large model take minutes to load
 TICK_SECONDS = 0.05
 
 
@@ -54,5 +54,8 @@ class Turn:
                     log.warning("another service still takes memory or loads a model: not waiting any longer")
                     return
                 time.sleep(TICK_SECONDS)
+            except OSError as error:  # a file system without locks
+                log.warning("services that start beside this one do not wait for it", reason=str(error))
+                return
             else:
                 return

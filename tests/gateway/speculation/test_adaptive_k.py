@@ -272,3 +272,14 @@ def test_a_draft_that_is_far_behind_is_not_asked_for_a_few_tokens() -> None:
     assert AdaptiveK(speculation, None, 0).next(1000, 1000).k > 0
     assert AdaptiveK(speculation, None, 0).next(10, 1000).k == 0
     assert AdaptiveK(speculation, 4, 0).next(10, 1000).k == 4  # but a k that is given is kept to
+
+
+def test_a_fixed_k_above_what_costs_are_known_for() -> None:
+    """A setting may ask for more draft tokens than k adapts over, with lookups that adapt."""
+    speculation = Speculation(MAX_K, 4)
+    speculation.costs.target.add(1, 0.1)
+    adaptive_k = AdaptiveK(speculation, MAX_K + 2, None)
+    adaptive_k._costs = CostModel(  # noqa: SLF001  # as after a round
+        0.02, [0.1] * (MAX_K + 1), overhead_seconds=0.001, proposal_seconds=0.001
+    )
+    assert adaptive_k.next(100, 0).k == MAX_K + 2

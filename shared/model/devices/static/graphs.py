@@ -105,6 +105,7 @@ class Graphs:
         self._compiled = {key: compiled(self._graph(key), backend) for key in sizes.keys}
         self._join = {num_rows: compiled(self._ranks.joined, backend) for num_rows in sizes.row_counts if self._ranks}
         self._noise = compiled(_words_and_noise, backend)
+        self._greatest = compiled(self._ranks.greatest, backend) if self._ranks else None
 
     def prefill(self, num_keys: int, slot: torch.Tensor, token_ids: torch.Tensor, positions: torch.Tensor) -> None:
         """Run rows of one slot just for their keys and values. slot: [1]; the others [1, prefill_rows]; all int32."""
@@ -128,6 +129,13 @@ class Graphs:
         if self._ranks:
             logits = self._join[key.num_rows](logits) if want_logits else None
         return drawn, logits
+
+    def all_say(self, verdict: bool) -> bool:  # noqa: FBT001  # what this rank says
+        """Return whether each rank says so: ranks that run different graphs would wait for one another for ever."""
+        if not self._greatest:
+            return verdict
+        objections = torch.full((2,), float(not verdict)).to(self.device)
+        return not self._greatest(objections).cpu().any()
 
     def noise(self, key: Sequence[int], words: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Compute the noise as graphs do, apart from a model. key: `noise.row_key`. words: [N] int32.

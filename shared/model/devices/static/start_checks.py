@@ -124,7 +124,8 @@ def _draws(runner: StaticRunner) -> Draws:
     """Return what the host may leave to the graphs to draw."""
     if not _draws_as_host(runner, _GREEDY):
         return "nothing"
-    sampled = all(_draws_as_host(runner, params) for params in _SAMPLED) and noise_survives(runner.graphs)
+    survives = runner.graphs.all_say(noise_survives(runner.graphs))  # each rank knows its part of the vocabulary
+    sampled = survives and all(_draws_as_host(runner, params) for params in _SAMPLED)
     return "all" if sampled else "greedy"
 
 
@@ -132,8 +133,8 @@ def _draws_as_host(runner: StaticRunner, params: SamplingParams) -> bool:
     """Return whether each verify graph draws what the host draws of its logits, in the first and the last slot."""
     with _trying(runner, replace(runner.choice, larger_buckets=False, draws="all")):
         for bucket, num_rows in product(runner.sizes.buckets, runner.choice.row_counts):
-            ids, start = list(range(num_rows)), bucket - num_rows
-            segments = [Segment(slot, start, ids, num_rows, params) for slot in {0, runner.num_slots - 1}]
+            ids, start = list(range(min(num_rows, bucket))), max(0, bucket - num_rows)
+            segments = [Segment(slot, start, ids, len(ids), params) for slot in {0, runner.num_slots - 1}]
             for rows in runner.extend(segments):
                 if rows.drawn != [draw(row, params, start + 1 + at) for at, row in enumerate(rows.logits)]:
                     return False

@@ -131,7 +131,9 @@ class StaticRunner(Runner):
             token_ids.to(device),
             positions.to(device),
             draw.to(device),
-            want_logits=any(segment.wants_logits or not self._draws(segment) for segment in wanted),
+            want_logits=any(
+                segment.num_logits and (segment.wants_logits or not self._draws(segment)) for segment in wanted
+            ),
         )
         drawn_ids = drawn.tolist()
         for piece in pieces:
