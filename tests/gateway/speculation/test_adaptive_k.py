@@ -279,7 +279,7 @@ def test_a_fixed_k_above_what_costs_are_known_for() -> None:
     speculation = Speculation(MAX_K, 4)
     speculation.costs.target.add(1, 0.1)
     adaptive_k = AdaptiveK(speculation, MAX_K + 2, None)
-    adaptive_k._costs = CostModel(  # noqa: SLF001  # as after a round
+    adaptive_k._costs = CostModel(  # as after a round
         0.02, [0.1] * (MAX_K + 1), overhead_seconds=0.001, proposal_seconds=0.001
     )
     assert adaptive_k.next(100, 0).k == MAX_K + 2
