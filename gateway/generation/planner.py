@@ -20,6 +20,7 @@ from gateway.requests.messages import MESSAGES_FIELDS, CountTokensRequest, Messa
 from gateway.requests.responses import CHAT_FIELDS, ResponsesRequest
 from gateway.requests.sampling_fields import Speculative
 from gateway.requests.tokenization import DetokenizeRequest, TokenizeRequest
+from gateway.requests.translation import Names, renamed
 from gateway.settings import GatewaySettings
 from gateway.text.tokenizer import ChatTokenizer
 from shared.errors import InvalidFieldError
@@ -64,21 +65,15 @@ class Planner:
         for field in ("tools", "text"):
             if len(request.model_dump_json(include={field})) > MAX_ECHO:
                 raise InvalidFieldError(field, f"is longer than {MAX_ECHO} bytes, and the response repeats it")
-        try:
+        with renamed(CHAT_FIELDS):
             [choice] = self.chat(request.chat)
-        except InvalidFieldError as error:
-            field = CHAT_FIELDS.get(error.field, error.field)
-            raise type(error)(field, error.problem) from error
-        return replace(choice, grammar_field=CHAT_FIELDS.get(choice.grammar_field, choice.grammar_field))
+        return _renamed(choice, CHAT_FIELDS)
 
     def messages(self, request: MessagesRequest) -> Choice:
         """Return the one choice of a message."""
-        try:
+        with renamed(MESSAGES_FIELDS):
             [choice] = self.chat(request.chat, request.prefill)
-        except InvalidFieldError as error:
-            field = MESSAGES_FIELDS.get(error.field, error.field)
-            raise type(error)(field, error.problem) from error
-        return replace(choice, grammar_field=MESSAGES_FIELDS.get(choice.grammar_field, choice.grammar_field))
+        return _renamed(choice, MESSAGES_FIELDS)
 
     def count(self, request: CountTokensRequest) -> int:
         """Return how many tokens the prompt of a message has: more than the context holds, if not very many."""
@@ -117,14 +112,11 @@ class Planner:
         prompt = self._fim_prompts.of(fields, request.input_prefix + request.prompt, request.input_suffix)
         reserved = max(request.n_predict, MIN_MIDDLE if request.n_predict < 0 else 0) + 1
         prompt = self._fim_prompts.with_files(prompt, files, reserved)
-        try:
-            completion = request.completion(request.model, max(self._target.max_length - len(prompt), 0))
+        with renamed(INFILL_FIELDS):
+            completion = request.completion(max(self._target.max_length - len(prompt), 0))
             choices = self._choices(completion, "prompt", [prompt], ReplyPlan.plain(completion), default=0)
-        except InvalidFieldError as error:
-            field = INFILL_FIELDS.get(error.field, error.field)
-            raise type(error)(field, error.problem) from error
         [choice] = self._of_middles(choices, completion)
-        return replace(choice, grammar_field=INFILL_FIELDS.get(choice.grammar_field, choice.grammar_field))
+        return _renamed(choice, INFILL_FIELDS)
 
     def _of_middles(self, choices: Sequence[Choice], request: GenerationRequest) -> list[Choice]:
         """Return the choices so that they end at any of the tokens that no middle has."""
@@ -235,6 +227,11 @@ class Planner:
             problem = f"{request.min_tokens} is more than the {room} that the prompt leaves of {target.max_length}"
             raise ContextLengthError("min_tokens", problem)
         return min(default if limit is None else limit, room)
+
+
+def _renamed(choice: Choice, names: Names) -> Choice:
+    """Return the choice so that its grammar's errors name the client's field."""
+    return replace(choice, grammar_field=names.get(choice.grammar_field, choice.grammar_field))
 
 
 def _num_logprobs(request: GenerationRequest) -> int:

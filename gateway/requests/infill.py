@@ -2,13 +2,13 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from gateway.requests.base import MAX_INTEGRAL, MAX_ITEMS, Many, Schema, at_most
 from gateway.requests.completion import CompletionRequest
 from gateway.requests.grammar_fields import GrammarText, JsonSchema
 from gateway.requests.sampling_fields import SamplingFields
-from shared.errors import InvalidFieldError
+from gateway.requests.translation import translated
 
 Json = dict[str, Any]
 INFILL_FIELDS = {
@@ -55,10 +55,10 @@ class InfillRequest(SamplingFields):
         pairs = isinstance(value, list) and all(isinstance(one, list) and len(one) == 2 for one in value)
         return {str(token): -100.0 if bias is False else bias for token, bias in value} if pairs else value
 
-    def completion(self, model: str, room: int) -> CompletionRequest:
-        """Return the completion that this asks for, of a model, with so much room. Raises InvalidFieldError."""
+    def completion(self, room: int) -> CompletionRequest:
+        """Return the completion that this asks for, with so much room. Raises InvalidFieldError."""
         fields: Json = self.model_dump(include=set(SamplingFields.model_fields)) | {
-            "model": model,
+            "model": self.model,
             "prompt": [[0]],
             "max_tokens": room if self.n_predict < 0 else self.n_predict,
             "echo": self.n_predict == 0,
@@ -68,9 +68,4 @@ class InfillRequest(SamplingFields):
         }
         if "repeat_penalty" in self.model_fields_set:
             fields["repetition_penalty"] = self.repeat_penalty
-        try:
-            return CompletionRequest.model_validate(fields)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            field = str(problem["loc"][0]) if problem["loc"] else "grammar"
-            raise InvalidFieldError(INFILL_FIELDS.get(field, field), problem["msg"]) from error
+        return translated(CompletionRequest, fields, INFILL_FIELDS, "grammar")

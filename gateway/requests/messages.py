@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, Tag, ValidationError
+from pydantic import AfterValidator, Field, Tag
 from pydantic_core import PydanticCustomError
 
 from gateway.requests.base import MAX_INTEGRAL, MAX_ITEMS, Many, Schema, at_most
@@ -13,7 +13,7 @@ from gateway.requests.grammar_fields import JsonSchema
 from gateway.requests.kinds import OTHER, Other, by_type
 from gateway.requests.sampling_fields import MAX_STOPS, SamplingFields, StopString
 from gateway.requests.tool_fields import MAX_TOOLS, FunctionName
-from shared.errors import InvalidFieldError
+from gateway.requests.translation import translated
 
 Json = dict[str, Any]
 MESSAGES_FIELDS = {
@@ -177,12 +177,7 @@ class MessagesRequest(SamplingFields):
         if self.output_config.format:
             schema = {"schema": self.output_config.format.definition}
             fields["response_format"] = {"type": "json_schema", "json_schema": schema}
-        try:
-            return ChatRequest.model_validate(fields)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            field = str(problem["loc"][0]) if problem["loc"] else "messages"
-            raise InvalidFieldError(MESSAGES_FIELDS.get(field, field), problem["msg"]) from error
+        return translated(ChatRequest, fields, MESSAGES_FIELDS, "messages")
 
     def _messages(self) -> list[Json]:
         """Return the turns as messages: each answer of a tool is one of its own."""

@@ -3,7 +3,7 @@
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, Tag, ValidationError
+from pydantic import AfterValidator, Field, Tag
 from pydantic_core import PydanticCustomError
 
 from gateway.requests.base import MAX_INTEGRAL, MAX_ITEMS, Many, Schema, at_most
@@ -14,7 +14,7 @@ from gateway.requests.no_op_fields import NoOpResponsesFields
 from gateway.requests.responses_tools import AnyTool, CustomTool, offered
 from gateway.requests.sampling_fields import SamplingFields, TopLogprobs
 from gateway.requests.tool_fields import MAX_TOOLS
-from shared.errors import InvalidFieldError
+from gateway.requests.translation import translated
 
 Json = dict[str, Any]
 Echoed = Annotated[str, Field(max_length=1024)]
@@ -196,12 +196,7 @@ class ResponsesRequest(SamplingFields, NoOpResponsesFields):
         elif form.type != "text":
             schema = {} if form.definition is None else {"schema": form.definition}
             fields["response_format"] = {"type": form.type, "json_schema": schema}
-        try:
-            return ChatRequest.model_validate(fields)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            field = str(problem["loc"][0]) if problem["loc"] else "input"
-            raise InvalidFieldError(CHAT_FIELDS.get(field, field), problem["msg"]) from error
+        return translated(ChatRequest, fields, CHAT_FIELDS, "input")
 
     def _messages(self) -> list[Json]:
         """Return the items as messages: consecutive reasoning, text and calls of the model become one."""

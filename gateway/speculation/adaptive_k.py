@@ -109,7 +109,8 @@ class AdaptiveK:
         """Return how sure the draft must be of k tokens, if k is adapted, for a further one to be worth its time."""
         if self._fixed[0] is not None or not k or not self._costs:
             return 0.0
-        return TUNING.break_even_share * self._costs.break_even(self._speed(self._costs, k))
+        speed = self._costs.tokens_per_second(self._model.rates)[k]
+        return TUNING.break_even_share * self._costs.break_even(self._worth(speed))
 
     def _min_lookup_acceptance(self, k: int, num_lookup_tokens: int) -> float:
         """Return how many tokens of a lookup must be accepted for it to be no worse than k of the draft model."""
@@ -118,20 +119,20 @@ class AdaptiveK:
         k, num_lookup_tokens = min(k, self._all.max_k), min(num_lookup_tokens, self._all.max_k)  # costs are known for
         seconds = self._costs.round_seconds(k)
         saved_seconds = seconds - _looking_up(self._costs).round_seconds(num_lookup_tokens)
-        num_tokens = self._costs.tokens_per_second(self._model.rates)[k] * seconds
-        return max(0.0, num_tokens - 1 - self._speed(self._costs, k) * saved_seconds)
+        speed = self._costs.tokens_per_second(self._model.rates)[k]
+        return max(0.0, speed * seconds - 1 - self._worth(speed) * saved_seconds)
 
     def _worth_its_time(self, costs: CostModel, k: int) -> int:
         """Return how many of k tokens of the draft model bring what their time is worth, where lookups do, too."""
-        speeds, worth = costs.tokens_per_second(self._model.rates), self._speed(costs, k)
+        speeds = costs.tokens_per_second(self._model.rates)
+        worth = self._worth(speeds[k])
         return max(range(k + 1), key=lambda fewer: (speeds[fewer] - worth) * costs.round_seconds(fewer))
 
-    def _speed(self, costs: CostModel, k: int) -> float:
-        """Return what a second is worth in tokens: those of rounds with k, or of the last rounds if they have more.
+    def _worth(self, speed: float) -> float:
+        """Return what a second is worth in tokens: those of this speed, or of the last rounds' if that is more.
 
         Where most tokens are looked up, the draft model takes the time of many of them.
         """
-        speed = costs.tokens_per_second(self._model.rates)[k]
         return max(speed, self._recent_tokens / self._recent_seconds) if self._recent_seconds else speed
 
     def _adapted(self, left: int, behind: int) -> tuple[tuple[int, int], Reason]:
