@@ -5,7 +5,8 @@ import sys
 
 from prometheus_client import start_http_server
 
-from draft_service.servicer import MAX_LENGTH, DraftServicer
+from draft_service.proposals import MAX_LENGTH
+from draft_service.servicer import DraftServicer
 from draft_service.settings import NO_MODEL, DraftSettings
 from shared import log
 from shared.errors import ModelError, SettingError

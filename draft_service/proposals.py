@@ -10,6 +10,8 @@ from draft_service.proposer import Ask
 from shared.errors import InvalidFieldError, OutOfOrderError
 from shared.pb import specdec_pb2 as pb
 
+MAX_LENGTH = 2**20  # tokens of a sequence or a prediction: lookups go on where the model's context ends
+
 
 class Proposals:
     """Sends a proposal each round, looked up or the draft model's or both, and checks that rounds come in order."""
@@ -20,14 +22,11 @@ class Proposals:
         model: DraftModel | None,
         opening: pb.DraftOpen,
         max_draft_tokens: int,
-        max_length: int,
-        *,
         write: Callable[[pb.DraftResponse], Awaitable[None]],
     ) -> None:
-        """Propose up to `max_length` tokens; `write` sends a part of a proposal."""
+        """Propose up to `max_draft_tokens` a round; `write` sends a part of a proposal."""
         self._lookups, self._model = lookups, model
         self._max_draft_tokens, self._write = max_draft_tokens, write
-        self._max_length = max_length
         self._round, self._committed = opening.round, len(opening.prompt_token_ids)
 
     async def propose(self, ask: Ask) -> None:
@@ -58,8 +57,8 @@ class Proposals:
             raise OutOfOrderError(f"position: {request.position} where {self._committed} tokens were committed")
         if not request.token_ids:
             raise InvalidFieldError("token_ids", "empty")
-        if (end := self._committed + len(request.token_ids)) > self._max_length:
-            raise InvalidFieldError("token_ids", f"they end at {end}, the context is {self._max_length}")
+        if (end := self._committed + len(request.token_ids)) > MAX_LENGTH:
+            raise InvalidFieldError("token_ids", f"they end at {end}, the context is {MAX_LENGTH}")
         if self._model:
             self._model.commit(request.token_ids)
         self._lookups.commit(request.token_ids)

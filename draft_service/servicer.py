@@ -13,7 +13,7 @@ from draft_service.lookups import Lookups
 from draft_service.memory import Memory
 from draft_service.prediction import Prediction
 from draft_service.prompt_lookup import PromptLookup
-from draft_service.proposals import Proposals
+from draft_service.proposals import MAX_LENGTH, Proposals
 from draft_service.recall import Recall
 from draft_service.settings import DraftSettings
 from shared.errors import InvalidFieldError, OutOfOrderError
@@ -27,7 +27,6 @@ from shared.streams import Streams
 if TYPE_CHECKING:  # a draft service without a model needs no torch
     from shared.model.engine.engine import Engine
 
-MAX_LENGTH = 2**20  # tokens of a sequence or a prediction: lookups go on where the model's context ends
 
 DraftContext = grpc.aio.ServicerContext[pb.DraftRequest, pb.DraftResponse]
 InfoContext = grpc.aio.ServicerContext[pb.DraftServiceGetModelInfoRequest, pb.DraftServiceGetModelInfoResponse]
@@ -81,7 +80,7 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
                 slot.callback(recall.close)
                 lookups = await asyncio.to_thread(self._lookups, first.open, recall)  # a second for a million tokens
                 most = self._settings.max_draft_tokens
-                proposals = Proposals(lookups, model, first.open, most, MAX_LENGTH, write=write)
+                proposals = Proposals(lookups, model, first.open, most, write)
                 proposal = tasks.create_task(proposals.propose(first.open))
                 async for request in requests:
                     if model and not proposal.done():

@@ -129,7 +129,7 @@ def stack(args: Namespace, port: int, draft_port: int, target_port: int, log_lev
         name = args.target or args.pair
         gateway = running.enter_context(_process("gateway", model_name=Path(name).name, **flags))
         with status("starting the gateway"):
-            _wait(gateway, lambda: _answers(f"{url}/health"))
+            _wait(gateway, lambda: answers(f"{url}/health"))
         yield url
 
 
@@ -161,9 +161,10 @@ def _wait(process: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None:
         time.sleep(0.2)
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Return whether a service answers there with 200."""
     try:
-        with urllib.request.urlopen(url, timeout=1) as answer:  # noqa: S310 - our own
+        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - our own
             return bool(answer.status == 200)
-    except (urllib.error.URLError, TimeoutError):
+    except (urllib.error.URLError, TimeoutError, ConnectionError):
         return False

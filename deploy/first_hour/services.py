@@ -2,8 +2,6 @@
 
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +11,7 @@ from benchmarks.machine import ROOT
 from deploy.first_hour.plan import Plan
 from deploy.first_hour.step import end_all
 from deploy.first_hour.steps import serve
-from scripts.stack import free_port
+from scripts.stack import answers, free_port
 
 
 class Services:
@@ -35,20 +33,13 @@ class Services:
         deadline = time.monotonic() + self._seconds
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._command, cwd=ROOT, env=self._env, stdout=log, stderr=log)  # noqa: S603 - our own
-        while not self._answers():
+        while not answers(f"{self.url}/ready"):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self._problem = f"the services do not start: the end of {self._log.name} says\n{self._end_of_log()}"
                 end_all(self._process.pid)
                 break
             time.sleep(0.3)
         return self._problem
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.url}/ready", timeout=2) as answer:  # noqa: S310 - our own
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, TimeoutError, ConnectionError):
-            return False
 
     def _end_of_log(self) -> str:
         return self._log.read_text("utf-8", "replace")[-800:]

@@ -1,9 +1,7 @@
 """A step of the hour: a command with a time limit, and a file with what came of it."""
 
 import json
-import os
 import shlex
-import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -11,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any, Self
+
+import psutil
 
 from benchmarks.machine import ROOT
 
@@ -85,14 +85,11 @@ def _ends(text: str) -> str:
 
 def end_all(pid: int) -> None:
     """End a process and all that it started, and all that those did: torchrun's ranks are in groups of their own."""
-    family = [pid]
-    for each in family:
-        for children in Path(f"/proc/{each}/task").glob("*/children"):
-            with suppress(OSError):
-                family += map(int, children.read_text().split())
-    for each in family:
-        with suppress(ProcessLookupError):
-            os.kill(each, signal.SIGKILL)
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for each in (process, *process.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
 
 
 def write(path: Path, text: str) -> None:

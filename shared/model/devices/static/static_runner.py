@@ -125,15 +125,13 @@ class StaticRunner(Runner):
                 keys = [row_key(segment.draw.seed, segment.start + row + 1) for row in piece.rows]
                 draw.noise_keys[segment.slot, : len(keys)] = torch.tensor(keys, dtype=torch.int32)
         device = self.graphs.device
-        wanted = [segments[piece.segment] for piece in pieces]
+        wanted = [segment for piece in pieces if (segment := segments[piece.segment]).num_logits]
         drawn, logits = self.graphs.verify(
             key,
             token_ids.to(device),
             positions.to(device),
             draw.to(device),
-            want_logits=any(
-                segment.num_logits and (segment.wants_logits or not self._draws(segment)) for segment in wanted
-            ),
+            want_logits=any(segment.wants_logits or not self._draws(segment) for segment in wanted),
         )
         drawn_ids = drawn.tolist()
         for piece in pieces:
