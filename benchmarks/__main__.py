@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 from rich.console import Console
 
-from benchmarks import cost, crowd, load, peers, quality, schemas, single, sweep, trn2, turns
+from benchmarks import cost, crowd, load, memory, peers, quality, schemas, single, sweep, trn2, turns
 from benchmarks.client import TIMEOUT, Client, models, served
 from benchmarks.flags import add_common_flags
 from benchmarks.machine import Machine
@@ -28,6 +28,7 @@ MODES = {
     "turns": turns,
     "sweep": sweep,
     "schemas": schemas,
+    "memory": memory,
     "peers": peers,
     "load": load,
     "cost": cost,

@@ -15,8 +15,14 @@ Messages = Sequence[Mapping[str, str]]
 Ask = Callable[[str], Awaitable[Reply]]
 TIMEOUT = httpx.Timeout(30, read=600)  # a queue of 32 requests may be minutes long on a CPU
 
-PLAIN: Mapping[str, Any] = {"speculative": {"enabled": False, "metrics": True}}
-SPECULATIVE: Mapping[str, Any] = {"speculative": {"metrics": True}}
+
+def speculating(**fields: Any) -> Mapping[str, Any]:
+    """Return fields of a request that speculates like this: without the memory, which would know repeated prompts."""
+    return {"speculative": {"metrics": True, "memory": False, **fields}}
+
+
+PLAIN = speculating(enabled=False)
+SPECULATIVE = speculating()
 
 
 def user(prompt: str) -> Messages:

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.client import PLAIN, SPECULATIVE, Ask, Client, user
+from benchmarks.client import PLAIN, SPECULATIVE, Ask, Client, speculating, user
 from benchmarks.comparison import Comparison
 from benchmarks.prompts import Prompt
 from benchmarks.reply import Reply
@@ -16,7 +16,7 @@ from benchmarks.section import Section
 CASES = Path(__file__).with_name("schemas.json")
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "plain": PLAIN,
-    "draft alone": {"speculative": {"forced": False, "metrics": True}},
+    "draft alone": speculating(forced=False),
     "with forced tokens": SPECULATIVE,
 }
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import prompts
-from benchmarks.client import PLAIN, SPECULATIVE, Client
+from benchmarks.client import PLAIN, SPECULATIVE, Client, speculating
 from benchmarks.comparison import Comparison
 from benchmarks.plot import plot_speeds
 from benchmarks.section import Section, Value
@@ -30,9 +30,7 @@ async def run(client: Client, args: Namespace) -> Section:
     section = Section("Sweep of k")
     asked, ks = prompts.load(args.prompts, args.limit), range(1, args.largest_k + 1)
     fields = {_name(proposer, 0): PLAIN for proposer in args.proposers} | {
-        _name(proposer, k): {"speculative": {"k": k, "proposer": proposer, "metrics": True}}
-        for proposer in args.proposers
-        for k in ks
+        _name(proposer, k): speculating(k=k, proposer=proposer) for proposer in args.proposers for k in ks
     }
     variants = {name: client.asking(of) for name, of in (fields | {OWN: SPECULATIVE}).items()}
     comparison = await Comparison.run("sweep", asked, variants, args.repeats)

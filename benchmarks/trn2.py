@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from benchmarks import prompts
-from benchmarks.client import PLAIN, SPECULATIVE, Client, served, user
+from benchmarks.client import PLAIN, SPECULATIVE, Client, served, speculating, user
 from benchmarks.flags import numbers
 from benchmarks.load import Generator, Level, failures
 from benchmarks.machine import ROOT
@@ -62,7 +62,7 @@ async def run(client: Client, args: Namespace) -> Section:
 async def measure(client: Client, asked: Sequence[prompts.Prompt], args: Namespace) -> Levels:
     """Send every kind of prompt in every way of decoding."""
     ways: dict[str, Mapping[str, Any]] = {"plain": PLAIN}
-    ways |= {f"k={k}": {"speculative": {"k": k, "proposer": "model", "metrics": True}} for k in args.ks}
+    ways |= {f"k={k}": speculating(k=k, proposer="model") for k in args.ks}
     ways["auto"] = SPECULATIVE
     kinds = list(dict.fromkeys(prompt.kind for prompt in asked))
     levels: dict[tuple[str, str], Level] = {}

@@ -76,8 +76,9 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
             async with asyncio.TaskGroup() as tasks:
                 self._check(first.open)
                 model = await self._model(first.open, slot)
-                recall = self._recall(first.open)
-                slot.callback(recall.close)
+                recall = None if first.open.no_memory else self._recall(first.open)
+                if recall:
+                    slot.callback(recall.close)
                 lookups = await asyncio.to_thread(self._lookups, first.open, recall)  # a second for a million tokens
                 most = self._settings.max_draft_tokens
                 proposals = Proposals(lookups, model, first.open, most, write)
@@ -122,13 +123,13 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
             await model.open(opening)
         return model
 
-    def _lookups(self, opening: pb.DraftOpen, recall: Recall) -> Lookups:
+    def _lookups(self, opening: pb.DraftOpen, recall: Recall | None) -> Lookups:
         """Return what needs no model."""
         prompt_ids, min_match = opening.prompt_token_ids, self._settings.lookup_min_match
         prediction = Prediction(opening.predicted_token_ids, min_match)
         if said := prompt_ids[_output_start(opening) :]:  # the draft joins in the middle of the reply
             prediction.commit(said)
-        return Lookups([prediction, PromptLookup(prompt_ids, min_match), recall])
+        return Lookups([prediction, PromptLookup(prompt_ids, min_match), *([recall] if recall else [])])
 
     def _recall(self, opening: pb.DraftOpen) -> Recall:
         return Recall(self._memory, opening.namespace, opening.prompt_token_ids, _output_start(opening))

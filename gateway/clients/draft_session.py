@@ -53,9 +53,11 @@ class DraftSession:
         deadline_seconds: float,
         *,
         namespace: str = "",
+        memory: bool = True,
     ) -> None:
         """Prepare; the first `propose` opens the stream."""
-        self._client, self._deadline_seconds, self._namespace = client, deadline_seconds, namespace
+        self._client, self._deadline_seconds = client, deadline_seconds
+        self._namespace, self._memory = namespace, memory
         # A draft that joins in the middle of the reply must know where it began; log-probabilities are not its task.
         self._params = replace(params, output_start=len(prompt_ids), logprobs=False, prompt_logprobs=False)
         self._predicted_ids = predicted_ids
@@ -75,9 +77,10 @@ class DraftSession:
         deadline_seconds: float,
         *,
         namespace: str = "",
+        memory: bool = True,
     ) -> AsyncIterator[Self]:
         """Hold a session for the length of the block."""
-        session = cls(client, prompt_ids, params, predicted_ids, deadline_seconds, namespace=namespace)
+        session = cls(client, prompt_ids, params, predicted_ids, deadline_seconds, namespace=namespace, memory=memory)
         try:
             yield session
         finally:
@@ -196,6 +199,7 @@ class DraftSession:
             sampling=self._params.to_pb(),
             round=self._round,
             namespace=self._namespace,
+            no_memory=not self._memory,
             **numbers,
         )
         return pb.DraftRequest(open=opening)

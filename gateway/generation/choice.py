@@ -27,6 +27,8 @@ class Choice:
     """Whether the request allows more than the context has left."""
     forced: bool = True
     """Whether the draft model adds tokens that the grammar forces."""
+    memory: bool = True
+    """Whether the draft service looks up what earlier choices said, and keeps what this one says."""
     include_stop: bool = False
     """Whether a stop string, or the text of a stop token, is part of the reply."""
     namespace: str = ""

@@ -55,6 +55,7 @@ async def _rounds(choice: Choice, decoder: Decoder, opened: Callable[[], object]
         num_lookup_tokens=choice.num_lookup_tokens,
         predicted_ids=choice.predicted_ids,
         forced=choice.forced,
+        memory=choice.memory,
         namespace=choice.namespace,
         opened=opened,
     )

@@ -184,6 +184,7 @@ class Planner:
                 k=k,
                 num_lookup_tokens=num_lookup_tokens,
                 forced=request.speculative.forced,
+                memory=request.speculative.memory,
                 stop_strings=request.stop_strings,
                 include_stop=request.include_stop_str_in_output,
                 form=plan.form,

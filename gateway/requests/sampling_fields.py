@@ -23,6 +23,8 @@ class Speculative(Schema):
     k: Annotated[int, Field(ge=1)] | None = None
     forced: bool = True
     """Whether the draft model adds, beside its k, tokens that the grammar forces."""
+    memory: bool = True
+    """Whether draft tokens may come from what earlier replies said, and the reply is kept for later ones."""
     metrics: bool = False
     """Whether to report how speculation did."""
     rounds: bool = False

@@ -65,6 +65,7 @@ class Decoder:
         num_lookup_tokens: int | None = 0,
         predicted_ids: Sequence[int] = (),
         forced: bool = True,
+        memory: bool = True,
         namespace: str = "",
         opened: Callable[[], object] = lambda: None,
     ) -> AsyncGenerator[Round, None]:
@@ -73,8 +74,8 @@ class Decoder:
         A round has up to `num_lookup_tokens` draft tokens found in the sequence itself, in the predicted output or in
         what was said before, or else up to k from the draft model; None means as many as pay, chosen round by round.
         Beside these, the draft model adds tokens that the grammar forces, if `forced`. What the services have of
-        earlier sequences is used if these were of the same namespace. `opened` is called as soon as the target has a
-        slot.
+        earlier sequences is used if these were of the same namespace, and what those said only if `memory`. `opened` is
+        called as soon as the target has a slot.
         Raises InvalidFieldError, NoFreeSlotError, NoTokenError, TargetUnavailableError.
         """
         adaptive_k = AdaptiveK(
@@ -88,7 +89,13 @@ class Decoder:
             self._speculation.costs.session(),
             self._target_client.session(prompt_ids, params, max_tokens, namespace) as target,
             DraftSession.open(
-                self._draft_client, prompt_ids, params, predicted_ids, self._deadline_seconds, namespace=namespace
+                self._draft_client,
+                prompt_ids,
+                params,
+                predicted_ids,
+                self._deadline_seconds,
+                namespace=namespace,
+                memory=memory,
             ) as draft,
         ):
             target.when_open(opened)

@@ -143,6 +143,7 @@ class DraftOpen(google.protobuf.message.Message):
     MAX_FORCED_TOKENS_FIELD_NUMBER: builtins.int
     NAMESPACE_FIELD_NUMBER: builtins.int
     MIN_LOOKUP_ACCEPTANCE_FIELD_NUMBER: builtins.int
+    NO_MEMORY_FIELD_NUMBER: builtins.int
     round: builtins.int
     """The number of the round that the first proposal is for."""
     num_draft_tokens: builtins.int
@@ -166,6 +167,8 @@ class DraftOpen(google.protobuf.message.Message):
     """Where both numbers are above 0: of how many looked-up tokens it must be expected that they are accepted, for them to
     be proposed as they are. Otherwise the draft model is asked, and has them checked with its first pass. 0: of any.
     """
+    no_memory: builtins.bool
+    """Whether what other sessions of the namespace said is not looked up, and what this one says is not kept for them."""
     @property
     def prompt_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """All tokens committed so far. Not empty, each within the draft model's vocabulary if there is a draft model."""
@@ -193,9 +196,10 @@ class DraftOpen(google.protobuf.message.Message):
         max_forced_tokens: builtins.int = ...,
         namespace: builtins.str = ...,
         min_lookup_acceptance: builtins.float = ...,
+        no_memory: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["sampling", b"sampling"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["max_forced_tokens", b"max_forced_tokens", "min_confidence", b"min_confidence", "min_lookup_acceptance", b"min_lookup_acceptance", "namespace", b"namespace", "num_draft_tokens", b"num_draft_tokens", "num_lookup_tokens", b"num_lookup_tokens", "predicted_token_ids", b"predicted_token_ids", "prompt_token_ids", b"prompt_token_ids", "round", b"round", "sampling", b"sampling"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_forced_tokens", b"max_forced_tokens", "min_confidence", b"min_confidence", "min_lookup_acceptance", b"min_lookup_acceptance", "namespace", b"namespace", "no_memory", b"no_memory", "num_draft_tokens", b"num_draft_tokens", "num_lookup_tokens", b"num_lookup_tokens", "predicted_token_ids", b"predicted_token_ids", "prompt_token_ids", b"prompt_token_ids", "round", b"round", "sampling", b"sampling"]) -> None: ...
 
 Global___DraftOpen: typing_extensions.TypeAlias = DraftOpen
 

@@ -69,6 +69,16 @@ def test_schemas(toy_url: str) -> None:
     assert "All texts are equal." in section.notes[0]
 
 
+def test_memory(toy_url: str) -> None:
+    """Claim: the second call has one text with and without the memory, which proposes a part of it."""
+    section = run(toy_url, "memory", "--repeats=1", "--max-tokens=40")
+    (row,) = rows(section, 0)
+    assert row["calls"] == "docstrings"
+    assert 0 <= row["of the reply from the memory"] < 1
+    assert row["with over without"] == pytest.approx(row["with it"] / row["without the memory"])
+    assert "All texts are equal." in section.notes[0]
+
+
 def test_crowd(toy_url: str) -> None:
     """Claim: /health answers beside all who wait, and the memory of a stream is that of those that were there."""
     flags = ["crowd", "--idle=100", "--half=50", "--streams=30", "--seconds=3", *TINY, f"--gateway={toy_url}"]

@@ -12,11 +12,13 @@ from typing import Any
 import grpc
 import pytest
 from services import StartService, decoder
+from toy_gateway import post, serve
 
 from draft_service.memory import END, MAX_NAMESPACES, Memory, Said
 from draft_service.recall import Recall
 from gateway.rounds.decoder import Decoder
 from gateway.rounds.round import Round
+from gateway.text.tokenizer import ChatTokenizer
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
 from shared.sampling_params import SamplingParams
@@ -213,3 +215,29 @@ async def test_bad_fields_are_refused(start: StartService) -> None:
             await call.write(pb.DraftRequest(open=opening))
             assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
             assert (await call.details()).startswith(f"{name}: ")
+
+
+async def test_without_memory(start: StartService, toy: tuple[Path, Path]) -> None:
+    """Claim: such a request is answered as if nothing had been said, and leaves nothing."""
+    target = start("target_service", model=toy[0], dtype="float32").address
+    draft = start("draft_service", model=toy[1], dtype="float32", memory_tokens=5000).address
+    fields: dict[str, Any] = {"prompt": "A rider goes", "max_tokens": MAX_TOKENS, "cache_salt": "one", "seed": 7}
+    replies = []
+    async with decoder(target, draft) as decode, serve(decode, ChatTokenizer.load(str(toy[0]))) as url:
+        for memory in (True, False, True, False, False, True):
+            speculative = {"memory": memory, "metrics": True}
+            replies.append(await post(url, "/v1/completions", **fields, speculative=speculative))
+            while decode._draft_client._leaving:
+                await asyncio.sleep(0.005)
+    assert len({reply["choices"][0]["text"] for reply in replies}) == 1
+    proposers = [reply["metrics"]["speculative_decoding"]["by_proposer"] for reply in replies]
+    assert ["memory" in of for of in proposers] == [False, False, True, False, False, True]
+
+    async with decoder(target, draft) as decode, serve(decode, ChatTokenizer.load(str(toy[0]))) as url:
+        for _ in range(2):
+            fields = fields | {"cache_salt": "another", "speculative": {"memory": False, "metrics": True}}
+            reply = await post(url, "/v1/completions", **fields)
+            while decode._draft_client._leaving:
+                await asyncio.sleep(0.005)
+        reply = await post(url, "/v1/completions", **fields | {"speculative": {"metrics": True}})
+    assert "memory" not in reply["metrics"]["speculative_decoding"]["by_proposer"]

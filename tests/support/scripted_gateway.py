@@ -65,6 +65,7 @@ class ScriptedDecoder:
         num_lookup_tokens: int = 0,
         predicted_ids: Sequence[int] = (),
         forced: bool = True,
+        memory: bool = True,
         namespace: str = "",
         opened: Callable[[], object] = lambda: None,
     ) -> AsyncGenerator[Round]:

@@ -21,6 +21,7 @@ OF_SPECULATIVE = {
     "forced": "test_forced_tokens_change_nothing",
     "k": "test_proposer",
     "proposer": "test_proposer",
+    "memory": "test_without_memory",
     "metrics": "test_metrics",
     "rounds": "test_rounds",
 }
