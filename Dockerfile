@@ -50,6 +50,8 @@ FROM runtime AS runtime-model
 COPY --from=build-model /opt/venv /opt/venv
 COPY --from=build-model /models /models
 COPY shared shared
+# As shared/model/huge_pages.py has it.
+ENV GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 USER 10001
 
 FROM runtime-model AS target

@@ -11,6 +11,7 @@ from draft_service.settings import NO_MODEL, DraftSettings
 from shared import log
 from shared.errors import ModelError, SettingError
 from shared.message_size import max_message_bytes
+from shared.model.huge_pages import use_huge_pages
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
 from shared.rpc import RpcServer
@@ -52,6 +53,8 @@ if __name__ == "__main__":
         run_command(DraftSettings, DRAFT)
         sys.exit()
     settings = DraftSettings.load()
+    if settings.device == "cpu":
+        use_huge_pages()
     log.configure("draft", settings.log_level)
     try:
         asyncio.run(main(settings))

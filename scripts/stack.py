@@ -1,5 +1,6 @@
 """Starts a draft service, a target service and a gateway, and stops them again."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from gateway.text.tokenizer import ChatTokenizer
 from shared.errors import ModelError
 from shared.health_check import serves
 from shared.model.checkpoints.pairs import DRAFT, resolve_half, resolve_model
+from shared.model.huge_pages import HUGE, VARIABLE
 from shared.model.loading.target_folder import target_folder
 
 ROOT = Path(__file__).parent.parent
@@ -146,7 +148,8 @@ def _check_free(port: int) -> None:
 def _process(module: str, ranks: int = 1, **settings: object) -> Iterator[subprocess.Popen[bytes]]:
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
-    process = subprocess.Popen([sys.executable, *launch, "-m", module, *flags], cwd=ROOT)  # noqa: S603 - our own
+    env = {} if module == "gateway" else {VARIABLE: HUGE}  # for which the services would start themselves anew
+    process = subprocess.Popen([sys.executable, *launch, "-m", module, *flags], cwd=ROOT, env=env | os.environ)  # noqa: S603 - our own
     try:
         yield process
     finally:

@@ -13,6 +13,7 @@ from shared.model.checkpoints.weights_hash import weights_hash
 from shared.model.commands.run_command import run_command
 from shared.model.distributed.leader import follow
 from shared.model.distributed.ranks import rank
+from shared.model.huge_pages import use_huge_pages
 from shared.model.loading.load_engine import load_engine
 from shared.model.loading.open_runner import open_runner
 from shared.model.loading.target_folder import target_folder
@@ -51,6 +52,8 @@ if __name__ == "__main__":
         run_command(TargetSettings, TARGET)
         sys.exit()
     settings = TargetSettings.load()
+    if settings.device == "cpu":
+        use_huge_pages()
     log.configure("target", settings.log_level)
     try:
         if rank():

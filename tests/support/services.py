@@ -22,6 +22,7 @@ from gateway.clients.target_client import TargetClient
 from gateway.rounds.decoder import Decoder
 from scripts.stack import free_port, parser, stack
 from shared.model.checkpoints.pairs import resolve_pair
+from shared.model.huge_pages import VARIABLE
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -29,6 +30,7 @@ ROOT = Path(__file__).parent.parent.parent
 # Imports that take a service seconds are done once, in a process that the services are forked from. It must have only
 # one thread, since a fork copies no other.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault(VARIABLE, "")  # a fork cannot be started anew
 FORKS = get_context("forkserver")
 FORKS.set_forkserver_preload(["shared.model.commands.run_command", "shared.rpc", "prometheus_client"])
 

@@ -14,7 +14,9 @@ from shared.model.runner import Segment
 BLOCK_ROWS = 4  # queries in every attention product: always the same number, since the rows' bits depend on it
 KEY_GRAIN = 64  # the number of keys in an attention product is a multiple of this
 
-_TRIANGLE = torch.full((KEY_GRAIN, KEY_GRAIN), -torch.inf).triu(1)  # 0 where a query sees a key
+# 0 where a query sees a key. By numpy: what torch does in parallel here would give the importing thread a team of
+# threads, beside which those of the thread that computes sleep between products.
+_TRIANGLE = torch.from_numpy(np.triu(np.full((KEY_GRAIN, KEY_GRAIN), -np.inf, np.float32), 1))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ a row, or, where inputs are rotated first, in a product of that row alone. So a 
 whatever the processor does with the rows beside it.
 """
 
+import warnings
 from abc import abstractmethod
 from functools import cache
 from typing import cast
@@ -66,7 +67,10 @@ class FbgemmInt8Linear(Int8Linear):
     def lay_out(self, rounded: torch.Tensor, scales: torch.Tensor) -> None:
         """Pack the weights. rounded: [out, in] int8; scales: [out] float32."""
         zeros = torch.zeros(len(scales), dtype=torch.int64)
-        quantized = torch._make_per_channel_quantized_tensor(rounded, scales.double(), zeros, 0)  # noqa: SLF001 - the only door to FBGEMM
+        with warnings.catch_warnings(
+            action="ignore"
+        ):  # that torch will drop it some day: a pin of torch's version holds
+            quantized = torch._make_per_channel_quantized_tensor(rounded, scales.double(), zeros, 0)  # noqa: SLF001 - the only door to FBGEMM
         self.packed = torch.ops.quantized.linear_prepack(quantized, None)
 
     def product(self, rows: torch.Tensor, zero: int) -> torch.Tensor:
