@@ -69,7 +69,7 @@ class FbgemmInt8Linear(Int8Linear):
         zeros = torch.zeros(len(scales), dtype=torch.int64)
         with warnings.catch_warnings(
             action="ignore"
-        ):  # that torch will drop it some day: a pin of torch's version holds
+        ):  # that torch may drop it: its version is pinned
             quantized = torch._make_per_channel_quantized_tensor(rounded, scales.double(), zeros, 0)  # noqa: SLF001 - the only door to FBGEMM
         self.packed = torch.ops.quantized.linear_prepack(quantized, None)
 
