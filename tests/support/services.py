@@ -14,6 +14,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from own_process import read_events
 
 from gateway.clients.deadlines import Deadlines
@@ -24,6 +25,7 @@ from scripts.stack import free_port, parser, stack
 from shared.model.checkpoints.pairs import resolve_pair
 
 ROOT = Path(__file__).parent.parent.parent
+HALVES = "target", "draft"
 
 
 # Imports that take a service seconds are done once, in a process that the services are forked from. It must have only
@@ -153,6 +155,14 @@ async def decoder(
         watching.cancel()
         await draft_client.close()
         await target_client.close()
+
+
+@pytest_asyncio.fixture(scope="module")
+async def toy_decoder(start: StartService, toy: tuple[Path, Path]) -> AsyncIterator[Decoder]:
+    """Decode with the toy pair in float32, whose draft is right about half of the time."""
+    target, draft = (start(f"{name}_service", model=toy[half], dtype="float32") for half, name in enumerate(HALVES))
+    async with decoder(target.address, draft.address) as decode:
+        yield decode
 
 
 def after(count: int, call: Callable[[], object]) -> Callable[[], None]:
