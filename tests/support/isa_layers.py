@@ -54,19 +54,18 @@ def check(kernel: Kernel, inputs: int, outputs: int, numbers_of_rows: list[int])
 def main() -> None:
     """Check."""
     flags = argparse.ArgumentParser()
-    flags.add_argument("--dtype", default="bfloat16")
-    flags.add_argument("--kernels", default="first", help="first: the one that is preferred here; all")
-    flags.add_argument("--layers", required=True)
     flags.add_argument("--rows", required=True)
     flags.add_argument("--threads", type=int, default=2)
+    flags.add_argument("cases", nargs="+", help="dtype:kernels:layers; kernels: first, which is preferred here, or all")
     args = flags.parse_args()
     torch.set_num_threads(args.threads)
-    usable = [kernel for kernel in kernels(getattr(torch, args.dtype)) if not kernel.isa and not kernel.problem]
-    for kernel in usable if args.kernels == "all" else usable[:1]:
-        for layer in args.layers.split(","):
-            inputs, outputs = map(int, layer.split("x"))
-            report = check(kernel, inputs, outputs, [int(n) for n in args.rows.split(",")])
-            sys.stdout.write(json.dumps(report) + "\n")
+    for dtype, which, layers in (case.split(":") for case in args.cases):
+        usable = [kernel for kernel in kernels(getattr(torch, dtype)) if not kernel.isa and not kernel.problem]
+        for kernel in usable if which == "all" else usable[:1]:
+            for layer in layers.split(","):
+                inputs, outputs = map(int, layer.split("x"))
+                report = {"dtype": dtype} | check(kernel, inputs, outputs, [int(n) for n in args.rows.split(",")])
+                sys.stdout.write(json.dumps(report) + "\n")
 
 
 if __name__ == "__main__":
