@@ -13,7 +13,7 @@ ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1
 # No pip of its own: the base image's installs into it from outside.
 RUN python3 -m venv --without-pip /opt/venv
 WORKDIR /app
-COPY pyproject.toml ./
+COPY pyproject.toml constraints.txt ./
 # Prints the requirements of the project and of the extras that are named.
 RUN printf '%s\n' 'import sys, tomllib' \
     'project = tomllib.load(open("pyproject.toml", "rb"))["project"]' \
@@ -22,9 +22,9 @@ RUN printf '%s\n' 'import sys, tomllib' \
 
 FROM build AS build-model
 ARG TORCH_INDEX=
-RUN pip --python /opt/venv install --no-cache-dir --no-compile ${TORCH_INDEX:+--index-url $TORCH_INDEX} torch==2.13.0
+RUN pip --python /opt/venv install --no-cache-dir --no-compile --no-deps ${TORCH_INDEX:+--index-url $TORCH_INDEX} torch==2.13.0
 RUN python requirements.py model int4 > requirements.txt \
-    && pip --python /opt/venv install --no-cache-dir --no-compile -r requirements.txt
+    && pip --python /opt/venv install --no-cache-dir --no-compile -c constraints.txt -r requirements.txt
 COPY shared shared
 RUN python -c "from pathlib import Path; from shared.model.checkpoints.toy_pair import make_toy_pair; make_toy_pair(Path('/models/toy'))" \
     && chmod -R a+rX /models
@@ -33,7 +33,7 @@ FROM build AS build-gateway
 # Less what the gateway never imports: transformers' models, which want torch (but for one, without which it does not
 # open), and the hub's accelerator.
 RUN python requirements.py gateway > requirements.txt \
-    && pip --python /opt/venv install --no-cache-dir --no-compile -r requirements.txt \
+    && pip --python /opt/venv install --no-cache-dir --no-compile -c constraints.txt -r requirements.txt \
     && pip --python /opt/venv uninstall --yes hf_xet \
     && find /opt/venv/lib/python3*/site-packages/transformers/models -mindepth 1 -maxdepth 1 ! -name auto -exec rm -r {} +
 
@@ -76,7 +76,8 @@ tokenizer = ChatTokenizer.load('/models/toy/target'); \
 tokenizer.encode_chat([Message(role='user', content='What is a token?')])"
 CMD ["python", "-m", "gateway"]
 
-# AWS's image brings torch and the compiler of the graphs, which are made where they run: both stay as they are.
+# AWS's image brings torch and the compiler of the graphs, which are made where they run: both stay as they are, and so
+# do the versions that the compiler needs of what constraints.txt would pin.
 FROM ${NEURON_IMAGE} AS runtime-neuron
 USER root
 ENV PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1 HOME=/tmp

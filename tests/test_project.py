@@ -57,6 +57,13 @@ def test_every_installation_has_exact_versions(checkout: Path) -> None:
     assert all("--constraint constraints.txt" in line for line in installed)
 
 
+def test_every_image_has_exact_versions() -> None:
+    """Nor of what an image has, but for what AWS's brings."""
+    installed = re.findall(r"pip .*\binstall\b.*", (ROOT / "Dockerfile").read_text())
+    assert len(installed) == 4
+    assert all("-c constraints.txt" in command or command.endswith(" torch==2.13.0") for command in installed)
+
+
 def test_constraints_name_versions_alone() -> None:
     """No URLs, no hashes, and torch without the name of its build."""
     lines = (ROOT / "constraints.txt").read_text().splitlines()

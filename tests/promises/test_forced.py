@@ -1,13 +1,9 @@
 """Tokens that a grammar forces are proposed without a pass of the draft, and change no token."""
 
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
-from services import StartService, decoder
 
 from gateway.generation.acceptance_counts import Acceptance
 from gateway.generation.round_report import sources
@@ -30,17 +26,6 @@ def params_of(name: str, temperature: float) -> SamplingParams:
     return SamplingParams(temperature, seed=7, grammar=Grammar("json_schema", json.dumps(schema)))
 
 
-@pytest_asyncio.fixture(scope="module")
-async def decode(start: StartService, toy: tuple[Path, Path]) -> AsyncIterator[Decoder]:
-    """Decode with the toy pair."""
-    target, draft = (start(f"{half}_service", model=toy[at], dtype="float32") for at, half in enumerate(HALVES))
-    async with decoder(target.address, draft.address) as decode:
-        yield decode
-
-
-HALVES = ("target", "draft")
-
-
 async def run(decode: Decoder, params: SamplingParams, k: int | None, *, forced: bool = True) -> list[Round]:
     """Return the rounds."""
     return [done async for done in decode.decode(PROMPT, params, MAX_TOKENS, k, forced=forced)]
@@ -48,12 +33,12 @@ async def run(decode: Decoder, params: SamplingParams, k: int | None, *, forced:
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("name", SCHEMAS)
-async def test_forced_tokens_change_nothing(decode: Decoder, name: str, temperature: float) -> None:
+async def test_forced_tokens_change_nothing(toy_decoder: Decoder, name: str, temperature: float) -> None:
     """On equals off, in fewer rounds; and no forced token is counted as a draft token."""
     params = params_of(name, temperature)
-    plain = [token_id for done in await run(decode, params, 0) for token_id in done.token_ids]
+    plain = [token_id for done in await run(toy_decoder, params, 0) for token_id in done.token_ids]
     for k in (1, 3, None):
-        rounds, without = await run(decode, params, k), await run(decode, params, k, forced=False)
+        rounds, without = await run(toy_decoder, params, k), await run(toy_decoder, params, k, forced=False)
         for some in (rounds, without):
             assert [token_id for done in some for token_id in done.token_ids] == plain
         assert not any(done.forced for done in without)
@@ -66,9 +51,9 @@ async def test_forced_tokens_change_nothing(decode: Decoder, name: str, temperat
             assert len(rounds) < len(without)
 
 
-async def test_counts_tell_forced_tokens_from_guesses(decode: Decoder) -> None:
+async def test_counts_tell_forced_tokens_from_guesses(toy_decoder: Decoder) -> None:
     """The mean acceptance length is that of the guesses alone."""
-    rounds = await run(decode, params_of("flat", 0.0), 2)
+    rounds = await run(toy_decoder, params_of("flat", 0.0), 2)
     acceptance = Acceptance()
     for done in rounds:
         acceptance.count(done.num_drafted, done.num_accepted)

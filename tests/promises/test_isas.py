@@ -19,7 +19,9 @@ ISAS = {  # the limits for oneDNN, torch and FBGEMM, and the Linux flag that the
     "avx512_core_bf16": ("AVX512_CORE_BF16", "", "", "avx512_bf16"),
     "own": ("", "", "", ""),
 }
-LAYERS = "1536x2048,8960x1536,896x4864"
+SMALL = "1536x2048"
+LAYERS = f"{SMALL},8960x1536,896x4864"
+CASES = {"bfloat16": f"first:{LAYERS}", "float32": f"first:{SMALL}", "int8": f"all:{SMALL}"}
 ALL_LAYERS = f"{LAYERS},1536x1536,1536x17920,4864x896,4096x14336,14336x4096"
 HEADS = "896x151936,1536x151936"
 SAMPLE = [*range(1, 18), 31, 32, 33, 47, 64, 65, 72, 100, 128, 200]
@@ -35,25 +37,22 @@ def environment(isa: str) -> dict[str, str]:
     return os.environ | {name: value for name, value in limits.items() if value} | {"OMP_NUM_THREADS": "2"}
 
 
-def check(isa: str, dtype: str, which: str, layers: str, rows: Sequence[int]) -> list[dict[str, object]]:
+def check(isa: str, rows: Sequence[int], *cases: str) -> list[dict[str, object]]:
     """Run isa_layers.py, and return what it printed."""
-    flags = [f"--dtype={dtype}", f"--kernels={which}", f"--layers={layers}", f"--rows={','.join(map(str, rows))}"]
-    command = [sys.executable, str(ROOT / "tests" / "support" / "isa_layers.py"), *flags]
+    script = str(ROOT / "tests" / "support" / "isa_layers.py")
+    command = [sys.executable, script, f"--rows={','.join(map(str, rows))}", *cases]
     path = {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment(isa) | path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "int8"])
 @pytest.mark.parametrize("isa", ISAS)
-def test_layers_are_exact(isa: str, dtype: str) -> None:
+def test_layers_are_exact(isa: str) -> None:
     """The kernel that is preferred there gives the same bits for any number of rows; in 8 bits, each one does."""
-    told = check(
-        isa, dtype, "all" if dtype == "int8" else "first", LAYERS if dtype == "bfloat16" else "1536x2048", SAMPLE
-    )
+    told = check(isa, SAMPLE, *(f"{dtype}:{case}" for dtype, case in CASES.items()))
     assert [layer for layer in told if layer["inexact"]] == []
-    assert told
+    assert {layer["dtype"] for layer in told} == CASES.keys()
 
 
 @pytest.mark.real
@@ -63,7 +62,7 @@ def test_all_kernels_are_exact_or_refused(isa: str) -> None:
 
     Output layers, which run few rows, are tried at a sample of row counts.
     """
-    told = check(isa, "bfloat16", "all", ALL_LAYERS, ALL_ROWS) + check(isa, "bfloat16", "all", HEADS, SAMPLE)
+    told = check(isa, ALL_ROWS, f"bfloat16:all:{ALL_LAYERS}") + check(isa, SAMPLE, f"bfloat16:all:{HEADS}")
     assert [layer for layer in told if layer["inexact"] not in ("all", [])] == []
     usable = {layer["kernel"] for layer in told} - {layer["kernel"] for layer in told if layer["inexact"]}
     assert usable, "no kernel is exact here"

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import grpc
 import pytest
-from services import StartService, after, decoder, service
+from services import HALVES, StartService, after, decoder, service
 from structlog.testing import capture_logs
 
 from gateway.clients.deadlines import Deadlines
@@ -21,7 +21,6 @@ from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
 from shared.sampling_params import Grammar, SamplingParams
 
-HALVES = "target", "draft"
 SLOTS = 8  # of each service
 MAX_TOKENS = 48
 PROMPTS = [list(range(40 + number, 80 + 3 * number)) for number in range(2 * SLOTS)]

@@ -1,7 +1,8 @@
 """Run by test_isas.py in a separate process: checks that rows are exact in layers of real sizes, whatever their number.
 
-Prints one line of JSON per kernel and layer. `counts` is what the proof at a start finds; beyond it, the layer is used
-as a model uses it, with other weights and rows, at each number of rows, and every row is compared.
+Prints one line of JSON per kernel and layer. `counts` is what the proof at a start finds, of the numbers of rows up to
+the largest given; beyond it, the layer is used as a model uses it, with other weights and rows, at each given number of
+rows, and every row is compared.
 """
 
 import argparse
@@ -35,7 +36,7 @@ def check(kernel: Kernel, inputs: int, outputs: int, numbers_of_rows: list[int])
     if linear.bias is not None:
         linear.bias = nn.Parameter(torch.randn(outputs, generator=generator).to(kernel.weights), requires_grad=False)
     layer, some = kernel.pack(linear), some_outputs(outputs, inputs)
-    counts = HEAD_COUNTS if outputs >= HEAD else COUNTS
+    counts = [count for count in (HEAD_COUNTS if outputs >= HEAD else COUNTS) if count <= max(numbers_of_rows)]
     bias = None if linear.bias is None else linear.bias[some]
     proving = cancelling_rows(linear.weight[some], bias, max(counts) + REFERENCE_ROWS).to(kernel.activations)
     agreeing = agreeing_counts(layer, proving, counts)
@@ -54,19 +55,18 @@ def check(kernel: Kernel, inputs: int, outputs: int, numbers_of_rows: list[int])
 def main() -> None:
     """Check."""
     flags = argparse.ArgumentParser()
-    flags.add_argument("--dtype", default="bfloat16")
-    flags.add_argument("--kernels", default="first", help="first: the one that is preferred here; all")
-    flags.add_argument("--layers", required=True)
     flags.add_argument("--rows", required=True)
     flags.add_argument("--threads", type=int, default=2)
+    flags.add_argument("cases", nargs="+", help="dtype:kernels:layers; kernels: first, which is preferred here, or all")
     args = flags.parse_args()
     torch.set_num_threads(args.threads)
-    usable = [kernel for kernel in kernels(getattr(torch, args.dtype)) if not kernel.isa and not kernel.problem]
-    for kernel in usable if args.kernels == "all" else usable[:1]:
-        for layer in args.layers.split(","):
-            inputs, outputs = map(int, layer.split("x"))
-            report = check(kernel, inputs, outputs, [int(n) for n in args.rows.split(",")])
-            sys.stdout.write(json.dumps(report) + "\n")
+    for dtype, which, layers in (case.split(":") for case in args.cases):
+        usable = [kernel for kernel in kernels(getattr(torch, dtype)) if not kernel.isa and not kernel.problem]
+        for kernel in usable if which == "all" else usable[:1]:
+            for layer in layers.split(","):
+                inputs, outputs = map(int, layer.split("x"))
+                report = {"dtype": dtype} | check(kernel, inputs, outputs, [int(n) for n in args.rows.split(",")])
+                sys.stdout.write(json.dumps(report) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,18 +13,21 @@ from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+import httpx
 import pytest
+import pytest_asyncio
 from own_process import read_events
 
 from gateway.clients.deadlines import Deadlines
 from gateway.clients.draft_client import DraftClient
 from gateway.clients.target_client import TargetClient
 from gateway.rounds.decoder import Decoder
-from scripts.stack import free_port, parser, stack
+from scripts.stack import free_port
 from shared.model.checkpoints.pairs import resolve_pair
 from shared.model.huge_pages import VARIABLE
 
 ROOT = Path(__file__).parent.parent.parent
+HALVES = "target", "draft"
 
 
 # Imports that take a service seconds are done once, in a process that the services are forked from. It must have only
@@ -88,7 +91,7 @@ def service(
     More than one of `ranks` run under torchrun. A plant is called in the process first: a module's function that plants
     a fault there.
     """
-    settings = {"address": "127.0.0.1:0"} | settings
+    settings = ({} if module == "gateway" else {"address": "127.0.0.1:0"}) | settings
     command = [module, *(f"--{name.replace('_', '-')}={value}" for name, value in settings.items())]
     if ranks != 1:
         command = ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m", *command]
@@ -108,6 +111,19 @@ def service(
         with suppress(ProcessLookupError):
             running.send(signal.SIGCONT)
         running.kill()
+
+
+@contextmanager
+def gateway(log: Path, **settings: object) -> Iterator[str]:
+    """Run a gateway of the model `toy` likewise; yields its URL once it answers."""
+    port = free_port()
+    with service("gateway", log, model_name="toy", port=port, **settings) as running:
+        url = f"http://127.0.0.1:{port}"
+        with httpx.Client(transport=httpx.HTTPTransport(retries=9)) as http:  # pauses double: 0.5 s, 1 s, ...
+            http.get(f"{url}/health").raise_for_status()
+        yield url
+        if (code := running.wait(0)) is not None:
+            pytest.fail(f"the gateway ended with code {code}")
 
 
 @pytest.fixture(scope="session")
@@ -157,6 +173,14 @@ async def decoder(
         await target_client.close()
 
 
+@pytest_asyncio.fixture(scope="module")
+async def toy_decoder(start: StartService, toy: tuple[Path, Path]) -> AsyncIterator[Decoder]:
+    """Decode with the toy pair in float32, whose draft is right about half of the time."""
+    target, draft = (start(f"{name}_service", model=toy[half], dtype="float32") for half, name in enumerate(HALVES))
+    async with decoder(target.address, draft.address) as decode:
+        yield decode
+
+
 def after(count: int, call: Callable[[], object]) -> Callable[[], None]:
     """Return a function that makes the call when it has been called `count` times."""
     left = count
@@ -171,8 +195,9 @@ def after(count: int, call: Callable[[], object]) -> Callable[[], None]:
 
 
 @pytest.fixture(scope="session")
-def toy_url() -> Iterator[str]:
-    """Run the three services on the toy pair in float32, as `make serve K=4` does; return the gateway's URL."""
-    args = parser(None).parse_args(["--pair=toy", "--dtype=float32", "--draft-quant=none", "--k=4"])
-    with stack(args, free_port(), free_port(), free_port(), log_level="ERROR") as url:
+def toy_url(start: StartService, toy: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Serve the toy pair in float32 and k of 4, a process for each of the three services; return the gateway's URL."""
+    halves = {name: start(f"{name}_service", model=toy[half], dtype="float32") for half, name in enumerate(HALVES)}
+    addresses = {name: running.address for name, running in halves.items()}
+    with gateway(tmp_path_factory.mktemp("gateway") / "log", tokenizer=toy[0], default_k=4, **addresses) as url:
         yield url

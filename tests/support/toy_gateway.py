@@ -9,7 +9,6 @@ from typing import Any
 
 import httpx
 import pytest_asyncio
-from services import StartService, decoder
 
 from gateway.app import create_app
 from gateway.rounds.decoder import Decoder
@@ -34,11 +33,9 @@ async def serve(decode: Decoder, tokenizer: ChatTokenizer) -> AsyncIterator[str]
 
 
 @pytest_asyncio.fixture(scope="module")
-async def toy_url(start: StartService, toy: tuple[Path, Path]) -> AsyncIterator[str]:
-    """Serve the toy pair in float32, with a draft that is right about half the time."""
-    target = start("target_service", model=toy[0], dtype="float32").address
-    draft = start("draft_service", model=toy[1], dtype="float32").address
-    async with decoder(target, draft) as decode, serve(decode, with_fim_tokens(ChatTokenizer.load(str(toy[0])))) as url:
+async def toy_url(toy_decoder: Decoder, toy: tuple[Path, Path]) -> AsyncIterator[str]:
+    """Serve the toy pair."""
+    async with serve(toy_decoder, with_fim_tokens(ChatTokenizer.load(str(toy[0])))) as url:
         yield url
 
 

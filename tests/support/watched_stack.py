@@ -1,17 +1,14 @@
 """The toy pair's three services, each a process of its own, and streams that must not notice what others send."""
 
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
 import structlog
-from services import ROOT, Service, service
+from services import Service, gateway, service
 from vital_signs import Seen, ask_health, idle, read_streams, watching
 
 from scripts.stack import free_port
@@ -34,28 +31,15 @@ class Stack:
 @pytest.fixture(scope="module")
 def stack(toy: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Run the toy pair with 4 slots and a short context, so that no reply takes long."""
-    logs, ports = tmp_path_factory.mktemp("stack"), [free_port() for _ in range(3)]
+    logs, ports = tmp_path_factory.mktemp("stack"), [free_port() for _ in range(2)]
     common = {"num_slots": 4, "max_length": 256, "dtype": "float32"}
     with (
         service("target_service", logs / "target.log", model=toy[0], metrics_port=ports[0], **common) as target,
         service("draft_service", logs / "draft.log", model=toy[1], metrics_port=ports[1], **common) as draft,
-        (logs / "gateway.log").open("wb") as sink,
+        gateway(logs / "gateway.log", tokenizer=toy[0], target=target.address, draft=draft.address) as url,
     ):
-        flags = {"tokenizer": toy[0], "model-name": "toy", "port": ports[2]}
-        flags |= {"target": target.address, "draft": draft.address}
-        command = [sys.executable, "-m", "gateway", *(f"--{name}={value}" for name, value in flags.items())]
-        gateway = subprocess.Popen(command, cwd=ROOT, stderr=sink)
-        try:
-            url = f"http://127.0.0.1:{ports[2]}"
-            with httpx.Client(transport=httpx.HTTPTransport(retries=9)) as http:  # pauses double: 0.5 s, 1 s, ...
-                http.get(f"{url}/health").raise_for_status()
-            metrics = [(f"http://127.0.0.1:{port}/metrics", "outrider_slots_in_use") for port in ports[:2]]
-            yield Stack(url, [target, draft], [*metrics, (f"{url}/metrics", "outrider_streams")])
-            if gateway.poll() is not None:
-                pytest.fail(f"the gateway ended with code {gateway.returncode}")
-        finally:
-            gateway.kill()
-            gateway.wait()
+        metrics = [(f"http://127.0.0.1:{port}/metrics", "outrider_slots_in_use") for port in ports]
+        yield Stack(url, [target, draft], [*metrics, (f"{url}/metrics", "outrider_streams")])
 
 
 @pytest.fixture(scope="module")

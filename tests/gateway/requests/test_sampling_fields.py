@@ -2,17 +2,16 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import pytest_asyncio
 import torch
 from adversary import Adversary, serve
 from reference import Reference
-from services import StartService, decoder
+from services import HALVES, StartService, decoder
 
 from gateway.rounds.decoder import Decoder
 from gateway.rounds.round import Round
@@ -46,17 +45,6 @@ def reference(toy: tuple[Path, Path]) -> Reference:
     return Reference(toy[0])
 
 
-@pytest_asyncio.fixture(scope="module")
-async def good(start: StartService, toy: tuple[Path, Path]) -> AsyncIterator[Decoder]:
-    """Decode with a draft that is right about half of the time."""
-    target, draft = (start(f"{name}_service", model=toy[half], dtype="float32") for half, name in enumerate(HALVES))
-    async with decoder(target.address, draft.address) as decode:
-        yield decode
-
-
-HALVES = ("target", "draft")
-
-
 async def run(decode: Decoder, prompt: Sequence[int], params: SamplingParams, k: int) -> list[Round]:
     """Return the rounds."""
     return [done async for done in decode.decode(prompt, params, MAX_TOKENS, k)]
@@ -86,12 +74,14 @@ def tokens(rounds: Sequence[Round]) -> list[int]:
 
 
 @pytest.mark.parametrize("params", FIELDS.values(), ids=FIELDS.keys())
-async def test_on_equals_off_and_the_plain_loop(good: Decoder, reference: Reference, params: SamplingParams) -> None:
+async def test_on_equals_off_and_the_plain_loop(
+    toy_decoder: Decoder, reference: Reference, params: SamplingParams
+) -> None:
     """With k of 0, 1 and 5 the tokens are those of the plain loop, and they are not those without the field."""
     expected = decode_all(reference, params)
     assert expected != decode_all(reference, replace(PLAIN, temperature=params.temperature))
     for k in (0, 1, 5):
-        results = await run_all(good, params, k)
+        results = await run_all(toy_decoder, params, k)
         assert [tokens(rounds) for rounds in results] == expected
         drafted = sum(done.num_drafted for rounds in results for done in rounds)
         accepted = sum(done.num_accepted for rounds in results for done in rounds)
@@ -129,19 +119,19 @@ def test_a_rewritten_history_is_a_new_one() -> None:
 
 @pytest.mark.parametrize("params", FIELDS.values(), ids=FIELDS.keys())
 async def test_whatever_the_draft_does(
-    start: StartService, toy: tuple[Path, Path], good: Decoder, reference: Reference, params: SamplingParams
+    start: StartService, toy: tuple[Path, Path], toy_decoder: Decoder, reference: Reference, params: SamplingParams
 ) -> None:
     """An adversarial draft changes nothing."""
     target = start("target_service", model=toy[0], dtype="float32")
     expected = decode_all(reference, params)
-    async with serve(Adversary(good.target, min(STOPS))) as address, decoder(target.address, address) as decode:
+    async with serve(Adversary(toy_decoder.target, min(STOPS))) as address, decoder(target.address, address) as decode:
         assert [tokens(rounds) for rounds in await run_all(decode, params, 5)] == expected
 
 
-async def test_logprobs_are_the_targets_own(good: Decoder, reference: Reference) -> None:
+async def test_logprobs_are_the_targets_own(toy_decoder: Decoder, reference: Reference) -> None:
     """Of every token, accepted or not, to 1e-4 of the plain loop's, whatever changed the logits before sampling."""
     params = replace(FIELDS["all of them"], logprobs=True, top_logprobs=5)
-    results = await run_all(good, params, 4)
+    results = await run_all(toy_decoder, params, 4)
     assert sum(done.num_accepted for rounds in results for done in rounds) > 30
     for seed, (prompt, rounds) in enumerate(zip(PROMPTS, results, strict=True)):
         expected, distributions = reference.decode_with_logprobs(prompt, replace(params, seed=seed), MAX_TOKENS)
@@ -152,7 +142,7 @@ async def test_logprobs_are_the_targets_own(good: Decoder, reference: Reference)
             likeliest = np.sort(distribution)[::-1][:5]
             np.testing.assert_allclose(logprobs.top_logprobs, likeliest, atol=1e-4)
             np.testing.assert_allclose(logprobs.top_logprobs, distribution[logprobs.top_token_ids], atol=1e-4)
-    silent = await run(good, PROMPTS[0], replace(params, logprobs=False), 4)
+    silent = await run(toy_decoder, PROMPTS[0], replace(params, logprobs=False), 4)
     assert not any(done.logprobs for done in silent)
 
 
@@ -164,17 +154,17 @@ EXTREME = {
 
 
 @pytest.mark.parametrize("params", EXTREME.values(), ids=EXTREME.keys())
-async def test_extreme_values(good: Decoder, reference: Reference, params: SamplingParams) -> None:
+async def test_extreme_values(toy_decoder: Decoder, reference: Reference, params: SamplingParams) -> None:
     """With and without speculation the tokens are those of the plain loop, and nothing ends the service."""
     expected = decode_all(reference, params)
     for k in (0, 5):
-        assert [tokens(rounds) for rounds in await run_all(good, params, k)] == expected
+        assert [tokens(rounds) for rounds in await run_all(toy_decoder, params, k)] == expected
 
 
-async def test_no_token_left(good: Decoder) -> None:
+async def test_no_token_left(toy_decoder: Decoder) -> None:
     """The request is refused with the reason, is tried nowhere else, and another one that runs beside it goes on."""
     forbidden = SamplingParams(0, stop_token_ids=frozenset(range(576)), min_tokens=MAX_TOKENS)
-    beside = asyncio.create_task(run(good, PROMPTS[1], PLAIN, 3))
+    beside = asyncio.create_task(run(toy_decoder, PROMPTS[1], PLAIN, 3))
     with pytest.raises(InvalidFieldError, match="stop_token_ids: with min_tokens, they forbid each token"):
-        await run(good, PROMPTS[0], forbidden, 3)
+        await run(toy_decoder, PROMPTS[0], forbidden, 3)
     assert tokens(await beside)
