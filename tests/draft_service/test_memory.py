@@ -92,7 +92,7 @@ async def test_what_is_held_is_bounded() -> None:
     assert not off.of("")
 
 
-@pytest.mark.parametrize("salts", [8, MAX_NAMESPACES + 8])
+@pytest.mark.parametrize("salts", [40, MAX_NAMESPACES + 8])
 async def test_salts_push_out_no_other_key(salts: int) -> None:
     """However many salts one key sends, what others' keys say is kept, and of its own the latest."""
     memory, length = Memory(3, 1000, 10_000), 900 if salts < MAX_NAMESPACES else 9
