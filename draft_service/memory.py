@@ -1,11 +1,13 @@
 """What earlier sequences said, which later ones may say again."""
 
+import asyncio
 from collections import Counter, OrderedDict, deque
 from collections.abc import Sequence
 from itertools import islice
 
 from draft_service.ngram_index import NgramIndex
 from draft_service.proposer import Guess
+from shared.namespace import owner_of
 from shared.pb import specdec_pb2 as pb
 
 PARTS = 4  # of a namespace's text: when the newest is full, the oldest is forgotten
@@ -13,7 +15,8 @@ MIN_PROBABILITY = 0.1  # of a guess to be followed further: vLLM's `suffix_decod
 MAX_PLACES = 32  # that a search looks at, latest first: bounds its cost
 MAX_LENGTHS = 4  # of matches that are tried, the longest first
 MAX_NAMESPACES = 1024
-END = -1  # what stands after each sequence, and is no token
+SLICE = 500  # tokens that are taken in at a time, which takes less than a millisecond
+END = -1  # what stands before each sequence, and is no token
 
 Place = tuple[Sequence[int], int]  # a text, and where in it a guess begins
 
@@ -36,12 +39,15 @@ class Said:
         """Return how many tokens are held."""
         return sum(len(part.text) for part in self._parts)
 
-    def add(self, token_ids: Sequence[int]) -> None:
-        """Take in a sequence, of which the end counts if it is very long."""
+    async def add(self, token_ids: Sequence[int]) -> None:
+        """Take in a sequence, of which the end counts if it is very long; meanwhile others may guess, but not add."""
         token_ids = token_ids[-(self._part_tokens - 1) :] if self._part_tokens > 1 else []
         if len(self._parts[-1].text) + len(token_ids) >= self._part_tokens:
             self._parts.append(NgramIndex(self._min_match))
-        self._parts[-1].extend([*token_ids, END])
+        self._parts[-1].extend([END])
+        for start in range(0, len(token_ids), SLICE):
+            self._parts[-1].extend(token_ids[start : start + SLICE])
+            await asyncio.sleep(0)
 
     def guess(self, sequence: Sequence[int], num_tokens: int) -> Guess:
         """Return the likeliest continuation, of at most `num_tokens`; empty if there is none."""
@@ -55,13 +61,17 @@ class Said:
 
 
 class Memory:
-    """What was said in each namespace; above `max_tokens` in all, the one that was used longest ago is forgotten."""
+    """What was said in each namespace; above `max_tokens` in all, the one that was used longest ago is forgotten.
+
+    Those of a key that has more than its share go first: no number of salts pushes out what is another key's.
+    """
 
     def __init__(self, min_match: int, namespace_tokens: int, max_tokens: int) -> None:
         """Remember up to so many tokens of a namespace; 0 remembers nothing."""
         self._min_match, self._namespace_tokens, self._max_tokens = min_match, namespace_tokens, max_tokens
         self._said = OrderedDict[str, Said]()  # the last used one last
-        self._num_tokens = 0
+        self._num_tokens = Counter[str]()  # by owner
+        self._adding = asyncio.Lock()
 
     def of(self, namespace: str) -> Said | None:
         """Return what was said in this namespace, if anything."""
@@ -69,16 +79,35 @@ class Memory:
             self._said.move_to_end(namespace)
         return self._said.get(namespace)
 
-    def add(self, namespace: str, token_ids: Sequence[int]) -> None:
-        """Take in what a sequence of this namespace said."""
+    async def add(self, namespace: str, token_ids: Sequence[int]) -> None:
+        """Take in what a sequence of this namespace said, with pauses, so that nothing waits for it."""
         if not self._namespace_tokens or len(token_ids) <= self._min_match:
             return
-        said = self.of(namespace) or self._said.setdefault(namespace, Said(self._min_match, self._namespace_tokens))
-        self._num_tokens -= len(said)
-        said.add(token_ids)
-        self._num_tokens += len(said)
-        while self._num_tokens > self._max_tokens or len(self._said) > MAX_NAMESPACES:
-            self._num_tokens -= len(self._said.popitem(last=False)[1])
+        async with self._adding:
+            said = self.of(namespace) or self._said.setdefault(namespace, Said(self._min_match, self._namespace_tokens))
+            num_before = len(said)
+            try:
+                await said.add(token_ids)
+            finally:
+                self._num_tokens[owner_of(namespace)] += len(said) - num_before
+                self._forget()
+
+    def _forget(self) -> None:
+        """Forget what is too much."""
+        while len(self._said) > MAX_NAMESPACES:
+            self._forget_one(Counter(map(owner_of, self._said)), MAX_NAMESPACES, 1)
+        while self._num_tokens.total() > self._max_tokens:
+            self._forget_one(self._num_tokens, self._max_tokens, self._namespace_tokens)
+
+    def _forget_one(self, held: Counter[str], most: int, allowed: int) -> None:
+        """Forget the longest unused namespace, if there is one of an owner that holds more than its part of `most`.
+
+        A part is at least what is allowed to one namespace, so that who sends no salts loses nothing to who does.
+        """
+        share = max(most / len(+held), allowed)
+        whose = next((one for one in self._said if held[owner_of(one)] > share), next(iter(self._said)))
+        self._num_tokens[owner_of(whose)] -= len(self._said.pop(whose))
+        self._num_tokens = +self._num_tokens
 
 
 def _likeliest(places: Sequence[Place], num_tokens: int, match: int) -> Guess:

@@ -25,7 +25,7 @@ class Recall(Lookup):
         said = self._memory.of(self._namespace)
         return said.guess(self._said[-MAX_MATCH:], num_tokens) if said else Guess()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Leave what was said in the memory."""
         if len(self._said) > self._num_given:
-            self._memory.add(self._namespace, self._said)
+            await self._memory.add(self._namespace, self._said)

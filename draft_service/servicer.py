@@ -75,10 +75,10 @@ class DraftServicer(pb_grpc.DraftServiceServicer):
                 raise OutOfOrderError("message: the first one of a stream is `open`")
             async with asyncio.TaskGroup() as tasks:
                 self._check(first.open)
-                model = await self._model(first.open, slot)
                 recall = None if first.open.no_memory else self._recall(first.open)
                 if recall:
-                    slot.callback(recall.close)
+                    slot.push_async_callback(recall.close)  # when the model's slot is free
+                model = await self._model(first.open, slot)
                 lookups = await asyncio.to_thread(self._lookups, first.open, recall)  # a second for a million tokens
                 most = self._settings.max_draft_tokens
                 proposals = Proposals(lookups, model, first.open, most, write)

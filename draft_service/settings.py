@@ -24,7 +24,8 @@ class DraftSettings(EngineSettings):
     memory_tokens: int = Field(100_000, ge=0)
     """How many tokens of what was said are remembered for each key and salt, to propose them again; 0 for none."""
     memory_total_tokens: int = Field(500_000, ge=0)
-    """How many of them in all: above it, the key that was used longest ago is forgotten. Each takes 130 bytes."""
+    """How many of them in all: above it, what was used longest ago is forgotten, first of keys whose salts hold more
+    than their share. Each takes 130 bytes."""
     ahead: Literal["auto", "on", "off"] = "auto"
     """Whether the draft model works ahead while the target verifies; `auto`: only where the two do not share a CPU."""
     grace_seconds: float = Field(30, ge=0)

@@ -102,9 +102,9 @@ def create_app(  # noqa: C901  # a function for each route
     @app.post("/infill")
     async def infill(body: InfillRequest, request: Request) -> Response:
         body = named(body)
-        choice = await run_in_pool(request, pool, planner.infill, body)
+        choice, prompt = await run_in_pool(request, pool, planner.infill, body)
         usage = Usage.of([choice], meter)
-        reply = InfillReply(body, choice, usage, tokenizer)
+        reply = InfillReply(body, choice, prompt, usage)
         return await answer_in_events(request, body, choice, usage, reply, "infill")
 
     def named(body: Body) -> Body:
@@ -143,7 +143,7 @@ def create_app(  # noqa: C901  # a function for each route
         usage = Usage.of(choices, meter)
         opened = asyncio.Event()
         deltas = decode(request, body, choices, usage, opened)
-        reply = form(body, choices[0].params.seed, tokenizer.token_bytes)
+        reply = form(body, choices, tokenizer.token_bytes)
         if body.stream:
             chunks = reply_chunks(deltas, reply, usage, body)
             return await EventStream.begin(request, chunks, opened, "chunks", limit_header(usage))

@@ -31,6 +31,7 @@ COMPLETION_MAX_TOKENS = 16  # OpenAI's default; a chat's is the rest of the cont
 MIN_MIDDLE = 128  # tokens that other files leave for one whose length nobody asked for
 MAX_PROMPT_TOKENS = 2**20  # of all prompts of a completion
 MAX_ECHO = 2**20  # characters that a reply repeats of the request
+MAX_PROMPT_IDS = 2**18  # that a reply repeats
 MAX_LOGPROBS = 100_000  # of a reply, which are a few megabytes
 
 
@@ -105,8 +106,8 @@ class Planner:
         choices = self._choices(request, "prompt", prompts, plan, default=COMPLETION_MAX_TOKENS, echoes=echoes)
         return self._of_middles(choices, request) if request.suffix else choices
 
-    def infill(self, request: InfillRequest) -> Choice:
-        """Return the one choice of what is missing between a prefix and a suffix."""
+    def infill(self, request: InfillRequest) -> tuple[Choice, str]:
+        """Return the one choice of what is missing between a prefix and a suffix, and the text of its prompt."""
         self.check_model(request.model)
         fields, files = ("input_prefix", "input_suffix"), [(one.filename, one.text) for one in request.input_extra]
         prompt = self._fim_prompts.of(fields, request.input_prefix + request.prompt, request.input_suffix)
@@ -116,7 +117,7 @@ class Planner:
             completion = request.completion(max(self._target.max_length - len(prompt), 0))
             choices = self._choices(completion, "prompt", [prompt], ReplyPlan.plain(completion), default=0)
         [choice] = self._of_middles(choices, completion)
-        return _renamed(choice, INFILL_FIELDS)
+        return _renamed(choice, INFILL_FIELDS), self._tokenizer.decode(prompt)
 
     def _of_middles(self, choices: Sequence[Choice], request: GenerationRequest) -> list[Choice]:
         """Return the choices so that they end at any of the tokens that no middle has."""
@@ -173,6 +174,8 @@ class Planner:
         texts = [self._text(prompt) for prompt in echoes] or [""] * len(prompts)
         if sum(map(len, texts)) * request.n > MAX_ECHO:
             raise InvalidFieldError("echo", f"would repeat more than {MAX_ECHO} characters")
+        if request.return_token_ids and sum(map(len, prompts)) * request.n > MAX_PROMPT_IDS:
+            raise InvalidFieldError("return_token_ids", f"would repeat more than {MAX_PROMPT_IDS} tokens of prompts")
         return [
             Choice(
                 index=prompt_index * request.n + index,

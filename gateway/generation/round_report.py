@@ -28,6 +28,11 @@ class RoundReport:
     """What each of its tokens added to the reply."""
 
     @property
+    def token_ids(self) -> list[int]:
+        """Its tokens that are in the reply."""
+        return list(self.round_.token_ids)[: len(self.texts)]
+
+    @property
     def body(self) -> dict[str, Any]:
         """The report, times in milliseconds."""
         tokens = zip(self.round_.token_ids, self.texts, sources(self.round_), strict=False)

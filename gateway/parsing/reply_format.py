@@ -1,13 +1,11 @@
 """How a model writes what is not plain text: reasoning between tags, and tool calls."""
 
-import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
-from gateway.parsing.calls.call_schema import JSON_OPTIONS
 from gateway.parsing.formats.tool_format import Tags, ToolFormat, tag
+from gateway.parsing.grammar_part import as_part
 from gateway.parsing.reasoning_parser import THINK, THOUGHT
 from gateway.requests.tool_fields import Function
 from shared.sampling_params import Grammar
@@ -29,6 +27,8 @@ class ReplyFormat:
     """The functions that may also be called without tags."""
     functions: Sequence[Function] = ()
     """Those that may be called, whose schemas tell the types of their arguments."""
+    shows_reasoning: bool = True
+    """Whether what is thought is passed on."""
 
     @property
     def tokens(self) -> Sequence[str]:
@@ -42,12 +42,12 @@ class ReplyFormat:
         return self._with_reasoning(self.tools.rules(functions, tags, parallel=self.parallel), tags)
 
     def optional_calls(self, functions: Sequence[Function], tags: Tags) -> Grammar | None:
-        """Return the grammar of a reply that may call these functions, if one of them is strict.
+        """Return the grammar of a reply that may call these functions, if one of them is held to its form.
 
         Return None also if a tag is not a single token: then any text might be the beginning of a call.
         """
         spelled = {self.tools.opening if self.tools else "", *([THINK, THOUGHT] if self.reasoning else [])} - {""}
-        if not self.tools or not any(function.strict for function in functions) or not spelled <= {*tags}:
+        if not self.tools or not any(map(self.tools.holds, functions)) or not spelled <= {*tags}:
             return None
         return self._with_reasoning(self.tools.optional_rules(functions, tags, parallel=self.parallel), tags)
 
@@ -58,12 +58,12 @@ class ReplyFormat:
 
     def after_reasoning(self, grammar: Grammar, tags: Tags) -> Grammar:
         """Return the grammar of a reply that may think before it conforms to this one."""
-        part = _as_part(grammar) if self.reasoning else None
+        part = as_part(grammar) if self.reasoning else None
         return self._with_reasoning(f"answer: {part}\n", tags) if part else grammar
 
     def or_calls(self, grammar: Grammar, functions: Sequence[Function], tags: Tags) -> Grammar:
         """Return the grammar of a reply that conforms to this one, or calls these functions."""
-        part = _as_part(grammar)
+        part = as_part(grammar)
         if not (part and self.tools and functions):
             return self.after_reasoning(grammar, tags)
         calls = self.tools.calls_by_schema(functions, tags, parallel=self.parallel) if self.tools.opening else ""
@@ -80,19 +80,6 @@ class ReplyFormat:
         thought = f"thought: /(?s:.*)/ {closing}" if THOUGHT in tags else f"thought[suffix={closing}]: /(?s:.*)/"
         start = "thought space answer" if self.thinking else f"({opening} thought space)? answer"
         return Grammar("lark", f"start: {start}\n{thought}\nspace: /\\s*/\n{answer}")
-
-
-def _as_part(grammar: Grammar) -> str | None:
-    """Return a grammar as a part of a rule in Lark; None if it can be none: the target says what is wrong with it."""
-    match grammar.kind:
-        case "regex":
-            return "/" + re.sub(r"(?<!\\)/", r"\/", grammar.text) + "/"
-        case "lark":  # or GBNF
-            return None if "::=" in grammar.text else f"%lark {{\n{grammar.text}\n}}"
-    try:
-        return f"%json {json.dumps({'x-guidance': JSON_OPTIONS} | json.loads(grammar.text))}"
-    except (ValueError, TypeError):
-        return None
 
 
 PLAIN = ReplyFormat()

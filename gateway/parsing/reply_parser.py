@@ -54,7 +54,7 @@ class ReplyParser:
         self._num_waiting += 1
         if self._reasoning:
             reasoning, text = self._reasoning.push(text, last=last)
-            if reasoning:
+            if reasoning and self._form.shows_reasoning:
                 yield self._part(reasoning=reasoning)
         for found in self._tools.push(text, last=last) if self._tools else [text]:
             if isinstance(found, ToolCallDelta):

@@ -35,7 +35,7 @@ class ReplyPlan:
         """
         template, tags = tokenizer.chat_template, tokenizer.token_bytes.added
         thinking = prompt.rstrip().endswith(THINK)
-        form = ReplyFormat(THOUGHT in template or thinking, thinking)
+        form = ReplyFormat(THOUGHT in template or thinking, thinking, shows_reasoning=request.include_reasoning)
         if request.offered:
             tools = tool_format(template, tags, tool_format_name)
             if not tools:

@@ -13,6 +13,7 @@ class ChatReply(Reply):
     """The reply to a chat."""
 
     id_prefix, object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
+    tells_prompt_once = True
 
     def _whole(self, parts: ReplyParts) -> Json:
         calls = parts.tool_calls

@@ -12,6 +12,7 @@ class CompletionReply(Reply):
     """The reply to a completion."""
 
     id_prefix, object, chunk_object = "cmpl", "text_completion", "text_completion"
+    tells_prompt_once = False
 
     def _whole(self, parts: ReplyParts) -> Json:
         return {"text": parts.content}

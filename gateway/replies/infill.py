@@ -9,7 +9,6 @@ from gateway.generation.choice import Choice
 from gateway.generation.delta import Delta
 from gateway.generation.usage import Usage
 from gateway.requests.infill import InfillRequest
-from gateway.text.tokenizer import ChatTokenizer
 
 Json = dict[str, Any]
 
@@ -17,9 +16,9 @@ Json = dict[str, Any]
 class InfillReply:
     """Turns the deltas of the one choice into chunks; after the last delta, `body` is the whole reply."""
 
-    def __init__(self, request: InfillRequest, choice: Choice, usage: Usage, tokenizer: ChatTokenizer) -> None:
-        """Begin the reply."""
-        self._request, self._choice, self._usage, self._tokenizer = request, choice, usage, tokenizer
+    def __init__(self, request: InfillRequest, choice: Choice, prompt: str, usage: Usage) -> None:
+        """Begin the reply to a prompt of this text."""
+        self._request, self._choice, self._prompt, self._usage = request, choice, prompt, usage
         self._pieces, self._token_ids, self._rounds = list[str](), list[int](), list[Json]()
         self._end: Json = {}
         self._started = self._first = perf_counter()
@@ -39,7 +38,7 @@ class InfillReply:
 
     def events(self, delta: Delta) -> Iterator[Json]:
         """Yield the chunk of a delta; after the last delta, also the one that tells how it went."""
-        token_ids = list(delta.report.round_.token_ids)[: len(delta.report.texts)]
+        token_ids = delta.report.token_ids
         self._pieces.append(delta.parts.content)
         self._token_ids += token_ids
         rounds = {"rounds": [delta.report.body]} if self._request.speculative.rounds else {}
@@ -64,7 +63,7 @@ class InfillReply:
             "stopping_word": word,
             "truncated": False,
             "tokens_cached": len(self._choice.prompt_ids) + len(self._token_ids),
-            "prompt": self._tokenizer.decode(list(self._choice.prompt_ids)),
+            "prompt": self._prompt,
             "generation_settings": {
                 "n_predict": self._request.n_predict,
                 "seed": params.seed,

@@ -2,17 +2,20 @@
 
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 from uuid import uuid4
 
 from gateway.clients.identity import joint_fingerprint, system_fingerprint
+from gateway.generation.choice import Choice
 from gateway.generation.delta import Delta, ScoredToken
 from gateway.generation.round_report import RoundReport
 from gateway.generation.usage import Usage
 from gateway.parsing.reply_parser import ReplyFinish
 from gateway.parsing.reply_parts import ReplyPart, ReplyParts
+from gateway.replies.logprobs import TokenNames
 from gateway.requests.generation import GenerationRequest
 from gateway.text.token_bytes import TokenBytes
 
@@ -42,37 +45,46 @@ class Reply(ABC):
     id_prefix: ClassVar[str]
     object: ClassVar[str]
     chunk_object: ClassVar[str]
+    tells_prompt_once: ClassVar[bool]
+    """Whether the ids of the prompt are the reply's, or those of each choice."""
 
-    def __init__(self, request: GenerationRequest, seed: int, names: TokenBytes) -> None:
-        """Begin a reply sampled with this seed; `names` has the tokens' bytes."""
+    def __init__(self, request: GenerationRequest, choices: Sequence[Choice], token_bytes: TokenBytes) -> None:
+        """Begin a reply of these choices."""
         self._head = {"id": f"{self.id_prefix}-{uuid4().hex}", "created": int(time.time()), "model": request.model}
         self._fingerprints: dict[int, str] = {}  # of the choices
-        self._seed, self._speculative = seed, request.speculative
+        self._request, self._choices = request, choices
+        self._seed = choices[0].params.seed
         self._wants_logprobs = request.wants_logprobs is not None
-        self._names = names
+        self._names = TokenNames(token_bytes, as_ids=request.return_tokens_as_token_ids)
+        self._num_tokens = Counter[int]()  # of the choices so far
 
     def body(self, answers: Sequence[Answer], usage: Usage) -> Json:
         """Return the whole reply, with one answer per choice."""
         choices = [
             self._whole(ReplyParts.of(answer.parts))
-            | self._rest(index, answer.logprobs, answer.finish_reason)
-            | self._rounds(answer.rounds)
+            | self._rest(index, answer.rounds, answer.logprobs, answer.finish_reason)
+            | ({} if self.tells_prompt_once else self._prompt(index))
             for index, answer in enumerate(answers)
         ]
         fingerprint = joint_fingerprint(_fingerprint(answer.rounds[0]) for answer in answers)
         head = self._head | {"system_fingerprint": fingerprint, "object": self.object, "choices": choices}
-        return head | {"seed": self._seed, "usage": usage.tokens()} | self._measured(usage)
+        prompt = self._prompt(0) if self.tells_prompt_once else {}
+        return head | prompt | {"seed": self._seed, "usage": usage.tokens()} | self._measured(usage)
 
     def opening(self, delta: Delta) -> Json:
         """Return the chunk that begins a choice, given its first delta: it reports the seed."""
         self._fingerprints[delta.index] = _fingerprint(delta.report)
-        return self._chunk(delta.index, self._first() | self._rest(delta.index)) | {"seed": self._seed}
+        prompt = self._prompt(delta.index)
+        of_reply, of_choice = (prompt, {}) if self.tells_prompt_once else ({}, prompt)
+        chunk = self._chunk(delta.index, self._first() | self._rest(delta.index) | of_choice)
+        return chunk | of_reply | {"seed": self._seed}
 
     def chunks(self, delta: Delta) -> list[Json]:
         """Return the chunks of a delta: none if it adds nothing, and one more to finish the choice."""
-        parts, rounds = delta.parts, self._rounds([delta.report])
-        adds = parts.content or parts.reasoning or parts.tool_calls or delta.logprobs or rounds
-        pieces = [self._piece(delta) | self._rest(delta.index, delta.logprobs) | rounds] if adds else []
+        self._num_tokens[delta.index] += len(delta.report.texts)
+        parts, asked = delta.parts, self._request.speculative.rounds or self._request.return_token_ids
+        adds = parts.content or parts.reasoning or parts.tool_calls or delta.logprobs or asked
+        pieces = [self._piece(delta) | self._rest(delta.index, [delta.report], delta.logprobs)] if adds else []
         if delta.finish_reason:
             pieces.append(self._last() | self._rest(delta.index, finish_reason=delta.finish_reason))
         return [self._chunk(delta.index, piece) for piece in pieces]
@@ -85,17 +97,38 @@ class Reply(ABC):
 
     def _chunk(self, index: int, piece: Json) -> Json:
         head = self._head | {"system_fingerprint": self._fingerprints[index]}
-        return head | {"object": self.chunk_object, "choices": [piece]}
+        return head | {"object": self.chunk_object, "choices": [piece]} | self._usage(index)
 
     def _measured(self, usage: Usage) -> Json:
-        return {"metrics": usage.metrics()} if self._speculative.metrics else {}
+        return {"metrics": usage.metrics()} if self._request.speculative.metrics else {}
 
-    def _rounds(self, rounds: Sequence[RoundReport]) -> Json:
-        return {"rounds": [report.body for report in rounds]} if self._speculative.rounds else {}
+    def _usage(self, index: int) -> Json:
+        """Return what a chunk of a choice says of its tokens: null but with continuous_usage_stats."""
+        options = self._request.stream_options
+        if not (options.include_usage and options.continuous_usage_stats):
+            return {"usage": None} if options.include_usage else {}
+        prompt, completion = len(self._choices[index].prompt_ids), self._num_tokens[index]
+        counts = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+        return {"usage": counts}
 
-    def _rest(self, index: int, logprobs: Sequence[ScoredToken] = (), finish_reason: ReplyFinish | None = None) -> Json:
+    def _prompt(self, index: int) -> Json:
+        asked = self._request.return_token_ids
+        return {"prompt_token_ids": list(self._choices[index].prompt_ids)} if asked else {}
+
+    def _rest(
+        self,
+        index: int,
+        reports: Sequence[RoundReport] = (),
+        logprobs: Sequence[ScoredToken] = (),
+        finish_reason: ReplyFinish | None = None,
+    ) -> Json:
         reported = self._logprobs(logprobs) if self._wants_logprobs and (logprobs or not finish_reason) else None
-        return {"index": index, "logprobs": reported, "finish_reason": finish_reason}
+        rest: Json = {"index": index, "logprobs": reported, "finish_reason": finish_reason}
+        if self._request.return_token_ids:
+            rest["token_ids"] = [token_id for report in reports for token_id in report.token_ids]
+        if self._request.speculative.rounds and reports:
+            rest["rounds"] = [report.body for report in reports]
+        return rest
 
     @abstractmethod
     def _whole(self, parts: ReplyParts) -> Json: ...

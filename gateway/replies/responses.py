@@ -11,7 +11,7 @@ from gateway.generation.delta import Delta, ScoredToken
 from gateway.generation.usage import Usage
 from gateway.parsing.calls.tool_call import ToolCallDelta
 from gateway.parsing.reply_parser import ReplyFinish
-from gateway.replies.logprobs import chat_logprobs
+from gateway.replies.logprobs import TokenNames, chat_logprobs
 from gateway.requests.responses import ResponsesRequest
 from gateway.requests.responses_tools import CustomTool, input_of, offered
 from gateway.text.token_bytes import TokenBytes
@@ -40,9 +40,9 @@ ECHOED = {
 class ResponsesReply:
     """Turns the deltas of the one choice into events; after the last delta, `body` is the whole response."""
 
-    def __init__(self, request: ResponsesRequest, seed: int, names: TokenBytes, usage: Usage) -> None:
-        """Begin a reply sampled with this seed; `names` has the tokens' bytes."""
-        self._request, self._usage, self._names = request, usage, names
+    def __init__(self, request: ResponsesRequest, seed: int, token_bytes: TokenBytes, usage: Usage) -> None:
+        """Begin a reply sampled with this seed."""
+        self._request, self._usage, self._names = request, usage, TokenNames(token_bytes)
         self._output: list[Json] = []
         self._texts, self._logprobs = list[str](), list[Json]()  # of the item that is open
         self._rounds: list[Json] = []

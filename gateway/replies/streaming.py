@@ -46,14 +46,13 @@ async def reply_chunks(
     deltas: AsyncGenerator[Delta], reply: Reply, usage: Usage, body: GenerationRequest
 ) -> AsyncGenerator[dict[str, Any]]:
     """Yield the chunks of a stream; an error before the first token comes before the first chunk."""
-    no_usage = {"usage": None} if body.stream_options.include_usage else {}
     opened: set[int] = set()
     async with aclosing(deltas):
         async for delta in deltas:
             if delta.index not in opened:
                 opened.add(delta.index)
-                yield reply.opening(delta) | no_usage
+                yield reply.opening(delta)
             for chunk in reply.chunks(delta):
-                yield chunk | no_usage
+                yield chunk
     if body.stream_options.include_usage or body.speculative.metrics:
         yield reply.closing(usage)

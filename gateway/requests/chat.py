@@ -73,6 +73,8 @@ class ChatRequest(GenerationRequest, ToolFields):
     logprobs: bool = False
     top_logprobs: TopLogprobs = 0
     chat_template_kwargs: dict[str, Any] = Field({})
+    include_reasoning: bool = True
+    """Whether what the model thinks is part of the reply, as in vLLM; it counts either way."""
 
     @field_validator("top_logprobs")
     @classmethod

@@ -16,6 +16,8 @@ class StreamOptions(Schema):
     """How to stream."""
 
     include_usage: bool = False
+    continuous_usage_stats: bool = False
+    """Whether each chunk tells how many tokens there are so far, with include_usage, as in vLLM."""
 
 
 class GenerationRequest(SamplingFields, GrammarFields, NoOpFields):
@@ -28,6 +30,10 @@ class GenerationRequest(SamplingFields, GrammarFields, NoOpFields):
     best_of: int | None = None
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
+    return_token_ids: bool = False
+    """Whether to tell the ids of prompt and reply, as vLLM does."""
+    return_tokens_as_token_ids: bool = False
+    """Whether log-probabilities name tokens by their ids, as vLLM's do."""
 
     @field_validator("best_of")
     @classmethod

@@ -166,11 +166,14 @@ class ResponsesRequest(SamplingFields, NoOpResponsesFields):
 
     @property
     def written(self) -> CustomTool | None:
-        """The free-text tool that the reply is the input of: one that must be called, with a grammar of its own."""
-        choice = self.tool_choice
-        tools = [one.tool for one in offered(self.tools) if isinstance(choice, NamedTool) and one.name == choice.name]
-        custom = next((tool for tool in tools if isinstance(tool, CustomTool)), None)
-        return custom if custom and custom.format.type == "grammar" else None
+        """The free-text tool that the reply is the input of: the one that must be called, with a grammar of its own."""
+        choice, tools = self.tool_choice, offered(self.tools)
+        if isinstance(choice, NamedTool):
+            tools = [one for one in tools if one.name == choice.name]
+        elif choice != "required":
+            return None
+        tool = tools[0].tool if len(tools) == 1 else None
+        return tool if isinstance(tool, CustomTool) and tool.format.type == "grammar" else None
 
     @property
     def chat(self) -> ChatRequest:

@@ -11,6 +11,7 @@ from gateway.requests.base import Many, Schema, at_most
 from gateway.requests.grammar_fields import GrammarText
 from gateway.requests.kinds import OTHER, Known, Other, by_type
 from gateway.requests.tool_fields import MAX_TOOLS, FunctionName
+from shared.sampling_params import Grammar
 
 Json = dict[str, Any]
 
@@ -48,6 +49,12 @@ class CustomTool(Schema):
         held = {"pattern": f"^(?:{form.definition})$"} if form.type == "grammar" and form.syntax == "regex" else {}
         text = {"type": "string", "description": "The whole input, as one text."} | held
         return {"type": "object", "properties": {"input": text}, "required": ["input"], "additionalProperties": False}
+
+    @property
+    def grammar(self) -> Grammar | None:
+        """What the text conforms to, if anything."""
+        form = self.format
+        return Grammar(form.syntax, form.definition) if form.type == "grammar" and form.definition else None
 
     @property
     def told(self) -> str:
@@ -95,7 +102,7 @@ class Offered:
         """The tool as a chat has it."""
         tool = self.tool
         if isinstance(tool, CustomTool):
-            fields: Json = {"description": tool.told, "parameters": tool.parameters}
+            fields: Json = {"description": tool.told, "parameters": tool.parameters, "input_grammar": tool.grammar}
         else:
             fields = tool.model_dump(exclude_unset=True, exclude={"type", "name"})
         return {"type": "function", "function": {"name": self.name} | fields}

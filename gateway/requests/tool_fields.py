@@ -2,14 +2,18 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
 from gateway.requests.base import Many, Schema, at_most
 from gateway.requests.json_text import parse_json
+from shared.sampling_params import Grammar
 
 MAX_TOOLS = 512
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]  # Anthropic's limit; OpenAI's is 64
+
+InputGrammar = Annotated[Grammar | None, BeforeValidator(lambda value: value if isinstance(value, Grammar) else None)]
 
 
 class Function(Schema):
@@ -19,6 +23,8 @@ class Function(Schema):
     description: str | None = None
     parameters: dict[str, Any] = Field({"type": "object", "properties": {}})
     strict: bool = False
+    input_grammar: SkipJsonSchema[InputGrammar] = Field(None, exclude=True)
+    """Of a free-text tool, whose one parameter is a text; no field of a request."""
 
 
 class Tool(Schema):

@@ -1,5 +1,6 @@
 """Requests that are made from those of other APIs, and errors that name the fields which the client sent."""
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -21,7 +22,7 @@ def translated(kind: type[Made], fields: Mapping[str, Any], names: Names, whole:
     except ValidationError as error:
         problem = error.errors()[0]
         field = str(problem["loc"][0]) if problem["loc"] else whole
-        raise InvalidFieldError(names.get(field, field), problem["msg"]) from error
+        raise InvalidFieldError(names.get(field, field), _told(problem["msg"], names)) from error
 
 
 @contextmanager
@@ -30,4 +31,9 @@ def renamed(names: Names) -> Iterator[None]:
     try:
         yield
     except InvalidFieldError as error:
-        raise type(error)(names.get(error.field, error.field), error.problem) from error
+        raise type(error)(names.get(error.field, error.field), _told(error.problem, names)) from error
+
+
+def _told(problem: str, names: Names) -> str:
+    """Return a problem so that it names the client's fields, too, as far as a name cannot be a word of the text."""
+    return re.sub(r"\b[a-z]+(?:_[a-z]+)+\b", lambda found: names.get(found[0], found[0]), problem)

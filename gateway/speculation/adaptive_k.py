@@ -62,6 +62,9 @@ class AdaptiveK:
             reason = Reason.REQUESTED
         if left == 1 and (k or num_lookup_tokens):
             reason = Reason.LAST_TOKEN
+        elif k and not room:
+            self._chosen = 0, self._chosen[1]
+            reason = reason if num_lookup_tokens else Reason.NO_ROOM
         k, num_lookup_tokens = min(k, left - 1, room), min(num_lookup_tokens, left - 1)
         self._decision = Decision(
             k, num_lookup_tokens, reason, self._min_confidence(k), self._min_lookup_acceptance(k, num_lookup_tokens)

@@ -23,6 +23,8 @@ class Reason(StrEnum):
     """A draft on the target's cores is not asked while the target runs the prompt."""
     LAST_TOKEN = "last_token"  # noqa: S105
     """One token is left, which the target commits anyway."""
+    NO_ROOM = "no_room"
+    """The text fills the draft model's context, and nothing is looked up."""
     UNMEASURED = "unmeasured"
     """The cost of the target's passes is not known yet."""
     NO_DRAFT = "no_draft"

@@ -24,10 +24,9 @@ class PlainEncoder:
         """Return the token ids of a text; one that continues another gets no space of the vocabulary's own."""
         tokenizer = self._tokenizer()
         if not continues:
-            return list(tokenizer.encode(text, add_special_tokens=False).ids)
-        mark = tokenizer.encode(_MARK, add_special_tokens=False).ids
-        whole = tokenizer.encode(_MARK + text, add_special_tokens=False).ids
-        return list(whole[len(mark) :]) if whole[: len(mark)] == mark else self.encode(text)
+            return _encoded(tokenizer, text)
+        mark, whole = _encoded(tokenizer, _MARK), _encoded(tokenizer, _MARK + text)
+        return whole[len(mark) :] if whole[: len(mark)] == mark else self.encode(text)
 
     def _tokenizer(self) -> Tokenizer:
         """Return a copy without added tokens, made when it is first needed: that takes a second."""
@@ -35,3 +34,8 @@ class PlainEncoder:
             if self._plain is None:
                 self._plain = Tokenizer.from_str(json.dumps(json.loads(self._original.to_str()) | {"added_tokens": []}))
             return self._plain
+
+
+def _encoded(tokenizer: Tokenizer, text: str) -> list[int]:
+    [encoding] = tokenizer.encode_batch_fast([text], add_special_tokens=False)  # which lets go of the interpreter
+    return list(encoding.ids)

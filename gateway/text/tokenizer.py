@@ -95,7 +95,9 @@ class ChatTokenizer:
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of token ids, with special tokens by name."""
-        return str(self._tokenizer.decode(token_ids, skip_special_tokens=False))
+        # Unlike `decode`, it lets go of the interpreter.
+        [text] = self._tokenizer.decode_batch([list(token_ids)], skip_special_tokens=False)
+        return str(text)
 
     @property
     def chat_template(self) -> str:

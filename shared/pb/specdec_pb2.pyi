@@ -611,7 +611,9 @@ class SamplingParams(google.protobuf.message.Message):
     regex: builtins.str
     """A regular expression, in the syntax of Rust's, that matches the whole output."""
     lark: builtins.str
-    """A context-free grammar in Lark's syntax, or in GBNF."""
+    """A context-free grammar in Lark's syntax, or in GBNF. Part of a rule in Lark may be `%gbnf` and such a grammar as
+    a string of JSON.
+    """
     @property
     def stop_token_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Tokens after which the sequence ends. They are committed. At most 262,144, and not each token of the vocabulary while

@@ -14,11 +14,12 @@ import pytest
 from services import StartService, decoder
 from toy_gateway import post, serve
 
-from draft_service.memory import END, MAX_NAMESPACES, Memory, Said
+from draft_service.memory import END, MAX_NAMESPACES, SLICE, Memory, Said
 from draft_service.recall import Recall
 from gateway.rounds.decoder import Decoder
 from gateway.rounds.round import Round
 from gateway.text.tokenizer import ChatTokenizer
+from shared.namespace import namespace_of
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
 from shared.sampling_params import SamplingParams
@@ -26,42 +27,44 @@ from shared.sampling_params import SamplingParams
 PROMPT, MAX_TOKENS = list(range(40, 70)), 60
 
 
-def said(*sequences: Sequence[int], max_tokens: int = 1000) -> Said:
+async def said(*sequences: Sequence[int], max_tokens: int = 1000) -> Said:
     """Return what these sequences said."""
     held = Said(3, max_tokens)
     for sequence in sequences:
-        held.add(sequence)
+        await held.add(sequence)
     return held
 
 
-def test_the_most_frequent_continuation_is_followed() -> None:
+async def test_the_most_frequent_continuation_is_followed() -> None:
     """After 1 2 3 came 4 5 6 twice and, last of all, 7: the guess is 4 5 6, as long as its match, with its odds."""
-    guess = said([1, 2, 3, 4, 5, 6, 8], [1, 2, 3, 4, 5, 6, 9], [1, 2, 3, 7]).guess([0, 1, 2, 3], 8)
+    guess = (await said([1, 2, 3, 4, 5, 6, 8], [1, 2, 3, 4, 5, 6, 9], [1, 2, 3, 7])).guess([0, 1, 2, 3], 8)
     assert guess.token_ids == [4, 5, 6]
     assert guess.match == 3
     assert guess.score == pytest.approx(2 / 3 * 3)
 
 
-def test_a_longer_match_may_be_surer() -> None:
+async def test_a_longer_match_may_be_surer() -> None:
     """Of what follows 3 tokens and what follows 6, that is taken from which more is expected."""
-    held = said([9, 8, 7, 1, 2, 3, 50, 51, 52, 53, 54, 55], *[[1, 2, 3, 60, number] for number in range(4)])
+    held = await said([9, 8, 7, 1, 2, 3, 50, 51, 52, 53, 54, 55], *[[1, 2, 3, 60, number] for number in range(4)])
     assert held.guess([9, 8, 7, 1, 2, 3], 8).token_ids == [50, 51, 52, 53, 54, 55]
     assert held.guess([1, 2, 3], 8).token_ids[:1] == [60]
 
 
-def test_a_guess_ends_where_a_sequence_does() -> None:
+async def test_a_guess_ends_where_a_sequence_does() -> None:
     """Nothing is found across the border of two sequences, and no proposal has what stands there."""
-    held = said([1, 2, 3, 4], [5, 6, 7, 8])
+    held = await said([1, 2, 3, 4], [5, 6, 7, 8])
     assert not held.guess([2, 3, 4], 8).token_ids
     assert held.guess([1, 2, 3], 8).token_ids == [4]
     assert not held.guess([3, 4, 5, 6], 8).token_ids
 
 
-def test_any_content_proposes_tokens_alone() -> None:
+async def test_any_content_proposes_tokens_alone() -> None:
     """Whatever is held and asked, a guess is no longer than asked or than its match, and has tokens alone."""
     rng = random.Random(3)
     for _ in range(300):
-        held = said(*(rng.choices(range(rng.choice((2, 5))), k=rng.randrange(40)) for _ in range(6)), max_tokens=100)
+        held = await said(
+            *(rng.choices(range(rng.choice((2, 5))), k=rng.randrange(40)) for _ in range(6)), max_tokens=100
+        )
         num_tokens = rng.randrange(1, 20)
         guess = held.guess(rng.choices(range(3), k=rng.randrange(12)), num_tokens)
         assert len(guess.token_ids) <= min(num_tokens, guess.match)
@@ -69,47 +72,85 @@ def test_any_content_proposes_tokens_alone() -> None:
         assert guess.score <= len(guess.token_ids)
 
 
-def test_what_is_held_is_bounded() -> None:
+async def test_what_is_held_is_bounded() -> None:
     """A namespace forgets its oldest, and the memory its longest unused namespace; 0 holds nothing."""
-    held = said(*([number, *range(90)] for number in range(100)), max_tokens=1000)
+    held = await said(*([number, *range(90)] for number in range(100)), max_tokens=1000)
     assert 700 < len(held) <= 1000
-    assert len(said(range(5000), max_tokens=1000)) <= 1000
+    assert len(await said(range(5000), max_tokens=1000)) <= 1000
     memory = Memory(3, 1000, 3000)
     for number in range(20):
         assert memory.of("first") or not number
-        memory.add("first", range(500))
-        memory.add(f"other {number}", range(500))
-    assert sum(len(one) for one in memory._said.values()) == memory._num_tokens <= 3000
+        await memory.add("first", range(500))
+        await memory.add(f"other {number}", range(500))
+    assert sum(len(one) for one in memory._said.values()) == memory._num_tokens.total() <= 3000
     assert memory.of("other 19")
     assert not memory.of("other 0")
     many = Memory(3, 1000, 10**9)
     for number in range(2 * MAX_NAMESPACES):
-        many.add(str(number), range(9))
+        await many.add(str(number), range(9))
     assert len(many._said) == MAX_NAMESPACES
     off = Memory(3, 0, 3000)
-    off.add("", range(500))
+    await off.add("", range(500))
     assert not off.of("")
 
 
-def test_only_what_is_said_is_held() -> None:
+@pytest.mark.parametrize("salts", [40, MAX_NAMESPACES + 8])
+async def test_salts_push_out_no_other_key(salts: int) -> None:
+    """However many salts one key sends, what others' keys say is kept, and of its own the latest."""
+    memory, length = Memory(3, 1000, 10_000), 900 if salts < MAX_NAMESPACES else 9
+    others = [namespace_of(f"other {number}", "") for number in range(3)]
+    for namespace in others:
+        await memory.add(namespace, range(900))
+    for salt in range(salts):
+        await memory.add(namespace_of("key", f"{salt}"), range(length))
+    assert all(map(memory.of, others))
+    assert memory.of(namespace_of("key", f"{salts - 1}"))
+    assert not memory.of(namespace_of("key", "0"))
+
+
+async def test_others_go_on_while_much_is_taken_in() -> None:
+    """A long reply is taken in by slices: the event loop turns between them, and guesses are made meanwhile."""
+    memory, turns, known = Memory(3, 100_000, 100_000), 0, list(range(200, 264))
+    await memory.add("", known)
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            said_so_far = memory.of("")
+            assert said_so_far
+            assert said_so_far.guess(known[:8], 4).token_ids == known[8:12]
+            await asyncio.sleep(0)
+
+    turning = asyncio.create_task(turn())
+    await asyncio.gather(*(memory.add("", range(number, 20_000 + number)) for number in (1000, 30_000)))
+    turning.cancel()
+    held = memory.of("")
+    assert held
+    assert len(held) == 40_000 + 64 + 3
+    assert held.guess(range(30_000, 30_008), 4).token_ids == [30_008, 30_009, 30_010, 30_011]
+    assert turns >= 2 * 20_000 // SLICE
+
+
+async def test_only_what_is_said_is_held() -> None:
     """Of the prompt its end is held, with the reply; nothing if there is no reply, or none yet."""
     memory = Memory(3, 1000, 3000)
     for reply in ([], [7, 8, 9]):
         recall = Recall(memory, "", range(500), 500)
         recall.commit(reply)
-        recall.close()
+        await recall.close()
         held = memory.of("")
         assert (len(held) if held else 0) == (64 + len(reply) + 1 if reply else 0)
 
 
 @pytest.mark.parametrize("repeats", [False, True])
-def test_a_lookup_is_quick(repeats: bool) -> None:  # noqa: FBT001 - parametrized
+async def test_a_lookup_is_quick(repeats: bool) -> None:  # noqa: FBT001 - parametrized
     """With 100,000 tokens held a guess takes less than a millisecond, and a token about 130 bytes."""
     rng = random.Random(1)
     tracemalloc.start()
     held = Said(3, 100_000)
     for _ in range(200):
-        held.add([rng.randrange(3 if repeats else 50_000) for _ in range(490)])
+        await held.add([rng.randrange(3 if repeats else 50_000) for _ in range(490)])
     size = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert len(held) > 75_000

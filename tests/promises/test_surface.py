@@ -59,6 +59,7 @@ SHAPED: dict[str, Any] = {
     "max_tokens": 7,
     "max_completion_tokens": 7,
     "n": 3,
+    "return_token_ids": True,
 }
 """Fields that change the choices: a value for each, or several fields if it needs them."""
 QUIET: dict[str, Any] = {
@@ -100,8 +101,16 @@ OWN: dict[str, dict[str, Any]] = {
         "chat_template_kwargs": {"enable_thinking": False},
         "logprobs": True,
         "top_logprobs": {"logprobs": True, "top_logprobs": 3},
+        "return_tokens_as_token_ids": {"logprobs": True, "return_tokens_as_token_ids": True},
+        "include_reasoning": False,
     },
-    COMPLETIONS: {"prompt": [[70, 80, 90], [99]], "echo": {"echo": True, "logprobs": 1}, "logprobs": 2, "suffix": "."},
+    COMPLETIONS: {
+        "prompt": [[70, 80, 90], [99]],
+        "echo": {"echo": True, "logprobs": 1},
+        "logprobs": 2,
+        "return_tokens_as_token_ids": {"logprobs": 1, "return_tokens_as_token_ids": True},
+        "suffix": ".",
+    },
     RESPONSES: {
         "input": [{"role": "user", "content": [{"type": "input_text", "text": "What is a seed?"}]}],
         "instructions": "Be brief.",
@@ -143,7 +152,7 @@ OWN: dict[str, dict[str, Any]] = {
 }
 UNTOLD = {
     "prediction", "chat_template_kwargs", "thinking", "max_tool_calls", "reasoning", "prompt_cache_key",
-    "safety_identifier", "return_tokens",
+    "safety_identifier", "return_tokens", "include_reasoning",
 }  # fmt: skip
 """Further fields that do not change the choices, or not those of a model whose template has no such option."""
 CASES = [
@@ -197,7 +206,8 @@ async def test_streamed_on_equals_off(toy_url: str, path: str) -> None:
     """A stream's pieces join to the whole answer, with speculation on and off."""
     whole = (await post(toy_url, path, **BASE[path]))["choices"][0]
     for enabled in (True, False):
-        fields = {"stream": True, "stream_options": {"include_usage": True}, "speculative": {"enabled": enabled}}
+        options = {"include_usage": True, "continuous_usage_stats": True}
+        fields = {"stream": True, "stream_options": options, "speculative": {"enabled": enabled}}
         async with httpx.AsyncClient(base_url=toy_url, timeout=60) as http:
             *chunks, usage, done = events(await http.post(path, json={"model": "toy"} | BASE[path] | fields))
         pieces = [choice for chunk in chunks for choice in chunk["choices"]]
@@ -205,6 +215,9 @@ async def test_streamed_on_equals_off(toy_url: str, path: str) -> None:
         assert text == (whole.get("text") or whole["message"]["content"])
         assert pieces[-1]["finish_reason"] == whole["finish_reason"]
         assert (usage["usage"]["completion_tokens"], done) == (40, "[DONE]")
+        counts = [chunk["usage"]["completion_tokens"] for chunk in chunks]
+        assert (counts[0], counts[-1]) == (0, 40)
+        assert counts == sorted(counts)
 
 
 def approximately(value: Any) -> Any:

@@ -5,7 +5,8 @@ from collections.abc import Collection
 
 from gateway.parsing.calls.tool_call import PartialCall, ToolCallDelta
 
-_GAP = string.whitespace + "[],;}"  # what stands around calls: arrays, lines, a bracket too many
+_BEHIND = string.whitespace + "],;}"  # what stands behind calls: arrays, lines, a bracket too many
+_GAP = _BEHIND + "["
 
 
 class CallRun:
@@ -24,12 +25,12 @@ class CallRun:
         self._first, self._names = first, names
         self._call: PartialCall | None = None
         self._bracket = ""  # held until it is known whether another one follows
-        self._before: list[str] = []
+        self._before: list[str] = []  # what is read again if no call follows
 
     @property
     def text(self) -> str:
         """What stands before `rest`, if there was no call."""
-        return "".join(self._before)
+        return "" if self.num_calls else "".join(self._before)
 
     def push(self, text: str, *, last: bool) -> list[ToolCallDelta]:
         """Return what the text adds to the calls; `last` says that it ends."""
@@ -43,21 +44,20 @@ class CallRun:
             found += self._finish(self._call, text)
         if last and self._call:
             found += self._finish(self._call)
-        if last and not self.num_calls and not self.stopped:
-            self.stopped = True
-            self._before.append(self._bracket)
+        self._before += [self._bracket] if last and self._bracket else []
+        if last and not self.stopped and (self._before or not self.num_calls):
+            self._stop("")
         return found
 
     def _finish(self, call: PartialCall, rest: str = "") -> list[ToolCallDelta]:
         self._call = None
         parts = call.finish(tagged=not self._names)
         if parts is None:
-            self.stopped, self.rest = True, rest
-            if self.num_calls:
-                self.rest = call.text + rest
             self._before.append(call.text)
+            self._stop(rest)
             return []
         self.num_calls += 1
+        self._before = []
         return parts
 
     def _next(self, text: str) -> str:
@@ -65,13 +65,16 @@ class CallRun:
         text, self._bracket = self._bracket + text, ""
         start = len(text) - len(text.lstrip(_GAP))
         start += text.startswith("{{", start)
-        if not self.num_calls:
-            self._before.append(text[:start])
+        before = text[:start] if self._before or not self.num_calls else text[:start].lstrip(_BEHIND)
+        self._before += [before] if before else []
         text = text[start:]
         if text == "{":
             self._bracket = text
             return ""
         if text and text[0] != "{":
-            self.stopped, self.rest = True, text
+            self._stop(text)
             return ""
         return text
+
+    def _stop(self, rest: str) -> None:
+        self.stopped, self.rest = True, "".join(self._before) + rest if self.num_calls else rest

@@ -6,10 +6,11 @@ import regex
 
 from gateway.parsing.calls.call_reader import match, skip
 from gateway.parsing.calls.lax_json import LaxJson
+from gateway.parsing.calls.one_call import OneCall
 from gateway.parsing.calls.tool_call import ToolCallDelta
 
 
-class HeadedCall:
+class HeadedCall(OneCall):
     """Reads one call: a head with the name, arguments in JSON, and what stands behind them."""
 
     def __init__(self, index: int, head: regex.Pattern[str], tail: Sequence[regex.Pattern[str]] = ()) -> None:
@@ -17,11 +18,8 @@ class HeadedCall:
 
         Each part of the tail may be missing.
         """
-        self.num_calls = 0
-        self.stopped = False
-        self.rest = ""
-        self._index, self._head, self._tail = index, head, tail
-        self._held = ""
+        super().__init__(index)
+        self._head, self._tail = head, tail
         self._json = LaxJson()
 
     @property
@@ -51,9 +49,3 @@ class HeadedCall:
         if part:
             return [ToolCallDelta(part.index, written, part.id, part.name)]
         return [ToolCallDelta(self._index, written)] if written else []
-
-    def _wait_or_stop(self, text: str, *, waits: bool) -> None:
-        if waits:
-            self._held = text
-        else:
-            self.stopped, self.rest = True, text

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import regex
 
 from gateway.parsing.calls.argument_text import ArgumentText, Json, types_of
-from gateway.parsing.calls.call_reader import match, skip
+from gateway.parsing.calls.call_reader import match
+from gateway.parsing.calls.one_call import OneCall
 from gateway.parsing.calls.tool_call import ToolCallDelta
 from gateway.requests.tool_fields import Function
 
@@ -24,11 +25,9 @@ class XmlTags:
     """What ends a value. A group `key` makes it one only if that is a parameter's name: its closing tag is missing."""
     last_value_end: regex.Pattern[str]
     """The same at the end of the reply."""
-    tail: Sequence[regex.Pattern[str]] = ()
-    """What may stand behind the end of the call."""
 
 
-class XmlCall:
+class XmlCall(OneCall):
     """Reads one call, and makes JSON of its arguments by the types of the function's parameters.
 
     Nothing is escaped between these tags. So a closing tag ends a value only where something may follow it.
@@ -36,15 +35,12 @@ class XmlCall:
 
     def __init__(self, index: int, tags: XmlTags, functions: Sequence[Function], *, known: bool = False) -> None:
         """Begin the call at this index, of any function or, if `known`, of one of these."""
-        self.num_calls = 0
-        self.stopped = False
-        self.rest = ""
-        self._index, self._tags, self._known = index, tags, known
+        super().__init__(index)
+        self._tags, self._known = tags, known
         self._schemas: dict[str, Json] = {function.name: function.parameters or {} for function in functions}
-        self._held = self._before = self._name = ""
+        self._before = self._name = ""
         self._value: ArgumentText | None = None
         self._keys: list[str] = []
-        self._ended = False
 
     @property
     def text(self) -> str:
@@ -56,9 +52,7 @@ class XmlCall:
         text, self._held = self._held + text, ""
         written, was_sent = list[str](), self.num_calls > 0
         while not self.stopped and not self._held:
-            if self._ended:
-                text = self._read_tail(text, last=last)
-            elif self._value:
+            if self._value:
                 text = self._read_value(self._value, text, written, last=last)
                 if last and self._value:
                     break
@@ -90,8 +84,8 @@ class XmlCall:
         text = text[found.end() :]
         if found["key"] is None:
             written.append("}" if self.num_calls else "{}")
-            self.num_calls, self._ended = 1, True
-            return self._read_tail(text, last=last)
+            self.num_calls = 1
+            return self._wait_or_stop(text, waits=False)
         key = found["key"].strip()
         written.append(f"{', ' if self.num_calls else '{'}{json.dumps(key, ensure_ascii=False)}: ")
         self.num_calls = 1
@@ -114,10 +108,6 @@ class XmlCall:
         written += [value.push(text), value.cut() if last else ""]
         return ""
 
-    def _read_tail(self, text: str, *, last: bool) -> str:
-        text, waits = skip(self._tags.tail, text, last=last)
-        return self._wait_or_stop(text, waits=waits)
-
     def _is_missing(self, key: str) -> bool:
         return key not in self._keys and key in self._properties
 
@@ -129,10 +119,3 @@ class XmlCall:
     def _types(self, key: str) -> frozenset[str]:
         schema = self._schemas.get(self._name, {})
         return types_of(self._properties.get(key, schema.get("additionalProperties")), schema)
-
-    def _wait_or_stop(self, text: str, *, waits: bool) -> str:
-        if waits:
-            self._held = text
-        else:
-            self.stopped, self.rest = True, text
-        return ""

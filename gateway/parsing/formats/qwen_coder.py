@@ -16,16 +16,15 @@ from gateway.requests.tool_fields import Function
 
 OPEN, CLOSE, FUNCTION = "<tool_call>", "</tool_call>", "<function="
 _NAME = r"(?P<name>[^\s<>]{1,128})\s{0,4}>"
-_NEXT = rf"\s{{0,64}}(?:<parameter=(?P<key>[^<>\n]{{1,256}})>(?:\n|(?=[^\n]))|</function>|{CLOSE})"
+_NEXT = rf"\s{{0,64}}(?:<parameter=(?P<key>[^<>\n]{{1,256}})>(?:\n|(?=[^\n]))|</function>|(?={CLOSE}))"
 _FOLLOWS = rf"\s{{0,64}}(?:<parameter=|</function>|{CLOSE}"
 _VALUE_END = (
     rf"\n?(?:</parameter>(?={_FOLLOWS}%s))|(?=</function>\s{{0,16}}(?:{CLOSE}%s)))"
     r"|\n(?=<parameter=(?P<key>[^<>\n]{1,256})>)"
 )
 _NEXT_PATTERN, _END, _LAST_END = map(regex.compile, (_NEXT, _VALUE_END % ("", ""), _VALUE_END % (r"|\Z", r"|\Z")))
-_TAIL = [regex.compile(rf"\s{{0,16}}{CLOSE}")]
-_TAGS = XmlTags(regex.compile(rf"\s{{0,16}}{FUNCTION}{_NAME}"), _NEXT_PATTERN, _END, _LAST_END, _TAIL)
-_UNTAGGED = XmlTags(regex.compile(_NAME), _NEXT_PATTERN, _END, _LAST_END, _TAIL)
+_TAGS = XmlTags(regex.compile(rf"\s{{0,16}}{FUNCTION}{_NAME}"), _NEXT_PATTERN, _END, _LAST_END)
+_UNTAGGED = XmlTags(regex.compile(_NAME), _NEXT_PATTERN, _END, _LAST_END)
 
 
 class QwenCoder(XmlFormat):
@@ -44,7 +43,7 @@ class QwenCoder(XmlFormat):
                 return XmlCall(first, _UNTAGGED, functions, known=True)
             return EitherCall(first, lambda: XmlCall(first, _TAGS, functions))
 
-        return TaggedParser([OPEN, FUNCTION], reader)
+        return TaggedParser([OPEN, FUNCTION], reader, [CLOSE])
 
     def begin(self, name: str, tags: Tags) -> str:
         """Return, in Lark, what stands before the arguments."""

@@ -16,13 +16,12 @@ class TaggedParser:
     ) -> None:
         """Begin a reply. A reader is made for the index of the next call, and the tag that opens it.
 
-        What stands between the calls that it reads and a closing tag is left out.
+        A closing tag behind its calls, at once or later, is no content.
         """
         self._openings, self._reader, self._closings = openings, reader, closings
         self._tags = StopStrings(openings)
         self._run: CallReader | None = None
         self._opening = ""  # of the run
-        self._skips = False  # what stands behind calls, up to the next tag
         self._num_calls = 0
         self._space = HeldSpace()  # dropped before a call and after one
 
@@ -38,15 +37,15 @@ class TaggedParser:
             piece = self._tags.push(text)
             if last and not self._tags.found:
                 piece += self._tags.flush()
-            if not self._skips:
-                found.append(self._space.push(piece))
+            found.append(self._space.push(piece))
             if not self._tags.found:
                 break
             text = self._tags.flush()
             if self._tags.found in self._openings:
                 self._opening = self._tags.found
                 self._run = self._reader(self._num_calls, self._opening)
-            self._skips = False
+            else:
+                self._space = HeldSpace()
             self._tags = StopStrings(self._openings)
         if last and not self._num_calls and not self._run:
             found.append(self._space.flush())
@@ -60,6 +59,5 @@ class TaggedParser:
         else:
             self._num_calls += run.num_calls
             self._space = HeldSpace()
-            if self._closings:
-                self._skips, self._tags = True, StopStrings([*self._closings, *self._openings])
+            self._tags = StopStrings([*self._closings, *self._openings])
         return run.rest

@@ -44,20 +44,27 @@ class ToolFormat(ABC):
         return f"answer: calls\n{self.calls([(one, call_schema(one)) for one in functions], tags, parallel=parallel)}"
 
     def optional_rules(self, functions: Sequence[Function], tags: Tags, *, parallel: bool) -> str:
-        """Return, in Lark, the rule `answer`: any text, and calls, those of strict functions by their schemas."""
+        """Return, in Lark, the rule `answer`: any text, and calls, those that are held to their schemas by these."""
         calls = self.calls_by_schema(functions, tags, parallel=parallel)
         return f"answer: {self.optional}\ntext: /(?s:.*)/\n{calls}"
 
     def calls_by_schema(self, functions: Sequence[Function], tags: Tags, *, parallel: bool) -> str:
-        """Return, in Lark, the rule `calls`: those of strict functions by their schemas."""
-        return self.calls([(one, _arguments(one)) for one in functions], tags, parallel=parallel)
+        """Return, in Lark, the rule `calls`: those that are held to their schemas by these."""
+        return self.calls([(one, self._arguments(one)) for one in functions], tags, parallel=parallel)
+
+    def holds(self, function: Function) -> bool:
+        """Return whether a call of this function is held to its schema where it need not be made."""
+        return function.strict
+
+    def _arguments(self, function: Function) -> Json:
+        return call_schema(function) if self.holds(function) else ANY_OBJECT
 
     def bare_call(self, functions: Sequence[Function]) -> str:
         """Return, in Lark, a call without tags of one of these functions."""
         calls = [
             {
                 "type": "object",
-                "properties": {"name": {"const": one.name}, self.arguments: _arguments(one)},
+                "properties": {"name": {"const": one.name}, self.arguments: self._arguments(one)},
                 "required": ["name", self.arguments],
                 "additionalProperties": False,
             }
@@ -77,8 +84,3 @@ def tagged(text: str, tags: Tags, marks: Sequence[str]) -> str:
     """Return, in Lark, a text in which these marks may be single tokens."""
     parts = re.split(f"({'|'.join(map(re.escape, marks))})", text)
     return " ".join(tag(part, tags) for part in parts if part)
-
-
-def _arguments(function: Function) -> Json:
-    """Return what a call that need not be made is held to."""
-    return call_schema(function) if function.strict else ANY_OBJECT

@@ -5,8 +5,11 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+from typing_extensions import override
+
 from gateway.parsing.calls.argument_text import types_of
 from gateway.parsing.formats.tool_format import Json, Tags, ToolFormat
+from gateway.parsing.grammar_part import as_part
 from gateway.requests.tool_fields import Function
 
 _ANY_KEY = r"/[^<>\n]{1,64}/"
@@ -15,7 +18,8 @@ _ANY_KEY = r"/[^<>\n]{1,64}/"
 class XmlFormat(ToolFormat):
     """Holds arguments to the schemas of their parameters: JSON as such, strings to their choices if they have any.
 
-    Strings are held to no pattern and to no length, since they are plain text. Arguments come in the schema's order.
+    Strings are held to no pattern and to no length, since they are plain text, but the input of a free-text tool is
+    held to its grammar. Arguments come in the schema's order.
     """
 
     line_end = ""
@@ -46,7 +50,8 @@ class XmlFormat(ToolFormat):
                 optional = [not (isinstance(required, list) and key in required) for key in named]
                 arguments = [f"f{number}_{index}{'?' * one}" for index, one in enumerate(optional)]
                 for index, (key, value) in enumerate(named.items()):
-                    written = self._value(value, schema, tags)
+                    part = function.input_grammar and as_part(function.input_grammar)
+                    written = f"{part} {self.value_end(tags)}" if part else self._value(value, schema, tags)
                     rules.append(f"f{number}_{index}: {self.key(_quoted(key), tags)} {written} {self.line_end}\n")
             else:
                 arguments = ["any*"] if schema.get("additionalProperties") is not False else []
@@ -56,6 +61,10 @@ class XmlFormat(ToolFormat):
         plain = f"plain[suffix={end}]: /(?s:.*)/" if end.startswith('"') else f"plain: /(?s:.*)/ {end}"
         any_one = f"any: {self.key(_ANY_KEY, tags)} plain {self.line_end}"
         return f"calls: call{more}\ncall: {' | '.join(calls)}\n{plain}\n{any_one}\n{''.join(rules)}"
+
+    @override
+    def holds(self, function: Function) -> bool:
+        return function.strict or function.input_grammar is not None
 
     def _value(self, schema: Any, root: Json, tags: Tags) -> str:
         """Return, in Lark, the values of a schema: strings as plain text, others as JSON; and what ends them."""

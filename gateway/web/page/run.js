@@ -19,6 +19,7 @@ const REASONS = {
   probe_plain: "none: speculation seems faster; a trial of plain decoding",
   first_round: "none: the target was reading the prompt on the same cores",
   last_token: "none: one token was left, which the target adds anyway",
+  no_room: "none: the text fills the draft's context",
   unmeasured: "none: the target's costs were not known yet",
   no_draft: "none: the draft was gone, full or late",
 };

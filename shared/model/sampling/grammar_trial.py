@@ -5,8 +5,10 @@ Each trial is a process of its own, forked from one that has read the tokenizer,
 alarm, and a limit to its memory. What comes through is harmless to compile.
 """
 
+import json
 import os
 import pickle
+import re
 import resource
 import signal
 import socket
@@ -22,11 +24,26 @@ from time import monotonic
 from typing import IO, cast
 from weakref import finalize
 
-import llguidance
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark
 
 from shared.model.large_stack import BYTES, large_stack
 from shared.sampling_params import JSON_WHITESPACE
+
+_GBNF = re.compile(r'%gbnf ("(?:[^"\\]|\\.)*")')
+
+
+def _from_lark(text: str) -> str:
+    """Return a grammar in llguidance's own form: of one in Lark, of one in GBNF, or of one in Lark with parts in GBNF.
+
+    A part is written as `%gbnf` and a string of JSON. Raises ValueError.
+    """
+    try:
+        whole = _GBNF.sub(lambda found: f"%lark {{\n{any_to_lark(json.loads(found[1]))}\n}}", text)
+        return LLMatcher.grammar_from_lark(any_to_lark(text) if whole == text else whole)
+    except (GbnfToLarkError, RecursionError) as error:
+        raise ValueError(f"Failed to convert the grammar from GBNF to Lark: {error}") from error
+
 
 # Errors without the grammar in them; rows with room for a choice of many; at most 100 MB of a lexer's states.
 _LIMITS = LLParserLimits(verbose_errors=False, max_items_in_row=50_000, max_lexer_states=50_000)
@@ -35,7 +52,7 @@ _WRITERS: dict[str, Callable[[str], str]] = {
         text, defaults={"whitespace_pattern": JSON_WHITESPACE}
     ),
     "regex": LLMatcher.grammar_from_regex,
-    "lark": lambda text: llguidance.grammar_from("grammar", text),  # accepts GBNF too
+    "lark": _from_lark,
 }
 _ADDRESSES = 4 * 2**30  # bytes; most of them the tokenizer's and the stack's
 _STEPS = 8  # tokens that a trial follows the grammar for

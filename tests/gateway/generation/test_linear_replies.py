@@ -111,7 +111,7 @@ def test_replies(tiny: ChatTokenizer, text: str) -> None:
 
     def reply(length: int) -> None:
         usage = Usage(prompt_tokens=1, meter=Meter(MODEL, lambda: 0, lambda: 0))
-        chat = ChatReply(ChatRequest.model_validate({"model": MODEL, "messages": CHAT}), 1, tiny.token_bytes)
+        chat = ChatReply(ChatRequest.model_validate({"model": MODEL, "messages": CHAT}), [choice], tiny.token_bytes)
         request = ResponsesRequest.model_validate({"model": MODEL, "input": "hi"})
         response = ResponsesReply(request, 1, tiny.token_bytes, usage)
         reader, answer = ReplyReader(choice, tiny), Answer()

@@ -111,7 +111,9 @@ CASES: list[tuple[ReplyFormat, str, str, str, list[tuple[str, str]]]] = [
     (HERMES_TOOLS, f"<tool_call>[{CALL}, {OTHER}]</tool_call>", "", "", [("f", ARGUMENTS), ("g", "{}")]),
     (HERMES_TOOLS, f"<tool_call>{{{OTHER}}}</tool_call>", "", "", [("g", "{}")]),
     (HERMES_TOOLS, f"<tool_call>{OTHER}<tool_call>{CALL}", "", "", [("g", "{}"), ("f", ARGUMENTS)]),
-    (HERMES_TOOLS, f"<tool_call>{OTHER} and so on</tool_call> .", " .", "", [("g", "{}")]),
+    (HERMES_TOOLS, f"<tool_call>{OTHER} and so on</tool_call> .", "and so on .", "", [("g", "{}")]),
+    (HERMES_TOOLS, f"<tool_call>\n{OTHER}\nThat was g.\n\n", "That was g.", "", [("g", "{}")]),
+    (HERMES_TOOLS, f"<tool_call>{OTHER}</tool_call></tool_call>", "</tool_call>", "", [("g", "{}")]),
     (HERMES_TOOLS, '<tool_call>{"function": "f", "arguments": {}}</tool_call>', "", "", [("f", "{}")]),
     (HERMES_TOOLS, '<tool_call>{"name": "f", "arguments": "{}"}</tool_call>', "", "", [("f", "{}")]),
     (HERMES_TOOLS, '<tool_call>{"name": "f", "arguments": null}</tool_call>', "", "", [("f", "{}")]),
@@ -123,6 +125,10 @@ CASES: list[tuple[ReplyFormat, str, str, str, list[tuple[str, str]]]] = [
     # Without tags at the beginning, it is certain to be a call once its arguments begin: what follows is content.
     (BARE, f"```json\n{CALL}\n```\nThat was f.", "That was f.", "", [("f", ARGUMENTS)]),
     (BARE, f"[{CALL}, 5]", "5]", "", [("f", ARGUMENTS)]),
+    (BARE, f"[{CALL}] [1] says so.", "[1] says so.", "", [("f", ARGUMENTS)]),
+    (BARE, f"{CALL}\n{{{{x}}}} is", "{{x}} is", "", [("f", ARGUMENTS)]),
+    *[(form, f"{tag}{CALL} {end}", end, "", [("f", ARGUMENTS)])
+      for form, tag in ((BARE, ""), (HERMES_TOOLS, "<tool_call>")) for end in ("[", "{", "[ {")],
     (BARE, f"{OTHER}\nand\n<tool_call>\n{CALL}\n</tool_call>", "and", "", [("g", "{}"), ("f", ARGUMENTS)]),
     (BARE, f'{OTHER}{{"name": "h", "arguments": {{}}}}', '{"name": "h", "arguments": {}}', "", [("g", "{}")]),
     # Without tags: wrong ones, blocks, arrays, words before, and nothing after.

@@ -97,7 +97,11 @@ CASES: list[tuple[ToolFormat, str, str, Calls]] = [
      [("write", {"lines": "many", "deep": "[1]", "force": "5", "note": "nul", "ratio": "NaN"})]),
     (QWEN_CODER, xml(lines="3.0", path=""), "", [("write", {"lines": 3, "path": ""})]),
     (QWEN_CODER, "<tool_call><function=write>\nwell</function>", "<tool_call><function=write>\nwell</function>", []),
-    (QWEN_CODER, '<tool_call>\n{"name": "now", "arguments": {}}', "", NOW),
+    *[(QWEN_CODER, f'<tool_call>\n{{"name": "now", "arguments": {{}}}}{end}', content, NOW) for end, content in (
+        ("", ""), ("\n</tool_call>", ""), ("\n</tool_call>\nSo.", "\nSo."), (" So.", "So."),
+    )],
+    (QWEN_CODER, xml(path="a").replace("</function>\n", "") + " </tool_call>", " </tool_call>",
+     [("write", {"path": "a"})]),
     (QWEN_CODER, "<tool_call>\n<function=write>\n<parameter=path>\na\n</parameter>\nso</function>", "",
      [("write", {"path": "a\n</parameter>\nso"})]),
     # GLM: 4.5 in lines, 4.7 without.

@@ -118,6 +118,10 @@ async def test_thought_words_and_calls(
             arguments[call.index] += call.function.arguments or ""
     assert (thought, content, arguments) == ("Hm.", "Let me ride.", ['{"miles": 7}'] * 2)
     assert chunk.choices[0].finish_reason == "tool_calls"
+    hidden = await client.chat.completions.create(**ask, extra_body={"include_reasoning": False})
+    assert hidden.choices[0].message.model_extra == {}
+    assert hidden.choices[0].message.content == "Let me ride."
+    assert hidden.usage == reply.usage
     none = (await client.chat.completions.create(**ask, tool_choice="none")).choices[0]
     assert none.finish_reason == "stop"
     assert CALL in (none.message.content or "")

@@ -116,7 +116,8 @@ def chats(deltas: Sequence[Delta], tokenizer: ChatTokenizer) -> list[Any]:
         (ChatReply, ChatRequest.model_validate({"model": MODEL, "messages": scripted_gateway.CHAT, "logprobs": True})),
         (CompletionReply, CompletionRequest.model_validate({"model": MODEL, "prompt": "hi", "logprobs": 1})),
     ):
-        reply, answer, built = form(request, 1, tokenizer.token_bytes), Answer(), dict[tuple[str, ...], Any]()
+        choice = Choice(0, [5, 6], SamplingParams(seed=1), 99, None, None, stop_strings=())
+        reply, answer, built = form(request, [choice], tokenizer.token_bytes), Answer(), dict[tuple[str, ...], Any]()
         reply.opening(deltas[0])
         for delta in deltas:
             answer.add(delta)

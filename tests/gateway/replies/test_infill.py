@@ -1,10 +1,12 @@
 """Completions with a suffix, and llama-server's route for editors."""
 
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import pytest_asyncio
 import scripted_gateway
 import tiny_tokenizer
@@ -62,7 +64,27 @@ async def test_what_cannot_be(coder: Gateway, tiny: ChatTokenizer) -> None:
     }
     for field, response in refused.items():
         assert (response.status_code, error_of(response)["param"]) == (400, field)
+    assert "n_predict, 3" in error_of(refused["min_tokens"])["message"]
+    both = error_of(await ask(coder, "/infill", grammar='root ::= "a"', json_schema={}))
+    assert (both["param"], both["message"].endswith("json_schema, grammar")) == ("grammar", True)
     assert not coder.decoder.calls
+
+
+async def test_long_texts_are_left_to_threads(coder: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Claim: neither the prompt's tokens nor its text are made on the event loop."""
+    asked: list[threading.Thread] = []
+    for name in ("decode", "encode", "encode_plain"):
+        made = getattr(coder.tokenizer, name)
+
+        def noted(*args: Any, made: Callable[..., Any] = made, **options: Any) -> Any:
+            asked.append(threading.current_thread())
+            return made(*args, **options)
+
+        monkeypatch.setattr(coder.tokenizer, name, noted)
+    for stream in (False, True):
+        assert (await ask(coder, "/infill", input_prefix="the", stream=stream)).status_code == 200
+    assert len(asked) > 2
+    assert threading.main_thread() not in asked
 
 
 async def test_infill(coder: Gateway) -> None:

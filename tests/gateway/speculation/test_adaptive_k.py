@@ -89,6 +89,11 @@ def test_reasons_of_what_is_not_weighed() -> None:
     assert AdaptiveK(unknown, 0, 0).next(100, 1) == Decision(0, 0, Reason.REQUESTED)
     assert AdaptiveK(unknown, 4, 0).next(3, 1) == Decision(2, 0, Reason.REQUESTED)
     assert AdaptiveK(unknown, 4, 0).next(1, 1) == Decision(0, 0, Reason.LAST_TOKEN)
+    assert AdaptiveK(unknown, 4, 0).next(100, 1, room=0) == Decision(0, 0, Reason.NO_ROOM)
+    assert AdaptiveK(known, None, 0).next(100, 1, room=0) == Decision(0, 0, Reason.NO_ROOM)
+    assert AdaptiveK(known, None, 0).next(100, 1, room=2).reason is Reason.PAYS
+    assert AdaptiveK(known, 4, 3).next(100, 1, room=0) == Decision(0, 3, Reason.REQUESTED)
+    assert AdaptiveK(unknown, None, None).next(100, 1, room=0) == Decision(0, 0, Reason.UNMEASURED)
     assert AdaptiveK(unknown, None, None).next(100, 1) == Decision(0, 0, Reason.UNMEASURED)
     assert AdaptiveK(known, None, 0).next(1000, 1000).reason is Reason.PAYS
     assert AdaptiveK(known, None, 0).next(10, 1000) == Decision(0, 0, Reason.CATCHING_UP)

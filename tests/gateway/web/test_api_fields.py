@@ -107,6 +107,29 @@ async def test_completion_logprobs_and_echo(scripted: Gateway, openai_client: op
         assert body["choices"][0]["text"] == f"hi {TEXT}"
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+async def test_token_ids(scripted: Gateway, path: str) -> None:
+    """Claim: the ids of prompt and reply where vLLM has them, whole and in pieces; nothing of them unless asked."""
+    token_ids = [*tell(scripted, TEXT), 2]
+    whole = (await scripted.post(path, return_token_ids=True, logprobs=1 if path == "/v1/completions" else True)).json()
+    prompt = scripted.decoder.calls[-1][0]
+    of_choice, of_reply = whole["choices"][0], whole
+    assert of_choice["token_ids"] == token_ids
+    assert (of_reply if "chat" in path else of_choice)["prompt_token_ids"] == prompt
+    chunks = events(await scripted.post(path, return_token_ids=True, stream=True, stop=["ahead"]))[:-1]
+    told = [chunk if "chat" in path else chunk["choices"][0] for chunk in chunks]
+    assert [one.get("prompt_token_ids") for one in told] == [prompt] + [None] * (len(told) - 1)
+    streamed = [token_id for chunk in chunks for token_id in chunk["choices"][0]["token_ids"]]
+    assert streamed == token_ids[: len(streamed)] != token_ids
+    assert "token_ids" not in (await scripted.post(path)).text
+    named = await scripted.post(
+        path, return_tokens_as_token_ids=True, logprobs=1 if path == "/v1/completions" else True
+    )
+    logprobs = named.json()["choices"][0]["logprobs"]
+    names = logprobs.get("tokens") or [one["token"] for one in logprobs["content"]]
+    assert names == [f"token_id:{token_id}" for token_id in token_ids[: len(names)]]
+
+
 async def test_logprobs_are_the_targets_own(toy_url: str, toy: tuple[Path, Path]) -> None:
     """Claim: over HTTP, with speculation on, they are to 1e-4 those of transformers' own model."""
     tokenizer = ChatTokenizer.load(str(toy[0]))

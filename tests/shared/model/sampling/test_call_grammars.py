@@ -1,8 +1,9 @@
 """Calls that have to be made, in every format: what the grammar allows is read as a call that fits its schema."""
 
 import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from gateway.parsing.formats.llama import LLAMA
 from gateway.parsing.reply_format import ReplyFormat
 from gateway.parsing.reply_parser import ReplyParser
 from gateway.requests.grammar_fields import json_grammar
+from gateway.requests.responses_tools import CustomTool, Offered, TextFormat, input_of
 from gateway.requests.tool_fields import Function
 from gateway.text.token_bytes import TokenBytes
 from shared.model.sampling.grammar import GrammarMask, Grammars
@@ -37,6 +39,13 @@ FUNCTIONS = [
     Function.model_validate({"name": "halt", "parameters": {"type": "object", "additionalProperties": False}}),
 ]
 TAGS = sorted({*DEEPSEEK.tokens, *(tag for form in FORMATS.values() for tag in [*form.tokens, form.opening] if tag)})
+
+
+INPUTS: dict[Literal["lark", "regex"], tuple[str, str]] = {
+    "lark": ('start: "*** " /[ab]{2}/ LF?\n%import common.LF', r"\*\*\* [ab]{2}\n?"),
+    "regex": ("a|b{3}/", "a|b{3}/"),
+}
+"""Grammars of texts, and Python's expressions for the same."""
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["tags are tokens", "tags are spelled"])
@@ -98,3 +107,26 @@ def test_an_answer_or_a_call(vocabulary: tuple[PreTrainedTokenizerFast, Grammars
     parts = ReplyParser(form).push(walk(grammar, vocabulary, 1, FORMATS[name].opening), last=True)
     assert [call.name for call in parts.tool_calls][:1] == ["halt"] or not parts.content.startswith("[5")
     assert json.loads(walk(grammar, vocabulary, 1, "[")) == [5]
+
+
+@pytest.mark.parametrize("name", ["qwen3_coder", "glm45"])
+@pytest.mark.parametrize("syntax", INPUTS)
+def test_the_input_of_a_free_text_tool(
+    vocabulary: tuple[PreTrainedTokenizerFast, Grammars], name: str, syntax: Literal["lark", "regex"]
+) -> None:
+    """Claim: in formats of plain text a tool's grammar binds its input, in calls that have to be made and in others."""
+    definition, expected = INPUTS[syntax]
+    described = TextFormat(type="grammar", syntax=syntax, definition=definition)
+    tool = Offered("patch", CustomTool(type="custom", name="patch", format=described)).function["function"]
+    patch, opening = Function.model_validate(tool), FORMATS[name].opening
+    form, tags = (
+        ReplyFormat(tools=FORMATS[name], parallel=False, functions=[patch]),
+        TokenBytes(vocabulary[0].backend_tokenizer).added,
+    )
+    required, optional = form.required_calls([patch], tags), form.optional_calls([patch], tags)
+    assert bool(optional) == (opening in tags)
+    for grammar, begin in ((required, ""), (optional, opening)):
+        text = walk(grammar, vocabulary, 0, begin) if grammar else ""
+        for call in ReplyParser(form).push(text, last=True).tool_calls:
+            assert re.fullmatch(expected, input_of(call.arguments)), text
+        assert text or not grammar

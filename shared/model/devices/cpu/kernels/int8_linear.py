@@ -67,9 +67,7 @@ class FbgemmInt8Linear(Int8Linear):
     def lay_out(self, rounded: torch.Tensor, scales: torch.Tensor) -> None:
         """Pack the weights. rounded: [out, in] int8; scales: [out] float32."""
         zeros = torch.zeros(len(scales), dtype=torch.int64)
-        with warnings.catch_warnings(
-            action="ignore"
-        ):  # that torch may drop it: its version is pinned
+        with warnings.catch_warnings(action="ignore"):  # that torch may drop it: its version is pinned
             quantized = torch._make_per_channel_quantized_tensor(rounded, scales.double(), zeros, 0)  # noqa: SLF001 - the only door to FBGEMM
         self.packed = torch.ops.quantized.linear_prepack(quantized, None)
 
