@@ -135,7 +135,7 @@ def test_a_slot_that_rounds_otherwise(unchosen: StaticRunner, monkeypatch: pytes
     """The last one, in a graph of few rows, which is not used then, or in the widest, by which rows are not exact."""
     verify = unchosen.graphs.verify
 
-    def planted(key: GraphKey, *args: Any, **wants: bool) -> Any:
+    def planted(key: GraphKey, *args: Any, **wants: Any) -> Any:
         drawn, logits = verify(key, *args, **wants)
         if logits is not None and key.num_rows == num_rows:
             logits = torch.cat([logits[:-1], logits[-1:].nextafter(torch.tensor(torch.inf))])
