@@ -1,6 +1,6 @@
 """The report of the hour, as it is after each step."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,13 +12,19 @@ REHEARSAL = """\
 **A rehearsal on a CPU, without a Neuron device: it shows that the steps run and says nothing about Trainium.**"""
 
 
-def report(plan: Plan, arranged: Plan, steps: Sequence[Step], results: Mapping[str, Result]) -> str:
-    """Return it as Markdown: what held, what did not, what was not reached, then the tables."""
+def report(
+    plan: Plan, arranged: Plan, steps: Sequence[Step], results: Mapping[str, Result], begun: Collection[str] = ()
+) -> str:
+    """Return it as Markdown: what held, what did not, what was begun or not reached, then the tables."""
     parts = [f"# First hour: {plan.title}", *([REHEARSAL] if plan.rehearsal else []), *_machine()]
     counts = [sum(name in results and results[name].held is held for name in _names(steps)) for held in (True, False)]
-    missing = [step.name for step in steps if step.name not in results]
-    parts.append(f"{len(steps)} steps: {counts[0]} held, {counts[1]} did not hold, {len(missing)} not reached.")
-    parts.append("\n".join(["| step | claim | held | seconds |", "| --- | --- | --- | --- |", *_lines(steps, results)]))
+    counts += [len(begun), len(steps) - sum(counts) - len(begun)]
+    kinds = ("held", "did not hold", "interrupted", "not reached")
+    told = ", ".join(f"{count} {kind}" for count, kind in zip(counts, kinds, strict=True))
+    parts.append(f"{len(steps)} steps: {told}.")
+    parts.append(
+        "\n".join(["| step | claim | held | seconds |", "| --- | --- | --- | --- |", *_lines(steps, results, begun)])
+    )
     ranks = f"{arranged.ranks} ranks, {arranged.collective}" if arranged.ranks > 1 else "one rank"
     parts.append(f"The target: {ranks}, cores {arranged.target_cores or 'as they come'}.")
     for step in steps:
@@ -36,10 +42,11 @@ def _machine() -> list[str]:
     return ["\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in facts.items())])]
 
 
-def _lines(steps: Sequence[Step], results: Mapping[str, Result]) -> Iterator[str]:
+def _lines(steps: Sequence[Step], results: Mapping[str, Result], begun: Collection[str]) -> Iterator[str]:
     for step in steps:
         result = results.get(step.name)
-        held = "not reached" if result is None else "yes" if result.held else "**NO**"
+        missing = "interrupted" if step.name in begun else "not reached"
+        held = missing if result is None else "yes" if result.held else "**NO**"
         yield f"| {step.name} | {step.title} | {held} | {result.seconds if result else ''} |"
 
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from benchmarks.machine import ROOT
 from deploy.first_hour.plan import Plan
-from deploy.first_hour.step import end_all
+from deploy.first_hour.processes import end_all, start
 from deploy.first_hour.steps import serve
 from scripts.stack import answers, free_port
 
@@ -17,11 +16,11 @@ from scripts.stack import answers, free_port
 class Services:
     """Starts them when they are first needed, and again if they have ended; stops them at the block's end."""
 
-    def __init__(self, plan: Plan, log: Path, env: Mapping[str, str]) -> None:
-        """Start nothing yet."""
+    def __init__(self, plan: Plan, folder: Path, env: Mapping[str, str]) -> None:
+        """Start nothing yet. services.log, in the folder, gets what they say."""
         self._ports = free_port(), free_port(), free_port()
         self._command, self._seconds = serve(plan, self._ports), plan.minutes["start"] * 60
-        self._log, self._env = log, env
+        self._log, self._mark, self._env = folder / "services.log", folder / "services", env
         self._process: subprocess.Popen[bytes] | None = None
         self._problem = ""
         self.url = f"http://127.0.0.1:{self._ports[0]}"
@@ -32,11 +31,11 @@ class Services:
             return self._problem
         deadline = time.monotonic() + self._seconds
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(self._command, cwd=ROOT, env=self._env, stdout=log, stderr=log)  # noqa: S603 - our own
+            self._process = start(self._command, self._mark, self._env, log, log)
         while not answers(f"{self.url}/ready"):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self._problem = f"the services do not start: the end of {self._log.name} says\n{self._end_of_log()}"
-                end_all(self._process.pid)
+                end_all(self._mark)
                 break
             time.sleep(0.3)
         return self._problem
@@ -57,4 +56,4 @@ class Services:
             try:
                 self._process.wait(60)
             except subprocess.TimeoutExpired:
-                end_all(self._process.pid)
+                end_all(self._mark)

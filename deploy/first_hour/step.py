@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -10,9 +9,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Self
 
-import psutil
-
-from benchmarks.machine import ROOT
+from deploy.first_hour.plan import Plan
+from deploy.first_hour.processes import end_all, start
 
 SAID = 4000  # characters of an output that a result keeps: its beginning and its end
 
@@ -27,6 +25,8 @@ class Result:
     command: str
     said: str
     """What it printed, or why it did not run."""
+    plan: Any = None
+    """What was tried, for JSON: the plan as it was arranged then."""
     document: Any = None
     """What it printed, if that was JSON."""
 
@@ -45,51 +45,52 @@ class Result:
 class Step:
     """A command. It holds if it ends in time with code 0."""
 
+    plan: Plan
+    """What it tries, as arranged so far: a result of another arrangement is none."""
     name: str
     title: str
     command: Sequence[str]
     seconds: float
     """How long it may take."""
-    served: bool = False
-    """Whether the services must run."""
 
-    def run(self, folder: Path, env: Mapping[str, str]) -> Result:
-        """Run it; NAME.out and NAME.err get what it prints."""
-        out, err = folder / f"{self.name}.out", folder / f"{self.name}.err"
-        started, problem = monotonic(), ""
-        with out.open("wb") as stdout, err.open("wb") as stderr:
-            process = subprocess.Popen(self.command, cwd=ROOT, env=env, stdout=stdout, stderr=stderr)  # noqa: S603 - our own
-            try:
-                process.wait(self.seconds)
-            except subprocess.TimeoutExpired:
-                problem = f"no end after {self.seconds / 60:g} minutes"
-                end_all(process.pid)
-                process.wait()
-        printed, complaints = (path.read_text("utf-8", "replace").strip() for path in (out, err))
+    def result(self, said: str, document: Any = None, *, held: bool = False, seconds: float = 0) -> Result:
+        """Return a result of this step."""
+        command = shlex.join(self.command)
+        return Result(self.name, held, round(seconds, 1), command, said.strip(), self.plan.document(), document)
+
+
+class Run:
+    """A step from its start to its result."""
+
+    def __init__(self, step: Step, folder: Path, env: Mapping[str, str]) -> None:
+        """Start it; NAME.out and NAME.err, in the folder, get what it prints."""
+        self.step, self._mark = step, folder / step.name
+        self._files = [folder / f"{step.name}.{kind}" for kind in ("out", "err")]
+        self._started = monotonic()
+        with self._files[0].open("wb") as out, self._files[1].open("wb") as err:
+            self._process = start(step.command, self._mark, env, out, err)
+
+    def result(self) -> Result | None:
+        """Return what came of it, or None while it runs. It is ended when its time is over."""
+        problem, seconds = "", monotonic() - self._started
+        if self._process.poll() is None:
+            if seconds < self.step.seconds:
+                return None
+            problem = f"no end after {self.step.seconds / 60:g} minutes"
+        end_all(self._mark)
+        code = self._process.wait()
+        printed, complaints = (path.read_text("utf-8", "replace").strip() for path in self._files)
         document = None
         with suppress(json.JSONDecodeError):
             document = json.loads(printed) if printed.startswith("{") else None
         said = [] if document else [_ends(printed)]
-        if process.returncode:
-            said = [problem or f"exit code {process.returncode}", *said, _ends(complaints)]
-        return self.result("\n".join(said), document, held=not process.returncode, seconds=monotonic() - started)
-
-    def result(self, said: str, document: Any = None, *, held: bool = False, seconds: float = 0) -> Result:
-        """Return a result of this step."""
-        return Result(self.name, held, round(seconds, 1), shlex.join(self.command), said.strip(), document)
+        if code:
+            said = [problem or f"exit code {code}", *said, _ends(complaints)]
+        return self.step.result("\n".join(said), document, held=not code, seconds=seconds)
 
 
 def _ends(text: str) -> str:
     return text if len(text) <= SAID else f"{text[: SAID // 2]}\n...\n{text[-SAID // 2 :]}"
-
-
-def end_all(pid: int) -> None:
-    """End a process and all that it started, and all that those did: torchrun's ranks are in groups of their own."""
-    with suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        for each in (process, *process.children(recursive=True)):
-            with suppress(psutil.NoSuchProcess):
-                each.kill()
 
 
 def write(path: Path, text: str) -> None:

@@ -15,6 +15,7 @@ COLLECTIVES = ("gather", "all_reduce")
 def before_serving(plan: Plan) -> list[list[Step]]:
     """Return what is tried before the target's ranks are arranged; those of an inner list run at once."""
     doctor = Step(
+        plan,
         "doctor",
         "the machine has what device neuron needs, and the target fits",
         _python(plan.ranks, "target_service", "doctor", model=plan.target, cores=plan.target_cores, **_common(plan)),
@@ -23,6 +24,7 @@ def before_serving(plan: Plan) -> list[list[Step]]:
     limit = _seconds(plan, "reload")
     reloads = [
         Step(
+            plan,
             f"reload-{collective}",
             f"a graph with {collective} runs from the cache in other processes",
             _python(
@@ -46,6 +48,7 @@ def compiling(plan: Plan) -> list[Step]:
     halves = {"draft": (1, plan.draft, plan.draft_cores), "target": (plan.ranks, plan.target, plan.target_cores)}
     return [
         Step(
+            plan,
             f"compile-{half}",
             f"the {half}'s graphs compile, and the model computed is the model",
             _python(
@@ -68,12 +71,11 @@ def serving(plan: Plan, url: str) -> list[Step]:
 
     def bench(name: str, title: str, mode: str, kind: str, **flags: object) -> Step:
         command = _python(1, "benchmarks", mode, gateway=url, **flags)
-        return Step(name, title, [*command, "--json"], _seconds(plan, kind), served=True)
+        return Step(plan, name, title, [*command, "--json"], _seconds(plan, kind))
 
     described = _python(1, "deploy.first_hour.described", url)
-    steps = [
-        Step("start", "rows have the same bits alone and together", described, _seconds(plan, "start"), served=True)
-    ]
+    title = "rows have the same bits alone and together"
+    steps = [Step(plan, "start", title, described, _seconds(plan, "start"))]
     for name, temperature in {"greedy": 0, "sampled": 0.8}.items():
         title = f"texts are equal with speculation and without, {name}"
         flags = {"prompts": TEXTS, "temperature": temperature, "seed": 1, "repeats": 1, **plan.texts}

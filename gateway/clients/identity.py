@@ -8,7 +8,7 @@ from shared.version import VERSION
 
 MODEL = ("weights", "tokenizer_fingerprint", "dtype", "quant", "row_exact")
 """The fields that replicas of one model share."""
-WHOLE = (*MODEL, "kernel", "numerics")
+WHOLE = (*MODEL, "kernel", "numerics", "draws")
 """The fields that replicas share if they give the same tokens."""
 
 

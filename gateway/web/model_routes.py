@@ -45,6 +45,7 @@ def model_routes(planner: Planner, target: pb.ModelInfo, names: Sequence[str]) -
             "device": target.device,
             "kernel": target.identity.kernel,
             "row_exact": target.row_exact,
+            "graphs": _graphs(target.graphs) if target.HasField("graphs") else None,
         }
 
     @routes.get("/v1/models")
@@ -59,3 +60,14 @@ def model_routes(planner: Planner, target: pb.ModelInfo, names: Sequence[str]) -
         return described(name)
 
     return routes
+
+
+def _graphs(choice: pb.GraphChoice) -> dict[str, Any]:
+    return {
+        "wide_prefill": choice.wide_prefill,
+        "prefill_us": choice.prefill_us,
+        "verify_us": choice.verify_us,
+        "row_counts": list(choice.row_counts),
+        "larger_buckets": choice.larger_buckets,
+        "draws": choice.draws,
+    }

@@ -930,9 +930,9 @@ Global___GraphChoice: typing_extensions.TypeAlias = GraphChoice
 
 @typing.final
 class ModelIdentity(google.protobuf.message.Message):
-    """What decides a target's tokens, beside the request. Replicas of one model share all fields but `kernel` and `numerics`,
-    which differ between kinds of processors, and between releases whose arithmetic differs. Only replicas that share all
-    fields give the same tokens by construction.
+    """What decides a target's tokens, beside the request. Replicas of one model share all fields but `kernel`, `numerics` and
+    `draws`, which differ between kinds of processors, and between releases whose arithmetic differs. Only replicas that
+    share all fields give the same tokens by construction.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -944,6 +944,7 @@ class ModelIdentity(google.protobuf.message.Message):
     KERNEL_FIELD_NUMBER: builtins.int
     NUMERICS_FIELD_NUMBER: builtins.int
     ROW_EXACT_FIELD_NUMBER: builtins.int
+    DRAWS_FIELD_NUMBER: builtins.int
     weights: builtins.str
     """SHA-256 of the weights, and of what the model's configuration says of its arithmetic."""
     tokenizer_fingerprint: builtins.str
@@ -958,6 +959,8 @@ class ModelIdentity(google.protobuf.message.Message):
     """The version of Outrider's own arithmetic, and a digest of the bits that the model gave for a fixed input at start."""
     row_exact: builtins.bool
     """As in ModelInfo."""
+    draws: builtins.str
+    """What the model's device was seen at start to draw as the host draws, as in GraphChoice; empty where there are no graphs."""
     def __init__(
         self,
         *,
@@ -968,8 +971,9 @@ class ModelIdentity(google.protobuf.message.Message):
         kernel: builtins.str = ...,
         numerics: builtins.str = ...,
         row_exact: builtins.bool = ...,
+        draws: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["dtype", b"dtype", "kernel", b"kernel", "numerics", b"numerics", "quant", b"quant", "row_exact", b"row_exact", "tokenizer_fingerprint", b"tokenizer_fingerprint", "weights", b"weights"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["draws", b"draws", "dtype", b"dtype", "kernel", b"kernel", "numerics", b"numerics", "quant", b"quant", "row_exact", b"row_exact", "tokenizer_fingerprint", b"tokenizer_fingerprint", "weights", b"weights"]) -> None: ...
 
 Global___ModelIdentity: typing_extensions.TypeAlias = ModelIdentity
 

@@ -6,6 +6,7 @@ compiles for the CPU. Keys and values are aliased, input to output, as TorchNeur
 
 import re
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -21,7 +22,7 @@ from torch._guards import TracingContext
 from torch_mlir import fx
 
 WANTED_INTEGERS = {torch.int32, torch.bool}
-aten = torch.ops.aten
+aten, collectives = torch.ops.aten, torch.ops._c10d_functional
 QUOTIENTS = {aten.div, aten.floor_divide, aten.remainder, aten.fmod}  # by what is no power of two: wrong, in float32
 SPLITS = {aten.split_with_sizes, aten.split_with_sizes_copy, aten.unsafe_split_with_sizes}  # unequal: miscompiled
 COMPARING = {"eq", "ne", "lt", "le", "gt", "ge", "where", "masked_fill", "masked_fill_"}  # with literals: refused
@@ -69,8 +70,11 @@ class StableHlo:
         self.graphs.append(seen)
         if seen.faults:
             return _boxed(lambda args: graph(*args))
-        seen.text = str(fx.stateless_fx_import(graph, output_type=fx.OutputType.STABLEHLO, model_name="main"))
+        alone = without_collectives(graph)
+        seen.text = str(fx.stateless_fx_import(alone or graph, output_type=fx.OutputType.STABLEHLO, model_name="main"))
         seen.faults += faults_of_text(seen.text)
+        if alone:
+            return _boxed(lambda args: graph(*args))  # XLA has no other ranks here
         execute = _compile(aliased(seen.text, mutated))
 
         def run(args: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -83,6 +87,26 @@ class StableHlo:
             return [_to_torch(output) for output in outputs]
 
         return _boxed(run)
+
+
+def without_collectives(graph: torch.fx.GraphModule) -> torch.fx.GraphModule | None:
+    """Return the graph of a rank as if the others had what it has, since torch-mlir lowers no collective.
+
+    None if there is none in it.
+    """
+    alone = deepcopy(graph)
+    nodes = [node for node in alone.graph.nodes if getattr(node.target, "namespace", "") == "_c10d_functional"]
+    for node in nodes:
+        part, *how = node.args
+        with alone.graph.inserting_before(node):
+            gathers = node.target is collectives.all_gather_into_tensor.default
+            same = alone.graph.call_function(aten.cat.default, ([part] * how[0],)) if gathers else part
+        if gathers:
+            same.meta = node.meta
+        node.replace_all_uses_with(same)
+        alone.graph.erase_node(node)
+    alone.recompile()
+    return alone if nodes else None
 
 
 def literals_of(graph: torch.fx.GraphModule) -> list[str]:

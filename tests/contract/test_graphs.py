@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from mix import check_ragged_passes, decode_all, trial_settings
+from ranks import run_ranks
 from services import ROOT
 from stablehlo import StableHlo, faults_of_text
 from transformers import (
@@ -28,10 +29,11 @@ from shared.model.devices.static.graphs import Graphs, GraphSizes
 from shared.model.devices.static.start_checks import choose
 from shared.model.devices.static.static_cache import StaticLayer
 from shared.model.devices.static.static_runner import StaticRunner
+from shared.model.distributed.collective import Collective
 from shared.model.loading.load_runner import DTYPES
 from shared.model.loading.open_runner import open_runner
 from shared.model.loading.probes import inexact_pass
-from shared.model.runner import Segment
+from shared.model.runner import Runner, Segment
 from shared.sampling_params import SamplingParams
 
 Draw = Callable[[torch.Tensor, torch.Tensor, DrawInputs], torch.Tensor]
@@ -139,6 +141,40 @@ def test_bfloat16(tmp_path: Path) -> None:
     assert float((ours - theirs).abs().max()) < 0.1 * float(theirs.std())
     assert violations(runner, backend, addresses_of(runner)) == []
     assert "xbf16>" in backend.graphs[1].text
+
+
+def seen_by_rank(runner: Runner) -> tuple[list[str], list[str]]:
+    """Return the StableHLO of each graph that this rank compiled for its start, and what is wrong with them."""
+    assert isinstance(runner, StaticRunner)
+    backend = runner.graphs.backend
+    assert isinstance(backend, StableHlo)
+    return [seen.text for seen in backend.graphs], [fault for seen in backend.graphs for fault in seen.faults]
+
+
+def planted_in_ranks() -> StableHlo:
+    """Compare what the ranks have in float64."""
+    greatest = Collective.greatest
+    Collective.greatest = lambda self, values: greatest(self, values.double()).float()  # type: ignore[method-assign]
+    return StableHlo()
+
+
+def test_two_ranks(tmp_path: Path) -> None:
+    """Their graphs, which are others than those of one process, keep to the contract, and are the same for both."""
+    _, ((texts, faults), other) = run_ranks(
+        2, save("qwen3", tmp_path), None, seen_by_rank, compile_backend=StableHlo, smallest_bucket=128
+    )
+    assert faults == []
+    assert (texts, faults) == other
+    assert len(texts) > 6  # a prefill, verifies, the noise, and what joins and compares what the ranks have
+    assert all(texts)
+
+
+def test_planted_in_ranks(tmp_path: Path) -> None:
+    """A fault in what ranks alone have."""
+    _, ranks = run_ranks(
+        2, save("llama", tmp_path), None, seen_by_rank, compile_backend=planted_in_ranks, smallest_bucket=128
+    )
+    assert all(any(fault.startswith("float64: ") for fault in faults) for _, faults in ranks)
 
 
 def small_set(row_counts: tuple[int, ...] = (5,)) -> tuple[StaticRunner, StableHlo]:

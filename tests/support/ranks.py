@@ -18,7 +18,9 @@ from shared.model.runner import Runner
 Job = Callable[[Runner], Any]
 
 
-def run_ranks(num: int, folder: Path, job: Job, told: Job | None = None, **settings: object) -> tuple[Any, list[Any]]:
+def run_ranks(
+    num: int, folder: Path, job: Job | None, told: Job | None = None, **settings: object
+) -> tuple[Any, list[Any]]:
     """Open the folder on so many ranks; return what the job on rank 0's runner returns, and what each rank tells.
 
     Both functions are of modules. `settings` are those of `trial_settings`; as `compile_backend`, a function is called

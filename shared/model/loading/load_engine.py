@@ -68,6 +68,7 @@ def _load(folder: Path, settings: EngineSettings, worker: Executor) -> Engine:
             quant=runner.quant,
             kernel=f"{runner.kernel} {isa()} {torch.backends.cpu.get_cpu_capability()}",
             row_exact=not problem,
+            draws=runner.graph_choice.draws if runner.graph_choice else "",
             numerics=f"{NUMERICS}-{hashlib.sha256(witness).hexdigest()[:16]}" if witness else f"{NUMERICS}",
         ),
     )

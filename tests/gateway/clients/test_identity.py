@@ -45,7 +45,7 @@ async def test_system_fingerprint(scripted: Gateway) -> None:
         assert {chunk["system_fingerprint"] for chunk in await stream(scripted)} == {whole}
         assert whole == system_fingerprint(identity)
         seen.add(whole)
-    assert len(seen) == len(replicas) == 8
+    assert len(seen) == len(replicas) == 9
 
 
 async def test_choices_of_several_replicas(scripted: Gateway) -> None:
@@ -86,4 +86,15 @@ async def test_an_inexact_target(tiny: ChatTokenizer, *, row_exact: bool) -> Non
         one = (await http.get(f"/v1/models/{MODEL}")).json()
     assert models["data"] == [one]
     assert (one["row_exact"], one.get("warning")) == (row_exact, None if row_exact else INEXACT)
-    assert (version["row_exact"], version["kernel"]) == (row_exact, "a kernel")
+    assert (version["row_exact"], version["kernel"], version["graphs"]) == (row_exact, "a kernel", None)
+
+
+async def test_chosen_graphs(tiny: ChatTokenizer) -> None:
+    """Claim: the version tells all that a device of fixed shapes chose at its start."""
+    decoder = ScriptedDecoder()
+    chosen = {"row_counts": [5, 9], "wide_prefill": False, "larger_buckets": True, "draws": "greedy"}
+    chosen |= {"prefill_us": 3, "verify_us": 7}
+    assert chosen.keys() == set(pb.GraphChoice.DESCRIPTOR.fields_by_name)
+    decoder.target.graphs.CopyFrom(pb.GraphChoice(**cast("Any", chosen)))
+    async with serve(tiny, decoder) as gateway, httpx.AsyncClient(base_url=gateway.url) as http:
+        assert (await http.get("/version")).json()["graphs"] == chosen

@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from itertools import combinations, product
+from itertools import combinations, permutations, product
 from timeit import repeat
 
 import numpy as np
@@ -34,6 +34,8 @@ _GREEDY, *_SAMPLED = (SamplingParams(temperature, seed=1, logprobs=True) for tem
 def choose(runner: StaticRunner) -> None:
     """Let the runner use all graphs that its widest verify graphs agree with, and say which. Overwrites its slots."""
     sizes, narrow = runner.sizes, runner.choice
+    if not all(_agrees(runner, narrow, GraphKey("verify", sizes.verify_rows, bucket)) for bucket in sizes.buckets):
+        runner.inexact = "in the last slot they have other bits than in the first"
     wide = replace(narrow, wide_prefill=True)
     if all(_agrees(runner, wide, sizes.prefill(bucket)) for bucket in sizes.buckets):
         runner.choice = wide
@@ -76,40 +78,50 @@ def _trying(runner: StaticRunner, choice: GraphChoice) -> Iterator[None]:
 
 
 def _agrees(runner: StaticRunner, choice: GraphChoice, key: GraphKey) -> bool:
-    """Return whether rows have the same bits with this graph, of this choice, as with what the runner has chosen."""
+    """Return whether rows have the same bits with this graph, of this choice, as with what the runner has chosen.
+
+    In the last slot they must have those of the first, since which slot a row is of is its place in a verify graph.
+    """
     runner.warm(key)
-    expected = _logits(runner, key.num_keys, runner.sizes.verify_rows)
+    expected = _logits(runner, key.num_keys, runner.sizes.verify_rows, 0)
+    num_rows = min(key.num_rows, runner.sizes.verify_rows)
     with _trying(runner, choice):
-        return torch.equal(_logits(runner, key.num_keys, min(key.num_rows, runner.sizes.verify_rows)), expected)
+        return all(torch.equal(_logits(runner, key.num_keys, num_rows, slot), expected) for slot in _slots(runner))
 
 
 def _larger_buckets_agree(runner: StaticRunner) -> bool:
     """Return whether rows have the same bits with the keys of each larger bucket."""
-    larger, last = replace(runner.choice, larger_buckets=True), runner.num_slots - 1
-    if not last:
-        return False
+    larger = replace(runner.choice, larger_buckets=True)
     for bucket, other in combinations(runner.sizes.buckets, 2):
-        expected = _logits(runner, bucket, runner.sizes.verify_rows)
+        expected = _logits(runner, bucket, runner.sizes.verify_rows, 0)
         with _trying(runner, larger):
-            for num_rows in runner.choice.row_counts:
-                if not torch.equal(_logits(runner, bucket, num_rows, Segment(last, other - 1, [0], 1)), expected):
+            for num_rows, (slot, beside) in product(runner.choice.row_counts, permutations(_slots(runner), 2)):
+                if not torch.equal(
+                    _logits(runner, bucket, num_rows, slot, Segment(beside, other - 1, [0], 1)), expected
+                ):
                     return False
-    return True
+    return runner.num_slots > 1
 
 
-def _logits(runner: StaticRunner, bucket: int, num_rows: int, *beside: Segment) -> torch.Tensor:
+def _slots(runner: StaticRunner) -> list[int]:
+    """Return the first and the last slot."""
+    return sorted({0, runner.num_slots - 1})
+
+
+def _logits(runner: StaticRunner, bucket: int, num_rows: int, slot: int, *beside: Segment) -> torch.Tensor:
     """Run a prompt and some tokens after it up to a bucket's end, so many rows at once; returns the latter's logits.
 
-    The prompt is a chunk and a part of one, or what fits. Returns [rows, V].
+    The prompt is a chunk and a part of one, or what fits; before it, the slot holds zeros. Returns [rows, V].
     """
     sizes = runner.sizes
+    runner.clear(slot)
     before = max((other for other in sizes.buckets if other < bucket), default=0)
     size = min(bucket - before, sizes.prefill_rows + 3 + sizes.verify_rows)
     prompt = max(size // 2, size - sizes.verify_rows)
     ids, start = random.Random(bucket).choices(range(runner.vocab_size), k=size), bucket - size  # noqa: S311 - no secret
     if prompt:
-        runner.extend([Segment(0, start, ids[:prompt], 0), *beside])
-    segments = [Segment(0, start + at, ids[at : at + num_rows], num_rows) for at in range(prompt, size, num_rows)]
+        runner.extend([Segment(slot, start, ids[:prompt], 0), *beside])
+    segments = [Segment(slot, start + at, ids[at : at + num_rows], num_rows) for at in range(prompt, size, num_rows)]
     return torch.cat([runner.extend([segment, *beside])[0].logits for segment in segments])
 
 
@@ -134,7 +146,7 @@ def _draws_as_host(runner: StaticRunner, params: SamplingParams) -> bool:
     with _trying(runner, replace(runner.choice, larger_buckets=False, draws="all")):
         for bucket, num_rows in product(runner.sizes.buckets, runner.choice.row_counts):
             ids, start = list(range(min(num_rows, bucket))), max(0, bucket - num_rows)
-            segments = [Segment(slot, start, ids, len(ids), params) for slot in {0, runner.num_slots - 1}]
+            segments = [Segment(slot, start, ids, len(ids), params) for slot in _slots(runner)]
             for rows in runner.extend(segments):
                 if rows.drawn != [draw(row, params, start + 1 + at) for at, row in enumerate(rows.logits)]:
                     return False

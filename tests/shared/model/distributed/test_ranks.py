@@ -14,8 +14,11 @@ from traced import Traced
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from shared.errors import NoTokenError
+from shared.model.devices.static import start_checks
 from shared.model.devices.static.draw_in_graph import DrawInputs, draw_in_graph
+from shared.model.devices.static.graph_choice import GraphChoice
 from shared.model.devices.static.static_runner import StaticRunner
+from shared.model.distributed.ranks import rank
 from shared.model.loading.open_runner import open_runner
 from shared.model.runner import NO_TOKEN, Runner
 from shared.model.sampling.noise import row_key
@@ -45,6 +48,16 @@ def texts(runner: Runner) -> list[str]:
     assert isinstance(runner, StaticRunner)
     backend = runner.graphs.backend
     return backend.texts if isinstance(backend, Traced) else []
+
+
+def choose_where_noise_fails(runner: Runner) -> tuple[str, str]:
+    """Return what is drawn in the graph, as chosen before and once the last rank finds that its noise is wrong."""
+    assert isinstance(runner, StaticRunner)
+    before, survives = runner.choice.draws, start_checks.noise_survives
+    start_checks.noise_survives = lambda graphs: survives(graphs) and rank() == 0
+    runner.choice = GraphChoice.widest(runner.sizes)
+    start_checks.choose(runner)
+    return before, runner.choice.draws
 
 
 def tied_logits() -> torch.Tensor:
@@ -129,6 +142,12 @@ def test_all_ranks_trace_one_graph(model: Path, alone: Any, collective: str) -> 
     assert len(traced[0]) > 3
     assert {"gather": "all_gather", "all_reduce": "all_reduce"}[collective] in "".join(traced[0])
     assert traced[0] == traced[1]
+
+
+def test_ranks_that_disagree_about_the_noise(model: Path) -> None:
+    """If one of them cannot make it, none draws with it: else they would run different graphs."""
+    _, drawn = run_ranks(2, model, None, choose_where_noise_fails, compile_backend="eager", collective="all_reduce")
+    assert drawn == [("all", "greedy")] * 2
 
 
 def test_both_collectives_give_one_process_s_tokens(model: Path, alone: Any) -> None:

@@ -16,7 +16,7 @@ from shared.model.devices.static import draw_in_graph as drawing
 from shared.model.devices.static import graphs as graphs_module
 from shared.model.devices.static import noise_in_graph as noise_module
 from shared.model.devices.static.draw_in_graph import DrawInputs, draw_in_graph
-from shared.model.devices.static.graphs import Graphs, GraphSizes
+from shared.model.devices.static.graphs import GraphKey, Graphs, GraphSizes
 from shared.model.devices.static.noise_in_graph import noise_in_graph, words_in_graph
 from shared.model.devices.static.start_checks import choose, noise_survives
 from shared.model.devices.static.static_cache import StaticLayer
@@ -110,7 +110,7 @@ def test_feared_noise(
 def unchosen(toy: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> StaticRunner:
     """Return the runner as a start begins with it; afterwards it is as before."""
     runner = toy_graphs(toy[1])
-    for name in ("choice", "graph_choice", "warmed"):
+    for name in ("choice", "graph_choice", "warmed", "inexact"):
         monkeypatch.setattr(runner, name, getattr(runner, name))
     runner.choice = replace(runner.choice, row_counts=(5,), wide_prefill=False, larger_buckets=False, draws="nothing")
     return runner
@@ -128,6 +128,23 @@ def test_wrong_words_are_drawn_by_the_host(unchosen: StaticRunner, monkeypatch: 
     choose(unchosen)
     assert unchosen.graph_choice
     assert unchosen.graph_choice.draws == "nothing"
+
+
+@pytest.mark.parametrize("num_rows", [2, 5])
+def test_a_slot_that_rounds_otherwise(unchosen: StaticRunner, monkeypatch: pytest.MonkeyPatch, num_rows: int) -> None:
+    """The last one, in a graph of few rows, which is not used then, or in the widest, by which rows are not exact."""
+    verify = unchosen.graphs.verify
+
+    def planted(key: GraphKey, *args: Any, **wants: Any) -> Any:
+        drawn, logits = verify(key, *args, **wants)
+        if logits is not None and key.num_rows == num_rows:
+            logits = torch.cat([logits[:-1], logits[-1:].nextafter(torch.tensor(torch.inf))])
+        return drawn, logits
+
+    monkeypatch.setattr(unchosen.graphs, "verify", planted)
+    choose(unchosen)
+    assert unchosen.choice.row_counts == (5,)
+    assert bool(unchosen.inexact) == (num_rows == 5)
 
 
 async def test_verifies_that_depend_on_their_neighbours(

@@ -2,7 +2,9 @@
 
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from shared.model.devices.cpu.cpu_runner import CpuRunner
 from shared.model.devices.static.draw_in_graph import DrawInputs, draw_in_graph
 from shared.model.devices.static.graphs import GraphKey
 from shared.model.devices.static.static_runner import StaticRunner
+from shared.model.engine.measure_passes import measure_passes
 from shared.model.loading.open_runner import open_runner
 from shared.model.runner import Segment
 from shared.model.sampling.noise import row_key
@@ -58,6 +61,22 @@ async def test_to_the_last_position(runner: StaticRunner) -> None:
     for position in range(120, end):
         logits = runner.extend([Segment(0, position, [position - 120], 1)])[0].logits
         torch.testing.assert_close(logits[0], whole[position - 120], rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_measured_is_what_is_served(runner: StaticRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes that draw in the graph, without joining logits, where the graphs draw; else with the logits."""
+    wanted, verify = [], runner.graphs.verify
+
+    def verified(*args: Any, want_logits: bool) -> Any:
+        wanted.append(want_logits)
+        return verify(*args, want_logits=want_logits)
+
+    monkeypatch.setattr(runner.graphs, "verify", verified)
+    for draws in ("all", "nothing"):
+        monkeypatch.setattr(runner, "choice", replace(runner.choice, draws=draws))
+        assert [cost.num_rows for cost in measure_passes(runner, 3, 5)] == [1, 2, 4, 6, 8, 12]
+        assert set(wanted) == {draws == "nothing"}
+        wanted.clear()
 
 
 def test_another_shape_is_an_error(runner: StaticRunner) -> None:
