@@ -3,6 +3,7 @@
 import signal
 import sys
 from argparse import ArgumentParser
+from contextlib import closing
 from pathlib import Path
 
 from benchmarks.machine import ROOT
@@ -24,16 +25,16 @@ def main() -> None:
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
             signal.signal(number, signal.default_int_handler)
     path = FOLDER / "rehearsal.toml" if args.rehearsal else args.plan
-    hour = Hour(Plan.load(path), args.results or ROOT / "build" / "first-hour" / path.stem)
-    if args.retry:
-        hour.forget_failures()
-    try:
-        held = hour.spend()
-    except KeyboardInterrupt:
-        console.print("interrupted; run again, it goes on with the step that was cut off", markup=False)
-        sys.exit(128 + signal.SIGINT)
-    finally:
-        console.print(f"the report: {hour.folder / 'report.md'}", markup=False)
+    with closing(Hour(Plan.load(path), args.results or ROOT / "build" / "first-hour" / path.stem)) as hour:
+        if args.retry:
+            hour.forget_failures()
+        try:
+            held = hour.spend()
+        except KeyboardInterrupt:
+            console.print("interrupted; run again, it goes on with the step that was cut off", markup=False)
+            sys.exit(128 + signal.SIGINT)
+        finally:
+            console.print(f"the report: {hour.folder / 'report.md'}", markup=False)
     sys.exit(not held)
 
 

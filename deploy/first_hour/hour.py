@@ -34,6 +34,7 @@ class Hour:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self.close()
             sys.exit(f"{folder}: another process is at it")
         write(kept, planned)
         self._begun: list[Step] = []
@@ -41,6 +42,10 @@ class Hour:
         for step in self.steps("http://"):
             if result := Result.load(self.folder, step.name):
                 self._results[step.name] = result
+
+    def close(self) -> None:
+        """Let another process go on in the folder."""
+        self._lock.close()
 
     @property
     def arranged(self) -> Plan:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,10 +127,10 @@ def test_retry_with_another_collective(folder: Path, monkeypatch: pytest.MonkeyP
         RAN.clear()
         MISSED.clear()
         MISSED.update(missed)
-        spent = Hour(Plan.load(PLANS / "rehearsal.toml"), folder)
-        if retry:
-            spent.forget_failures()
-        assert spent.spend() == (not missed)
+        with closing(Hour(Plan.load(PLANS / "rehearsal.toml"), folder)) as spent:
+            if retry:
+                spent.forget_failures()
+            assert spent.spend() == (not missed)
         return list(RAN)
 
     monkeypatch.setattr(hour_module, "Run", Instant)
@@ -147,10 +147,8 @@ def test_retry_with_another_collective(folder: Path, monkeypatch: pytest.MonkeyP
 def test_one_at_a_time(folder: Path) -> None:
     """A folder is of one plan, and one process is at it."""
     plan = Plan.load(PLANS / "rehearsal.toml")
-    held = Hour(plan, folder)
-    with pytest.raises(SystemExit, match="another process"):
+    with closing(Hour(plan, folder)), pytest.raises(SystemExit, match="another process"):
         Hour(plan, folder)
-    del held
     with pytest.raises(SystemExit, match="another plan"):
         Hour(replace(plan, num_slots=9), folder)
 

@@ -143,7 +143,7 @@ def test_a_slot_that_rounds_otherwise(unchosen: StaticRunner, monkeypatch: pytes
 
     monkeypatch.setattr(unchosen.graphs, "verify", planted)
     choose(unchosen)
-    assert unchosen.choice.row_counts == (5,)
+    assert unchosen.choice.row_counts == ((5,) if num_rows == 2 else (2, 5))
     assert bool(unchosen.inexact) == (num_rows == 5)
 
 
@@ -156,7 +156,7 @@ async def test_verifies_that_depend_on_their_neighbours(
     def neighbourly(key: Any, ids: torch.Tensor, positions: torch.Tensor, draws: DrawInputs, **_: bool) -> Any:
         drawn, logits = verify(key, ids, positions, draws)
         assert logits is not None
-        beside = positions[-1, 0] < scratch
+        beside = (positions[:, 0] < scratch).sum() > 1
         return drawn, torch.nextafter(logits, torch.full_like(logits, torch.inf)) if beside else logits
 
     monkeypatch.setattr(unchosen.graphs, "verify", neighbourly)
