@@ -8,4 +8,9 @@ pytest_plugins = ["services"]
 
 def pytest_configure(config: pytest.Config) -> None:
     """Have what this process starts end with it."""
-    config.add_cleanup(reaper.watch().communicate)
+    watching = reaper.watch()
+
+    def end() -> None:
+        watching.communicate()
+
+    config.add_cleanup(end)
