@@ -148,7 +148,7 @@ def _check_free(port: int) -> None:
 def _process(module: str, ranks: int = 1, **settings: object) -> Iterator[subprocess.Popen[bytes]]:
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
-    env = {} if module == "gateway" else {VARIABLE: HUGE}  # for which the services would start themselves anew
+    env = {VARIABLE: HUGE} if settings.get("device") == "cpu" else {}  # for which the services would start anew
     process = subprocess.Popen([sys.executable, *launch, "-m", module, *flags], cwd=ROOT, env=env | os.environ)  # noqa: S603 - our own
     try:
         yield process

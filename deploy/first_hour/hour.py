@@ -60,7 +60,9 @@ class Hour:
 
     def forget_failures(self) -> None:
         """Let what did not hold be run again."""
-        self._results = {name: result for name, result in self._results.items() if result.held}
+        for name in [name for name, result in self._results.items() if not result.held]:
+            del self._results[name]
+            Result.forget(self.folder, name)
 
     def spend(self) -> bool:
         """Run the steps that have no result yet; return whether all held.
@@ -100,6 +102,8 @@ class Hour:
         while runs:
             for run in list(runs):
                 if result := run.result():
+                    if services and not services.run:
+                        result = run.step.result("a service ended meanwhile: services.log", seconds=result.seconds)
                     self._end(run.step, result)
                     runs.remove(run)
             time.sleep(0.1)

@@ -24,7 +24,7 @@ def start(
 
 
 def end_all(mark: Path, seconds: float = 10) -> None:
-    """End whatever runs with this mark or one below it. What a driver holds may outlive `seconds`."""
+    """End whatever runs with this mark or one right below it. What a driver holds may outlive `seconds`."""
     deadline = time.monotonic() + seconds
     while (found := list(marked(mark))) and time.monotonic() < deadline:
         for process in found:
@@ -34,8 +34,8 @@ def end_all(mark: Path, seconds: float = 10) -> None:
 
 
 def marked(mark: Path) -> Iterator[psutil.Process]:
-    """Yield what runs with this mark or one below it."""
+    """Yield what runs with this mark or one right below it."""
     for process in psutil.process_iter(["environ"]):
         own = (process.info["environ"] or {}).get(MARK)
-        if own and Path(own).is_relative_to(mark) and process.pid != os.getpid():
+        if own and mark in (Path(own), Path(own).parent) and process.pid != os.getpid():
             yield process

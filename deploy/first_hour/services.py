@@ -3,9 +3,12 @@
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+import psutil
 
 from deploy.first_hour.plan import Plan
 from deploy.first_hour.processes import end_all, start
@@ -25,10 +28,21 @@ class Services:
         self._problem = ""
         self.url = f"http://127.0.0.1:{self._ports[0]}"
 
+    @property
+    def run(self) -> bool:
+        """Whether all three do: without its draft, a gateway would go on as if nothing were to be proved."""
+        if not self._process or self._process.poll() is not None:
+            return False
+        with suppress(psutil.NoSuchProcess):
+            states = [child.status() for child in psutil.Process(self._process.pid).children()]
+            return len(states) == len(self._ports) and psutil.STATUS_ZOMBIE not in states
+        return False
+
     def problem(self) -> str:
         """Have them run; return why they do not. What did not start once is not tried again."""
-        if self._problem or (self._process and self._process.poll() is None):
+        if self._problem or self.run:
             return self._problem
+        end_all(self._mark)
         deadline = time.monotonic() + self._seconds
         with self._log.open("ab") as log:
             self._process = start(self._command, self._mark, self._env, log, log)
@@ -51,7 +65,9 @@ class Services:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Stop them."""
-        if self._process and self._process.poll() is None:
+        if kind:
+            end_all(self._mark)
+        elif self._process and self._process.poll() is None:
             self._process.terminate()
             try:
                 self._process.wait(60)

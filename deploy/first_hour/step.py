@@ -2,6 +2,8 @@
 
 import json
 import shlex
+import signal
+import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -35,6 +37,11 @@ class Result:
         """Return what the folder has of this step, if it came to an end."""
         path = folder / f"{name}.json"
         return cls(**json.loads(path.read_text("utf-8"))) if path.exists() else None
+
+    @staticmethod
+    def forget(folder: Path, name: str) -> None:
+        """Let the step be run again."""
+        (folder / f"{name}.json").unlink()
 
     def save(self, folder: Path) -> None:
         """Write it, whole or not at all."""
@@ -78,7 +85,10 @@ class Run:
                 return None
             problem = f"no end after {self.step.seconds / 60:g} minutes"
         end_all(self._mark)
-        code = self._process.wait()
+        try:
+            code = self._process.wait(1)
+        except subprocess.TimeoutExpired:  # what a driver holds
+            code = -signal.SIGKILL
         printed, complaints = (path.read_text("utf-8", "replace").strip() for path in self._files)
         document = None
         with suppress(json.JSONDecodeError):

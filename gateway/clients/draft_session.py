@@ -156,7 +156,8 @@ class DraftSession:
         if not stream:
             return
         rest = self._committed[stream.told :]
-        if not (info and info.remembers and rest and stream.state is DraftState.READY):
+        remembers = info and info.remembers and self._memory
+        if not (remembers and rest and stream.state is DraftState.READY):
             stream.close()
             return
         advance = pb.DraftAdvance(round=self._round + 1, position=stream.told, token_ids=rest)

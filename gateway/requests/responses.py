@@ -173,7 +173,7 @@ class ResponsesRequest(SamplingFields, NoOpResponsesFields):
         elif choice != "required":
             return None
         tool = tools[0].tool if len(tools) == 1 else None
-        return tool if isinstance(tool, CustomTool) and tool.format.type == "grammar" else None
+        return tool if isinstance(tool, CustomTool) and tool.grammar else None
 
     @property
     def chat(self) -> ChatRequest:

@@ -58,7 +58,7 @@ def hour(folder: Path) -> Iterator[subprocess.Popen[str]]:
 def folder(tmp_path: Path) -> Iterator[Path]:
     """Return an empty one, in which nothing runs after the test."""
     yield tmp_path
-    end_all(tmp_path)
+    end_all(tmp_path / "results")
 
 
 def results(folder: Path) -> dict[Path, bytes]:
@@ -93,12 +93,12 @@ def test_interrupted(folder: Path) -> None:
         with hour(folder) as process:
             assert process.stderr
             assert process.stderr.readline().startswith("doctor: ")
-            while not list(marked(folder)):
+            while not list(marked(folder / "results")):
                 time.sleep(0.01)
             process.send_signal(number)
             assert process.wait(60) == 130
         assert not results(folder)
-        assert not list(marked(folder))
+        assert not list(marked(folder / "results"))
         told = (folder / "results" / "report.md").read_text()
         assert "8 steps: 0 held, 0 did not hold, 1 interrupted, 7 not reached" in told
 
@@ -135,6 +135,7 @@ def test_retry_with_another_collective(folder: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(hour_module, "Run", Instant)
     monkeypatch.setattr(Services, "problem", lambda _: "")
+    monkeypatch.setattr(Services, "run", True)
     first, gather, _, *arranged = spend("reload-gather")
     assert (first, gather, len(arranged)) == ("doctor", "reload-gather", 7)
     assert spend("reload-gather", retry=True) == ["reload-gather"]

@@ -141,6 +141,9 @@ async def test_only_what_is_said_is_held() -> None:
         await recall.close()
         held = memory.of("")
         assert (len(held) if held else 0) == (64 + len(reply) + 1 if reply else 0)
+    again = Recall(memory, "other", range(500), 400)  # joined in mid-reply, and ended before it was told more
+    await again.close()
+    assert not memory.of("other")
 
 
 @pytest.mark.parametrize("repeats", [False, True])

@@ -38,4 +38,9 @@ def _readable(value: Any) -> Any:
 
 
 def _is_unread(key: str, value: Any) -> bool:
-    return key == "pattern" and isinstance(value, str) and bool(_UNREAD.search(value))
+    return key == "pattern" and isinstance(value, str) and is_unread(value)
+
+
+def is_unread(pattern: str) -> bool:
+    """Return whether no grammar can hold to a pattern."""
+    return bool(_UNREAD.search(pattern))

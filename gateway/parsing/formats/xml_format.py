@@ -8,9 +8,11 @@ from typing import Any
 from typing_extensions import override
 
 from gateway.parsing.calls.argument_text import types_of
+from gateway.parsing.calls.call_schema import is_unread
 from gateway.parsing.formats.tool_format import Json, Tags, ToolFormat
 from gateway.parsing.grammar_part import as_part
 from gateway.requests.tool_fields import Function
+from shared.sampling_params import Grammar
 
 _ANY_KEY = r"/[^<>\n]{1,64}/"
 
@@ -50,21 +52,25 @@ class XmlFormat(ToolFormat):
                 optional = [not (isinstance(required, list) and key in required) for key in named]
                 arguments = [f"f{number}_{index}{'?' * one}" for index, one in enumerate(optional)]
                 for index, (key, value) in enumerate(named.items()):
-                    part = function.input_grammar and as_part(function.input_grammar)
-                    written = f"{part} {self.value_end(tags)}" if part else self._value(value, schema, tags)
-                    rules.append(f"f{number}_{index}: {self.key(_quoted(key), tags)} {written} {self.line_end}\n")
+                    rule, grammar = f"f{number}_{index}", _input_grammar(function)
+                    written = self._value(value, schema, tags)
+                    if grammar and grammar.kind == "regex":
+                        written, end = f"{rule}v", self.value_end(tags)
+                        rules.append(f"{_ended(written, as_part(grammar), end)}\n")
+                    elif grammar and (part := as_part(grammar)):
+                        written = f"{part} {self.value_end(tags)}"
+                    rules.append(f"{rule}: {self.key(_quoted(key), tags)} {written} {self.line_end}\n")
             else:
                 arguments = ["any*"] if schema.get("additionalProperties") is not False else []
             calls.append(" ".join([self.begin(function.name, tags), *arguments, self.end(tags)]))
         more = r" (/\s{0,2}/ call)* /\s{0,2}/" if parallel else ""  # the model may have no more calls to make
-        end = self.value_end(tags)
-        plain = f"plain[suffix={end}]: /(?s:.*)/" if end.startswith('"') else f"plain: /(?s:.*)/ {end}"
+        plain = _ended("plain", "/(?s:.*)/", self.value_end(tags))
         any_one = f"any: {self.key(_ANY_KEY, tags)} plain {self.line_end}"
         return f"calls: call{more}\ncall: {' | '.join(calls)}\n{plain}\n{any_one}\n{''.join(rules)}"
 
     @override
     def holds(self, function: Function) -> bool:
-        return function.strict or function.input_grammar is not None
+        return function.strict or _input_grammar(function) is not None
 
     def _value(self, schema: Any, root: Json, tags: Tags) -> str:
         """Return, in Lark, the values of a schema: strings as plain text, others as JSON; and what ends them."""
@@ -75,6 +81,17 @@ class XmlFormat(ToolFormat):
             return "plain"
         definitions = {key: root[key] for key in ("$defs", "definitions", "x-guidance") if key in root}
         return f"%json {json.dumps(definitions | schema)} {self.value_end(tags)}"
+
+
+def _input_grammar(function: Function) -> Grammar | None:
+    """Return what the input of a free-text tool is held to; a pattern that no grammar can hold is a hint."""
+    grammar = function.input_grammar
+    return None if grammar and grammar.kind == "regex" and is_unread(grammar.text) else grammar
+
+
+def _ended(rule: str, pattern: str | None, end: str) -> str:
+    """Return a rule in Lark: a pattern up to the first place where its end stands, whatever it matches."""
+    return f"{rule}[suffix={end}]: {pattern}" if end.startswith('"') else f"{rule}: {pattern} {end}"
 
 
 def _choices(schema: Any) -> list[str]:

@@ -130,3 +130,18 @@ def test_the_input_of_a_free_text_tool(
         for call in ReplyParser(form).push(text, last=True).tool_calls:
             assert re.fullmatch(expected, input_of(call.arguments)), text
         assert text or not grammar
+
+
+@pytest.mark.parametrize("pattern", ["(?s).+", "[^;]+", "(?!x)abc"])
+def test_an_input_that_may_be_anything_ends(vocabulary: tuple[PreTrainedTokenizerFast, Grammars], pattern: str) -> None:
+    """Claim: at its closing tag, though the pattern matches that too; one that no grammar can hold to is a hint."""
+    described = TextFormat(type="grammar", syntax="regex", definition=pattern)
+    tool = Offered("patch", CustomTool(type="custom", name="patch", format=described)).function["function"]
+    patch = Function.model_validate(tool)
+    form = ReplyFormat(tools=FORMATS["qwen3_coder"], parallel=False, functions=[patch])
+    grammar = form.required_calls([patch], TokenBytes(vocabulary[0].backend_tokenizer).added)
+    assert grammar
+    mask = GrammarMask(grammar.kind, vocabulary[1].compile(grammar))
+    text = "<tool_call>\n<function=patch>\n<parameter=input>\nabc\n</parameter>\n</function>\n</tool_call>"
+    mask.push(vocabulary[0].encode(text, add_special_tokens=False))
+    assert mask.ended
