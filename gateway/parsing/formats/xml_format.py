@@ -53,12 +53,13 @@ class XmlFormat(ToolFormat):
                 arguments = [f"f{number}_{index}{'?' * one}" for index, one in enumerate(optional)]
                 for index, (key, value) in enumerate(named.items()):
                     rule, grammar = f"f{number}_{index}", _input_grammar(function)
-                    written = self._value(value, schema, tags)
-                    if grammar and grammar.kind == "regex":
-                        written, end = f"{rule}v", self.value_end(tags)
-                        rules.append(f"{_ended(written, as_part(grammar), end)}\n")
-                    elif grammar and (part := as_part(grammar)):
-                        written = f"{part} {self.value_end(tags)}"
+                    if not grammar:
+                        written = self._value(value, schema, tags)
+                    elif grammar.kind == "regex":
+                        written = f"{rule}v"
+                        rules.append(f"{_ended(written, as_part(grammar), self.value_end(tags))}\n")
+                    else:
+                        written = f"{as_part(grammar)} {self.value_end(tags)}"
                     rules.append(f"{rule}: {self.key(_quoted(key), tags)} {written} {self.line_end}\n")
             else:
                 arguments = ["any*"] if schema.get("additionalProperties") is not False else []
