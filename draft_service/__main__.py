@@ -53,7 +53,7 @@ if __name__ == "__main__":
         run_command(DraftSettings, DRAFT)
         sys.exit()
     settings = DraftSettings.load()
-    if settings.device == "cpu":
+    if settings.device == "cpu" and settings.model != NO_MODEL:
         use_huge_pages()
     log.configure("draft", settings.log_level)
     try:
