@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -21,8 +22,11 @@ KEY = "sk-few"
 
 
 @pytest.fixture
-def port(start: StartService, toy: tuple[Path, Path], tmp_path: Path) -> Iterator[int]:
-    """Run a gateway with a key from its environment, and check that it ends in time and has told nobody the key."""
+def few(start: StartService, toy: tuple[Path, Path], tmp_path: Path) -> Iterator[tuple[int, int]]:
+    """Run a gateway with a key from its environment; yields its port and its process's id.
+
+    It must end in time, and have told nobody the key.
+    """
     target = start("target_service", model=toy[0]).address
     number, log = free_port(), tmp_path / "gateway.log"
     flags = [f"--tokenizer={toy[0]}", f"--target={target}", "--draft=", f"--port={number}", "--grace-seconds=5"]
@@ -37,7 +41,7 @@ def port(start: StartService, toy: tuple[Path, Path], tmp_path: Path) -> Iterato
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        yield number
+        yield number, process.pid
         process.terminate()
         assert process.wait(20) == 0
         told = log.read_text()
@@ -49,8 +53,12 @@ def port(start: StartService, toy: tuple[Path, Path], tmp_path: Path) -> Iterato
         process.wait()
 
 
-async def test_half_sent_requests(port: int) -> None:
-    """Claim: more half-sent requests than there are files are no obstacle to others, nor to its end."""
+async def test_half_sent_requests(few: tuple[int, int]) -> None:
+    """Claim: more half-sent requests than there are files are no obstacle to others, nor to its end.
+
+    They all come while the event loop is held up, so that it finds them queued.
+    """
+    port, pid = few
     url, headers = f"http://127.0.0.1:{port}", {"Authorization": f"Bearer {KEY}"}
     async with httpx.AsyncClient(base_url=url, headers=headers, timeout=10) as http:
         while True:
@@ -58,9 +66,11 @@ async def test_half_sent_requests(port: int) -> None:
                 assert (await http.get("/health")).status_code == 200
                 break
             await asyncio.sleep(0.05)
+    os.kill(pid, signal.SIGSTOP)
     half = [await asyncio.open_connection("127.0.0.1", port) for _ in range(HALF_SENT)]
     for _, writer in half:
         writer.write(b"POST /v1/completions HTTP/1.1\r\nHo")
+    os.kill(pid, signal.SIGCONT)
     async with httpx.AsyncClient(base_url=url, headers=headers, timeout=10) as http:
         for path in ("/health", "/ready", "/v1/models"):
             assert (await http.get(path)).status_code == 200
