@@ -25,6 +25,7 @@ from deploy.first_hour.step import Result, Run, Step
 from deploy.first_hour.steps import before_serving, compiling, serving
 
 PLANS = ROOT / "deploy" / "benchmarks" / "trn2"
+ENDING = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 SMALL = """
 title = "a test"
 target = "toy"
@@ -87,9 +88,19 @@ def test_killed_three_times(folder: Path) -> None:
     assert "published: speculative" in text
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Have processes heed the signals that end them, though whoever started the tests, as nohup does, ignores some."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in ENDING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("heard")
 def test_interrupted(folder: Path) -> None:
     """The step that was cut off has no result, and none of its processes; run again, it is the first one to run."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in ENDING:
         with hour(folder) as process:
             assert process.stderr
             assert process.stderr.readline().startswith("doctor: ")
