@@ -11,9 +11,9 @@ import structlog
 from shared.errors import ModelError
 
 GRAPH = "model.onnx"
-# Each 32 weights have a zero point beside their scale: closer to the model than symmetric levels, and just as fast.
+# Each 128 weights have a scale, and a zero point: closer to the model than symmetric levels, and just as fast.
 # Logits for the last row only: a draft needs no others, and in a prefill they would be a quarter of the work.
-OPTIONS = ["is_symmetric=false", "prune_lm_head=true"]
+OPTIONS = ["block_size=128", "is_symmetric=false", "prune_lm_head=true"]
 
 log = structlog.get_logger()
 

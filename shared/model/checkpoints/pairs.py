@@ -26,7 +26,7 @@ from shared.model.kept import cache
 TARGET, DRAFT = 0, 1
 TOY = "toy"
 PAIRS = {"qwen-coder": ("qwen2.5-coder-1.5b", "qwen2.5-coder-0.5b")}  # target, draft
-FORMATS = {"toy": 1, "gguf": 1, "onnx": 1, "int8": 2}
+FORMATS = {"toy": 1, "gguf": 1, "onnx": 2, "int8": 2}
 """The versions of what `toy_pair`, `gguf_folder`, `onnx_folder` and `int8_folder` make. Raise one when its module's
 output changes: then everything is made again, from the .gguf files kept next to it."""
 INT8 = "outrider-int8"  # the quant_method of a config.json

@@ -62,7 +62,7 @@ async def test_it_changes_no_output(start: StartService, toy: tuple[Path, Path],
         plain = [done async for done in decode.decode(PROMPT, params, 60, 0)]
         fast = [done async for done in decode.decode(PROMPT, params, 60, 4)]
     assert [t for done in fast for t in done.token_ids] == [t for done in plain for t in done.token_ids]
-    assert sum(done.num_accepted for done in fast) > 0.3 * sum(done.num_drafted for done in fast)
+    assert sum(done.num_accepted for done in fast) > 0.2 * sum(done.num_drafted for done in fast)
 
 
 @pytest.mark.parametrize(
