@@ -145,7 +145,7 @@ async def test_target_refuses(
         stub = pb_grpc.TargetServiceStub(channel)
         got, text = await outcome(stub.Verify(send(messages)))
         assert (got, text[: len(details)]) == (code, details)
-        assert await outcome(stub.Verify(send([target_open(), verify(0, 2)]), timeout=1)) == (grpc.StatusCode.OK, "")
+        assert await outcome(stub.Verify(send([target_open(), verify(0, 2)]), timeout=10)) == (grpc.StatusCode.OK, "")
 
 
 @pytest.mark.parametrize(("messages", "code", "details"), DRAFT_CASES, ids=[case[2] for case in DRAFT_CASES])
@@ -162,7 +162,7 @@ async def test_draft_refuses(
         stub = pb_grpc.DraftServiceStub(channel)
         got, text = await outcome(stub.Draft(send(messages)))
         assert (got, text[: len(details)]) == (code, details)
-        assert await outcome(stub.Draft(send([draft_open()]), timeout=1)) == (grpc.StatusCode.OK, "")
+        assert await outcome(stub.Draft(send([draft_open()]), timeout=10)) == (grpc.StatusCode.OK, "")
 
 
 async def test_a_compressed_message(start: StartService) -> None:
@@ -190,10 +190,10 @@ async def test_no_free_slot(start: StartService, toy: tuple[Path, Path]) -> None
             started = time.monotonic()
             refused = stub.Verify(send([opening, verify(0, 2)]))
             assert (await outcome(refused))[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
-            assert seconds <= time.monotonic() - started < seconds + 0.9
+            assert seconds <= time.monotonic() - started < (4 if seconds else 0.9)
         assert dict(await refused.trailing_metadata())["grpc-retry-pushback-ms"] == "1000"
         holding.cancel()
-        assert await outcome(stub.Verify(send([target_open(), verify(0, 2)]), timeout=1)) == (grpc.StatusCode.OK, "")
+        assert await outcome(stub.Verify(send([target_open(), verify(0, 2)]), timeout=10)) == (grpc.StatusCode.OK, "")
 
 
 @pytest.mark.parametrize("address", ["", "nowhere.invalid:1"])

@@ -14,7 +14,7 @@ import grpc
 import httpx
 import pytest
 from mix import trial_settings
-from services import ROOT, Service, StartService, service
+from services import CONNECTING_SECONDS, ROOT, Service, StartService, service
 from structlog.testing import capture_logs
 from test_bad_input import outcome, send, target_open, verify
 from test_overhead import scrape
@@ -70,7 +70,7 @@ async def gateway_of(
             if as_told and all(getattr(info.identity, field.name) == value for field, value in identity.ListFields()):
                 break
             await asyncio.sleep(0.05)
-    await asyncio.sleep(0.5)  # the channel does not report when it is connected to all
+    await asyncio.sleep(CONNECTING_SECONDS)
     draft = DraftClient("127.0.0.1:1", info)
     yield Decoder(client, info, draft, deadline_seconds=1)
     await draft.close()

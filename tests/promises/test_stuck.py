@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from services import StartService, after, decoder, service
+from services import CONNECTING_SECONDS, StartService, after, decoder, service
 
 from shared.model.devices.cpu.cpu_runner import CpuRunner
 from shared.sampling_params import SamplingParams
@@ -64,7 +64,7 @@ async def test_the_process_ends(
     settings = {"model": toy[0], "dtype": "float32", "watchdog_seconds": 2}
     with service("target_service", tmp_path / "target.log", plant=plant, **settings) as ends:
         async with decoder(f"ipv4:{ends.address},{stays.address}", None) as decode:
-            await asyncio.sleep(0.5)  # the channel does not report when it is connected to both
+            await asyncio.sleep(CONNECTING_SECONDS)
             progress = after(8, lambda: ends.send(signal.SIGUSR1))
 
             async def run() -> list[int]:

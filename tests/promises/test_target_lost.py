@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import grpc
 import pytest
-from services import HALVES, StartService, after, decoder, service
+from services import CONNECTING_SECONDS, HALVES, StartService, after, decoder, service
 from structlog.testing import capture_logs
 
 from gateway.clients.deadlines import Deadlines
@@ -62,7 +62,7 @@ async def test_target_lost_under_eight_streams(
         expected = [await run(alone, number, k=0) for number in range(2 * SLOTS)]
     with service("target_service", tmp_path / "target.log", model=toy[0], dtype="float32") as leaves:
         async with decoder(f"ipv4:{stays.address},{leaves.address}", draft.address, deadline_seconds=0.2) as decode:
-            await asyncio.sleep(0.5)  # the channel does not report when it is connected to both
+            await asyncio.sleep(CONNECTING_SECONDS)
             progress = after(6 * SLOTS, lambda: leaves.send(signal_number))
             with capture_logs() as logs:
                 got = await asyncio.gather(*(run(decode, number, progress=progress) for number in range(2 * SLOTS)))
@@ -80,7 +80,7 @@ async def test_a_frozen_target(start: StartService, toy: tuple[Path, Path], tmp_
     with service("target_service", tmp_path / "target.log", model=toy[0], dtype="float32") as freezes:
         deadlines = Deadlines(reach_seconds=2, round_seconds=2)
         async with decoder(f"ipv4:{stays.address},{freezes.address}", None, deadlines=deadlines) as decode:
-            await asyncio.sleep(0.5)  # the channel does not report when it is connected to both
+            await asyncio.sleep(CONNECTING_SECONDS)
             progress = after(40, lambda: freezes.send(signal.SIGSTOP))
             with capture_logs() as logs:
                 got = await asyncio.gather(*(run(decode, number, 0, progress) for number in range(4)))
@@ -94,7 +94,7 @@ async def test_one_is_full(start: StartService, toy: tuple[Path, Path], tmp_path
     one = start("target_service", **settings)
     with service("target_service", tmp_path / "target.log", **settings) as two:
         async with decoder(f"ipv4:{one.address},{two.address}", None) as decode:
-            await asyncio.sleep(0.5)  # the channel does not report when it is connected to both
+            await asyncio.sleep(CONNECTING_SECONDS)
             holding = decode.decode(PROMPTS[0], SamplingParams(), MAX_TOKENS, 0)
             await anext(holding)
             started = time.monotonic()

