@@ -3,7 +3,7 @@
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, Tag
+from pydantic import AfterValidator, AliasChoices, Field, Tag
 from pydantic_core import PydanticCustomError
 
 from gateway.requests.base import MAX_INTEGRAL, MAX_ITEMS, Many, Schema, at_most
@@ -42,8 +42,8 @@ def _is_here(kind: str) -> str:
 class TextItem(Schema):
     """A part of an item's content."""
 
-    type: Literal["input_text", "output_text", "reasoning_text", "summary_text", "text"]
-    text: str
+    type: Literal["input_text", "output_text", "reasoning_text", "summary_text", "text", "refusal"]
+    text: str = Field(validation_alias=AliasChoices("text", "refusal"))
 
 
 Content = str | Annotated[Many[TextItem], at_most(MAX_ITEMS)]
