@@ -82,7 +82,7 @@ class ChatRequest(GenerationRequest, ToolFields):
     @classmethod
     def top_logprobs_need_logprobs(cls, value: int, info: ValidationInfo) -> int:
         """Refuse what OpenAI refuses."""
-        if value and not info.data.get("logprobs"):
+        if value and not info.data.get("logprobs", True):
             raise PydanticCustomError("unsupported", "needs logprobs to be true")
         return value
 

@@ -80,7 +80,9 @@ class ToolFields(Schema):
     @classmethod
     def the_choice_is_a_tool(cls, value: ToolChoice, info: ValidationInfo) -> ToolChoice:
         """Refuse a choice that matches none of the tools."""
-        names = {tool.function.name for tool in info.data.get("tools", [])}
+        if "tools" not in info.data:  # they are wrong themselves
+            return value
+        names = {tool.function.name for tool in info.data["tools"]}
         match value:
             case NamedTool():
                 wrong = value.function.name not in names
