@@ -12,10 +12,10 @@ from gateway.requests.tool_fields import ToolCall, ToolFields
 
 
 class TextPart(Schema):
-    """A part of a message. Text is the only kind."""
+    """A part of a message: text, or a refusal, which is text as well. There are no other kinds."""
 
-    type: Literal["text"]
-    text: str
+    type: Literal["text", "refusal"]
+    text: str = Field(validation_alias=AliasChoices("text", "refusal"))
 
 
 class ChatMessage(Schema):
@@ -30,10 +30,12 @@ class ChatMessage(Schema):
 
     @model_validator(mode="before")
     @classmethod
-    def calls_need_no_content(cls, data: Any) -> Any:
-        """Accept a message that calls tools and has no content."""
-        silent = isinstance(data, dict) and data.get("tool_calls") and data.get("content") is None
-        return data | {"content": ""} if silent else data
+    def replies_need_no_content(cls, data: Any) -> Any:
+        """Accept a reply that only called, thought or refused, or was cut off before it spoke; and a tool's."""
+        match data:
+            case {"role": "assistant" | "tool"} if data.get("content") is None:
+                return data | {"content": data.get("refusal") or ""}
+        return data
 
     @property
     def text(self) -> str:
@@ -80,7 +82,7 @@ class ChatRequest(GenerationRequest, ToolFields):
     @classmethod
     def top_logprobs_need_logprobs(cls, value: int, info: ValidationInfo) -> int:
         """Refuse what OpenAI refuses."""
-        if value and not info.data.get("logprobs"):
+        if value and not info.data.get("logprobs", True):
             raise PydanticCustomError("unsupported", "needs logprobs to be true")
         return value
 

@@ -39,7 +39,7 @@ class GenerationRequest(SamplingFields, GrammarFields, NoOpFields):
     @classmethod
     def best_of_equals_n(cls, value: int | None, info: ValidationInfo) -> int | None:
         """Refuse to rank: that needs logprobs."""
-        if value != info.data.get("n"):
+        if value != info.data.get("n", value):
             raise PydanticCustomError("unsupported", "is not supported unless it equals n; leave it out")
         return value
 

@@ -147,6 +147,8 @@ class MessagesRequest(SamplingFields):
     tool_choice: ToolChoice = ToolChoice()
     thinking: Thinking = Thinking()
     output_config: OutputConfig = OutputConfig()
+    output_format: OutputFormat | None = None
+    """What `output_config.format` was called in beta, which older clients send."""
     chat_template_kwargs: Json = Field({})
     stream: bool = False
 
@@ -174,8 +176,8 @@ class MessagesRequest(SamplingFields):
         }
         if _begins_reply(messages[-1]):
             messages.pop()
-        if self.output_config.format:
-            schema = {"schema": self.output_config.format.definition}
+        if form := self.output_config.format or self.output_format:
+            schema = {"schema": form.definition}
             fields["response_format"] = {"type": "json_schema", "json_schema": schema}
         return translated(ChatRequest, fields, MESSAGES_FIELDS, "messages")
 

@@ -3,7 +3,7 @@
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, Tag
+from pydantic import AfterValidator, AliasChoices, Field, Tag
 from pydantic_core import PydanticCustomError
 
 from gateway.requests.base import MAX_INTEGRAL, MAX_ITEMS, Many, Schema, at_most
@@ -11,7 +11,7 @@ from gateway.requests.chat import ChatRequest
 from gateway.requests.grammar_fields import JsonSchema
 from gateway.requests.kinds import OTHER, Known, by_type
 from gateway.requests.no_op_fields import NoOpResponsesFields
-from gateway.requests.responses_tools import AnyTool, CustomTool, offered
+from gateway.requests.responses_tools import AllowedTools, AnyTool, CustomTool, NamedTool, offered
 from gateway.requests.sampling_fields import SamplingFields, TopLogprobs
 from gateway.requests.tool_fields import MAX_TOOLS
 from gateway.requests.translation import translated
@@ -42,8 +42,8 @@ def _is_here(kind: str) -> str:
 class TextItem(Schema):
     """A part of an item's content."""
 
-    type: Literal["input_text", "output_text", "reasoning_text", "summary_text", "text"]
-    text: str
+    type: Literal["input_text", "output_text", "reasoning_text", "summary_text", "text", "refusal"]
+    text: str = Field(validation_alias=AliasChoices("text", "refusal"))
 
 
 Content = str | Annotated[Many[TextItem], at_most(MAX_ITEMS)]
@@ -101,13 +101,6 @@ class ReasoningItem(Schema):
     content: Annotated[Many[TextItem], at_most(MAX_ITEMS)] = Field([])
 
 
-class NamedTool(Schema):
-    """The tool that the model must call."""
-
-    type: Literal["function", "custom"]
-    name: str
-
-
 class Reasoning(Schema):
     """How to think."""
 
@@ -153,7 +146,7 @@ class ResponsesRequest(SamplingFields, NoOpResponsesFields):
     max_output_tokens: Annotated[int, Field(ge=1, le=MAX_INTEGRAL)] | None = None
     text: TextOptions = TextOptions()
     tools: Annotated[Many[AnyTool], at_most(MAX_TOOLS), Known] = Field([])
-    tool_choice: Literal["none", "auto", "required"] | NamedTool = "auto"
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | AllowedTools = "auto"
     parallel_tool_calls: bool = True
     max_tool_calls: Annotated[int, Field(ge=1)] | None = None
     reasoning: Reasoning = Reasoning()
@@ -178,15 +171,13 @@ class ResponsesRequest(SamplingFields, NoOpResponsesFields):
     @property
     def chat(self) -> ChatRequest:
         """The chat that this asks for. Raises InvalidFieldError."""
-        tool_choice, written = self.tool_choice, self.written
+        written = self.written
         fields: Json = self.model_dump(include=set(SamplingFields.model_fields), exclude_unset=True) | {
             "model": self.model,
             "messages": self._messages(),
             "max_completion_tokens": self.max_output_tokens,
             "tools": [one.function for one in offered(self.tools)],
-            "tool_choice": tool_choice
-            if isinstance(tool_choice, str)
-            else {"type": "function", "function": {"name": tool_choice.name}},
+            "tool_choice": self.tool_choice if isinstance(self.tool_choice, str) else self.tool_choice.chat,
             "parallel_tool_calls": self.parallel_tool_calls,
             "logprobs": LOGPROBS in self.include or self.top_logprobs > 0,
             "top_logprobs": self.top_logprobs,

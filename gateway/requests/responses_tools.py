@@ -88,6 +88,41 @@ AnyTool = Annotated[
 ]
 
 
+class NamedTool(Schema):
+    """The tool that the model must call."""
+
+    type: Literal["function", "custom"]
+    name: str
+
+    @property
+    def chat(self) -> Json:
+        """The choice as a chat has it."""
+        return {"type": "function", "function": {"name": self.name}}
+
+
+class AllowedTools(Schema):
+    """The tools of which the model may call one, or must; those of kinds that are skipped are skipped here, too."""
+
+    type: Literal["allowed_tools"]
+    mode: Literal["auto", "required"]
+    tools: Annotated[
+        Many[
+            Annotated[
+                Annotated[NamedTool, Tag("function")] | Annotated[NamedTool, Tag("custom")] | Annotated[Other, OTHER],
+                by_type("function", "custom"),
+            ]
+        ],
+        at_most(MAX_TOOLS),
+        Known,
+    ]
+
+    @property
+    def chat(self) -> Json:
+        """The choice as a chat has it."""
+        tools = [tool.chat for tool in self.tools if isinstance(tool, NamedTool)]
+        return {"type": self.type, self.type: {"mode": self.mode, "tools": tools}}
+
+
 @dataclass(frozen=True)
 class Offered:
     """A tool as the model is told of it."""

@@ -1,8 +1,8 @@
 """The fields that offer tools to the model, and the messages in which it calls them."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
@@ -47,7 +47,26 @@ class NamedTool(Schema):
     function: NamedFunction
 
 
-ToolChoice = Literal["none", "auto", "required"] | NamedTool
+class AllowedTools(Schema):
+    """The tools of which one may be called, or must be."""
+
+    mode: Literal["auto", "required"]
+    tools: Annotated[Many[NamedTool], at_most(MAX_TOOLS)]
+
+    @property
+    def names(self) -> set[str]:
+        """The names of their functions."""
+        return {tool.function.name for tool in self.tools}
+
+
+class AllowedChoice(Schema):
+    """A choice of some of the tools."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
+
+
+ToolChoice = Literal["none", "auto", "required"] | Annotated[NamedTool | AllowedChoice, Field(discriminator="type")]
 
 
 class ToolFields(Schema):
@@ -61,11 +80,28 @@ class ToolFields(Schema):
     @classmethod
     def the_choice_is_a_tool(cls, value: ToolChoice, info: ValidationInfo) -> ToolChoice:
         """Refuse a choice that matches none of the tools."""
-        names = [tool.function.name for tool in info.data.get("tools", [])]
-        wrong = value.function.name not in names if isinstance(value, NamedTool) else value == "required" and not names
+        if "tools" not in info.data:  # they are wrong themselves
+            return value
+        names = {tool.function.name for tool in info.data["tools"]}
+        match value:
+            case NamedTool():
+                wrong = value.function.name not in names
+            case AllowedChoice(allowed_tools=allowed):
+                wrong = not allowed.names <= names or (allowed.mode == "required" and not allowed.names)
+            case _:
+                wrong = value == "required" and not names
         if wrong:
             raise PydanticCustomError("no_such_tool", "asks for a tool that is not among the tools")
         return value
+
+    @model_validator(mode="after")
+    def only_allowed_tools(self) -> Self:
+        """Leave out the other tools: a model calls what it is told of."""
+        if not isinstance(self.tool_choice, AllowedChoice):
+            return self
+        allowed = self.tool_choice.allowed_tools
+        tools = [tool for tool in self.tools if tool.function.name in allowed.names]
+        return self.model_copy(update={"tools": tools, "tool_choice": allowed.mode})
 
     @property
     def called(self) -> list[Function]:

@@ -25,7 +25,7 @@ Api = Literal["chunks", "infill", "responses", "messages"]
 NAMED = frozenset({"responses", "messages"})
 """Those whose events have names."""
 SILENCE_SECONDS = 15  # that a client has to wait, for a header or for a comment
-COMMENT, DONE = ": the prompt is being read\n\n", "data: [DONE]\n\n"
+COMMENT, DONE = ": the model is at work\n\n", "data: [DONE]\n\n"
 
 
 def event(data: dict[str, Any], *, named: bool = False) -> str:
@@ -40,7 +40,8 @@ def event(data: dict[str, Any], *, named: bool = False) -> str:
 class EventStream(StreamingResponse):
     """Sends events as they come, then `[DONE]` if it is of chunks. An error becomes the last event, lateness too.
 
-    The generator is closed whatever happens: a client's disconnecting ends the decoding.
+    While none comes there are comments, for a proxy may end what is silent: while a prompt is read, or a hidden thought
+    is written. The generator is closed whatever happens: a client's disconnecting ends the decoding.
     """
 
     media_type = "text/event-stream"
@@ -48,9 +49,9 @@ class EventStream(StreamingResponse):
     def __init__(
         self, first: asyncio.Future[Json], rest: AsyncGenerator[Json], api: Api, headers: dict[str, str]
     ) -> None:
-        """Continue a generator whose first item is being waited for. Until it comes, there are comments."""
+        """Continue a generator whose first item is being waited for."""
         super().__init__(self._events(), headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"} | headers)
-        self._first, self._rest, self._api = first, rest, api
+        self._next, self._rest, self._api = first, rest, api
         self._number = -1  # of the last event
 
     @classmethod
@@ -82,8 +83,8 @@ class EventStream(StreamingResponse):
 
     async def close(self) -> None:
         """End the decoding."""
-        self._first.cancel()
-        await asyncio.gather(self._first, return_exceptions=True)
+        self._next.cancel()
+        await asyncio.gather(self._next, return_exceptions=True)
         await self._rest.aclose()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -101,16 +102,16 @@ class EventStream(StreamingResponse):
 
     async def _events(self) -> AsyncIterator[str]:
         try:
-            while not (await asyncio.wait((self._first,), timeout=SILENCE_SECONDS))[0]:
-                yield COMMENT
-            yield self._event(self._first.result())
-            async for item in self._rest:
-                yield self._event(item)
-        except Exception as error:  # noqa: BLE001  # api_error logs unexpected errors
-            yield self._failure(error)
-        else:
+            while True:
+                while not (await asyncio.wait((self._next,), timeout=SILENCE_SECONDS))[0]:
+                    yield COMMENT
+                yield self._event(self._next.result())
+                self._next = asyncio.ensure_future(anext(self._rest))
+        except StopAsyncIteration:
             if self._api == "chunks":
                 yield DONE
+        except Exception as error:  # noqa: BLE001  # api_error logs unexpected errors
+            yield self._failure(error)
 
     def _event(self, item: Json) -> str:
         self._number += 1

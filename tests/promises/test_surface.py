@@ -136,6 +136,7 @@ OWN: dict[str, dict[str, Any]] = {
         "output_config": {
             "output_config": {"format": {"type": "json_schema", "schema": {"enum": ["red", "green"]}}, "effort": "low"}
         },
+        "output_format": {"output_format": {"type": "json_schema", "schema": {"enum": ["red", "green"]}}},
         "chat_template_kwargs": {"enable_thinking": False},
     },
     INFILL: {

@@ -35,7 +35,7 @@ class DeepSeek(ToolFormat):
 
     def parser(self, functions: Sequence[Function] = ()) -> ToolParser:  # noqa: ARG002  # it reads calls of any
         """Return what reads a reply."""
-        return TaggedParser([CALLS, CALL], lambda first, _: HeadedCall(first, _HEAD, _TAIL))
+        return TaggedParser([CALLS, CALL], lambda first, _: HeadedCall(first, _HEAD, _TAIL), [CALL_END, CALLS_END])
 
     def calls(self, functions: Sequence[tuple[Function, Json]], tags: Tags, *, parallel: bool) -> str:
         """Return, in Lark, the rule `calls`."""

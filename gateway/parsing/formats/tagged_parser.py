@@ -16,14 +16,16 @@ class TaggedParser:
     ) -> None:
         """Begin a reply. A reader is made for the index of the next call, and the tag that opens it.
 
-        A closing tag behind its calls, at once or later, is no content.
+        A closing tag behind its calls, at once or later, is no content: the first one of each kind.
         """
         self._openings, self._reader, self._closings = openings, reader, closings
+        self._due = list[str]()  # the closing tags of the last calls that have not come
         self._tags = StopStrings(openings)
         self._run: CallReader | None = None
         self._opening = ""  # of the run
         self._num_calls = 0
         self._space = HeldSpace()  # dropped before a call and after one
+        self._any_words = False  # since the last calls
 
     def push(self, text: str, *, last: bool) -> ContentAndCalls:
         """Return what the text adds."""
@@ -37,7 +39,7 @@ class TaggedParser:
             piece = self._tags.push(text)
             if last and not self._tags.found:
                 piece += self._tags.flush()
-            found.append(self._space.push(piece))
+            self._say(piece, found)
             if not self._tags.found:
                 break
             text = self._tags.flush()
@@ -45,8 +47,9 @@ class TaggedParser:
                 self._opening = self._tags.found
                 self._run = self._reader(self._num_calls, self._opening)
             else:
-                self._space = HeldSpace()
-            self._tags = StopStrings(self._openings)
+                self._due.remove(self._tags.found)
+                self._space = self._space if self._any_words else HeldSpace()
+            self._tags = StopStrings([*self._due, *self._openings])
         if last and not self._num_calls and not self._run:
             found.append(self._space.flush())
         return found
@@ -55,9 +58,15 @@ class TaggedParser:
         """Go on behind a run: without a call, it is content. Return what is to be read."""
         self._run = None
         if not run.num_calls:
-            found.append(self._space.push(self._opening + run.text))
+            self._say(self._opening + run.text, found)
         else:
             self._num_calls += run.num_calls
-            self._space = HeldSpace()
-            self._tags = StopStrings([*self._closings, *self._openings])
+            self._space, self._any_words = HeldSpace(), False
+            self._due = [*self._closings]
+            self._tags = StopStrings([*self._due, *self._openings])
         return run.rest
+
+    def _say(self, text: str, found: ContentAndCalls) -> None:
+        words = self._space.push(text)
+        self._any_words |= bool(words)
+        found.append(words)

@@ -11,6 +11,7 @@ from gateway.parsing.reply_format import PLAIN
 from gateway.parsing.reply_plan import ReplyPlan
 from gateway.requests.chat import ChatRequest
 from gateway.requests.completion import CompletionRequest
+from gateway.requests.responses import ResponsesRequest
 from gateway.text.tokenizer import ChatTokenizer
 from shared.errors import InvalidFieldError
 from shared.sampling_params import Grammar
@@ -57,6 +58,29 @@ def plan(tokenizer: ChatTokenizer, prompt: str = "", **fields: Any) -> ReplyPlan
 def test_nothing_asked_for(hermes: ChatTokenizer) -> None:
     """A chat without tools is read as text, and is free."""
     assert plan(hermes) == ReplyPlan(PLAIN)
+
+
+@pytest.mark.parametrize(("mode", "names"), [("required", ["g"]), ("auto", ["g"]), ("auto", [])])
+def test_allowed_tools(hermes: ChatTokenizer, mode: str, names: list[str]) -> None:
+    """Claim: OpenAI's choice of some tools is as if there were no others, on chats and on responses."""
+    allowed = [{"type": "function", "function": {"name": name}} for name in names]
+    choice = {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": allowed}}
+    kept = [tool for tool in tools(strict=True)["tools"] if tool["function"]["name"] in names]
+    expected = plan(hermes, tools=kept, tool_choice=mode)
+    assert plan(hermes, **tools(strict=True), tool_choice=choice) == expected
+    response = ResponsesRequest.model_validate(
+        {
+            "input": "How far is it?",
+            "tools": [{"type": "function"} | tool["function"] for tool in tools(strict=True)["tools"]],
+            "tool_choice": {
+                "type": "allowed_tools",
+                "mode": mode,
+                "tools": [*({"type": "function", "name": name} for name in names), {"type": "web_search"}],
+            },
+        }
+    )
+    assert ReplyPlan.of(hermes, "", response.chat) == expected
+    assert response.chat.offered == [tool | {"type": "function"} for tool in kept]
 
 
 @pytest.mark.parametrize("tool_choice", [REQUIRED, NAMED])

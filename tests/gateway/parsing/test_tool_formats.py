@@ -74,6 +74,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "mode": ("b", "b"),
     "anything": ("5", "5"),
 }
+UNCLOSED = [(QWEN_CODER, "<tool_call>\n<function=now>\n</function>"), (QWEN_CODER, "<function=now>\n</function>")]
 WRITTEN = {key: text for key, (text, _) in VALUES.items()}
 MEANT = {key: value for key, (_, value) in VALUES.items()}
 CASES: list[tuple[ToolFormat, str, str, Calls]] = [
@@ -104,6 +105,13 @@ CASES: list[tuple[ToolFormat, str, str, Calls]] = [
      [("write", {"path": "a"})]),
     (QWEN_CODER, "<tool_call>\n<function=write>\n<parameter=path>\na\n</parameter>\nso</function>", "",
      [("write", {"path": "a\n</parameter>\nso"})]),
+    # A closing tag that comes late, behind words or a tag that opens nothing, leaves the words around it as they are.
+    *[(form, f"{call}{text}", content, NOW) for form, call in UNCLOSED for text, content in (
+        (" and so\n</tool_call>I do", " and so\nI do"), (" and so</tool_call>\nI do", " and so\nI do"),
+        ("\n</tool_call>So", "So"), ("\n</tool_call>\n</tool_call>", "\n</tool_call>"),
+        (", not <tool_call>:</tool_call> so", ", not <tool_call>: so"), (".<tool_call>\n</tool_call>", ".<tool_call>"),
+        ("</tool_call>\n<tool_call>no</tool_call>", "\n<tool_call>no</tool_call>"),
+    )],
     # GLM: 4.5 in lines, 4.7 without.
     (GLM, glm(**WRITTEN), "", [("write", MEANT)]),
     (GLM, glm(path="a\nb", lines="5").replace("\n<", "<").join(["So.", "<tool_call>now</tool_call>"]), "So.",
@@ -132,6 +140,8 @@ CASES: list[tuple[ToolFormat, str, str, Calls]] = [
         (V31.format("[]"), V31.format("[]"), []),
         ("<｜tool▁call▁begin｜>now<｜tool▁sep｜>{}", "", NOW),
         (V31.format('{"lines": 3}') + " Done.", " Done.", [("write", {"lines": 3})]),
+        (V31.format('{"lines": 3}, so'), ", so", [("write", {"lines": 3})]),
+        ("<｜tool▁call▁begin｜>now<｜tool▁sep｜>{}\nSo <｜tool▁calls▁end｜>it is", "\nSo it is", NOW),
     )],
     # Llama 3: bare, or behind its tag.
     (LLAMA, '<|python_tag|>{"name": "write", "parameters": {"path": "a"}}; {"name": "now", "parameters": {}}', "",

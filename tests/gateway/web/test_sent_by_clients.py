@@ -34,6 +34,33 @@ async def test_any_text_is_arguments(scripted: Gateway, arguments: str) -> None:
     assert (await scripted.post("/v1/responses", input=items, prompt=None)).status_code == 200
 
 
+REFUSAL = {"type": "refusal", "refusal": "No."}
+SILENT: list[tuple[dict[str, Any], str]] = [
+    ({"role": "assistant", "content": None}, ""),
+    ({"role": "assistant", "content": None, "tool_calls": []}, ""),
+    ({"role": "assistant", "reasoning_content": "Hm."}, ""),
+    ({"role": "assistant", "content": None, "refusal": "No."}, "No."),
+    ({"role": "assistant", "content": [REFUSAL]}, "No."),
+    ({"role": "tool", "tool_call_id": "c", "content": None}, ""),
+]
+"""Messages without content, and how they are rendered."""
+
+
+@pytest.mark.parametrize(("message", "text"), SILENT)
+async def test_a_reply_without_content_goes_on(scripted: Gateway, message: dict[str, Any], text: str) -> None:
+    """Claim: a reply that only thought, refused, or was cut off before it said anything is taken back as it came."""
+    assert (await scripted.post(messages=[*CHAT, message, *CHAT])).status_code == 200
+    sent = scripted.tokenizer.decode(scripted.decoder.calls[0][0])
+    assert f"<|im_start|>{message['role']}\n{text}<|im_end|>" in sent
+
+
+async def test_a_refusal_is_an_items_text(scripted: Gateway) -> None:
+    """Claim: the same of a response's message."""
+    items = [*CHAT, {"type": "message", "role": "assistant", "content": [REFUSAL]}, *CHAT]
+    assert (await scripted.post("/v1/responses", input=items, prompt=None)).status_code == 200
+    assert "assistant\nNo.<" in scripted.tokenizer.decode(scripted.decoder.calls[0][0])
+
+
 async def test_whole_numbers_are_integers(scripted: Gateway) -> None:
     """Claim: 16.0 is 16, as in JSON; in lists of token ids, too."""
     fields: dict[str, Any] = {

@@ -81,6 +81,21 @@ async def test_comments_until_the_first_token(
     assert not any(line.startswith(":") for line in lines[first:])
 
 
+@pytest.mark.parametrize(("path", "body"), ROUTES)
+async def test_comments_while_nothing_is_written(
+    tiny: ChatTokenizer, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any]
+) -> None:
+    """Claim: comments come as long as the stream is silent, though tokens that are held back are drawn meanwhile."""
+    monkeypatch.setattr("gateway.web.sse.SILENCE_SECONDS", 0.05)
+    held = "a" * 9  # each round may begin the stop string
+    async with serve(tiny, ScriptedDecoder(pause_seconds=0.03)) as gateway:
+        gateway.play(held, 1)
+        async with streamed(gateway, path, body | {"stop": [held + "b"]}) as response:
+            lines = [line async for line in response.aiter_lines() if line]
+    written = next(index for index, line in enumerate(lines) if held in line)
+    assert sum(line.startswith(":") for line in lines[:written]) >= 2
+
+
 async def test_a_client_that_leaves_while_it_waits(tiny: ChatTokenizer) -> None:
     """Claim: its decoding ends, before the headers and after them."""
     for opens in (True, False):
