@@ -94,6 +94,10 @@ def _packed(  # noqa: PLR0917  # what a runner is made of
     repack(model, proof)
     num_slots, max_length = sizing.choose(length, token_bytes)
     compute_by_rows(model, max_length)
+    if quant == "int8":
+        from shared.model.devices.cpu.rounded_layer import fuse_rounded  # noqa: PLC0415 - numba takes a second
+
+        fuse_rounded(model)
     counts, kernel = (proof.counts, proof.head_counts), proof.kernel.name
     return CpuRunner(model, num_slots, max_length, *counts, kernel=kernel, quant=quant, inexact=proof.problem)
 

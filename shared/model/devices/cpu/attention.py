@@ -28,18 +28,30 @@ def attend(
     shape = (-1, BLOCK_ROWS, kv_heads, heads // kv_heads, head_dim)
     places = query.index_select(0, batch.into_blocks)  # [blocks * BLOCK_ROWS, heads, head_dim]
     blocks = places.view(shape).transpose(1, 2).flatten(2, 3)  # [blocks, kv_heads, BLOCK_ROWS * group, head_dim]
-    attended = torch.empty_like(blocks)
-    for span in batch.spans:
-        num_blocks = span.blocks.stop - span.blocks.start
-        attended[span.blocks] = scaled_dot_product_attention(
+    attended = attend_blocks(blocks, key, value, batch, scaling)
+    split = attended.view(-1, kv_heads, BLOCK_ROWS, heads // kv_heads, head_dim).transpose(1, 2)
+    return split.reshape(-1, heads, head_dim).index_select(0, batch.from_blocks)
+
+
+def attend_blocks(
+    blocks: torch.Tensor,  # [blocks, kv_heads, BLOCK_ROWS * group, head_dim]
+    key: torch.Tensor,  # [slots, kv_heads, max_length, head_dim]
+    value: torch.Tensor,  # [slots, kv_heads, max_length, head_dim]
+    batch: Batch,
+    scaling: float | None,
+) -> torch.Tensor:
+    """Let the blocks of each span attend to the first keys of its slot. Returns the shape of `blocks`."""
+    attended = [
+        scaled_dot_product_attention(
             blocks[span.blocks],
-            key[span.slot, :, : span.num_keys].expand(num_blocks, -1, -1, -1),
-            value[span.slot, :, : span.num_keys].expand(num_blocks, -1, -1, -1),
+            key[span.slot, :, : span.num_keys].expand(span.blocks.stop - span.blocks.start, -1, -1, -1),
+            value[span.slot, :, : span.num_keys].expand(span.blocks.stop - span.blocks.start, -1, -1, -1),
             attn_mask=span.mask,
             scale=scaling,
         )
-    split = attended.view(-1, kv_heads, BLOCK_ROWS, heads // kv_heads, head_dim).transpose(1, 2)
-    return split.reshape(-1, heads, head_dim).index_select(0, batch.from_blocks)
+        for span in batch.spans
+    ]
+    return attended[0] if len(attended) == 1 else torch.cat(attended)
 
 
 def slot_attention(

@@ -45,6 +45,13 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyp
         self.values[slots, :, positions] = values
         return self.keys, self.values
 
+    def tensors(self, kv_heads: int, head_dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return keys and values of these sizes, in float32, to be written elsewhere."""
+        if not self.is_initialized:
+            like = torch.empty(1, kv_heads, head_dim)
+            self.lazy_initialization(like, like)
+        return self.keys, self.values
+
     def get_seq_length(self) -> int:
         """Return 0: lengths belong to the sessions."""
         return 0

@@ -28,9 +28,9 @@ class Int8Linear(KernelLinear):
         """Pack the layer's weight, [out, in]; the layer itself can be dropped afterwards."""
         super().__init__(linear)
         stored = RoundedLinear.of(linear)
-        self._levels = levels(type(self))
+        self.levels, self.block = levels(type(self)), stored.block
         self._rotation = rotated(torch.eye(stored.block), stored.block)  # [block, block]
-        self._top = torch.tensor(float(self._levels))
+        self._top = torch.tensor(float(self.levels))
         self.bias: torch.Tensor | None = None if linear.bias is None else linear.bias.detach().float()  # [out]
         self.lay_out(stored.weight.detach(), stored.weight_scale.detach().float()[:, 0])
 
@@ -47,13 +47,17 @@ class Int8Linear(KernelLinear):
 
     def multiply(self, rows: torch.Tensor) -> torch.Tensor:
         """Multiply at once. rows: [rows, in] float32; returns [rows, out] float32."""
-        if len(self._rotation) > 1:
+        if self.block > 1:
             rows = self._rotate(rows)
         largest = rows.abs().amax(-1, keepdim=True).clamp_(min=_LEAST)  # [rows, 1]
         steps = rows * torch.div(self._top, largest)
-        y = self.product(steps.round_(), self._levels + 1)
+        y = self.product(steps.round_(), self.levels + 1)
         y.mul_(largest.div_(self._top))
         return y if self.bias is None else y.add_(self.bias)
+
+    def multiply_whole(self, rows: torch.Tensor) -> torch.Tensor:
+        """Multiply whole numbers, and leave the bias out. rows: [rows, in] float32; returns [rows, out] float32."""
+        return self.by_blocks(rows, lambda block: self.product(block, self.levels + 1))
 
     def _rotate(self, rows: torch.Tensor) -> torch.Tensor:
         """Rotate each block of inputs: for each row a product of its own, always of the same size. rows: [rows, in]."""

@@ -1,6 +1,7 @@
 """What the linear layers of all kernels have in common."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -27,13 +28,15 @@ class KernelLinear(nn.Module, ABC):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Multiply. x: [..., in]; returns [..., out]."""
-        rows = x.reshape(-1, self.in_features)
+        y = self.by_blocks(x.reshape(-1, self.in_features), self.multiply)
+        return y.reshape(*x.shape[:-1], self.out_features)
+
+    def by_blocks(self, rows: torch.Tensor, multiply: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """Multiply in blocks of allowed sizes. rows: [rows, in]; returns [rows, out]."""
         num_rows = rows.shape[0]  # len() of a tensor takes a microsecond
         blocks = self.counts.blocks(num_rows)
         if blocks == [num_rows]:
-            y = self.multiply(rows)
-        else:
-            missing = sum(blocks) - num_rows
-            padded = torch.cat([rows, rows[-1:].expand(missing, -1)]) if missing else rows
-            y = torch.cat([self.multiply(block) for block in torch.split(padded, blocks)])[:num_rows]
-        return y.reshape(*x.shape[:-1], self.out_features)
+            return multiply(rows)
+        missing = sum(blocks) - num_rows
+        padded = torch.cat([rows, rows[-1:].expand(missing, -1)]) if missing else rows
+        return torch.cat([multiply(block) for block in torch.split(padded, blocks)])[:num_rows]
