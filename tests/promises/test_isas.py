@@ -12,13 +12,14 @@ import pytest
 from shared.model.devices.cpu.kernels.processor import flags
 
 ROOT = Path(__file__).parent.parent.parent
-ISAS = {  # the limits for oneDNN, torch and FBGEMM, and the Linux flag that the processor needs
-    "avx2": ("AVX2", "avx2", "AVX2", "avx2"),
-    "avx512_core": ("AVX512_CORE", "", "AVX512", "avx512bw"),
-    "avx512_core_vnni": ("AVX512_CORE_VNNI", "", "AVX512_VNNI", "avx512_vnni"),
-    "avx512_core_bf16": ("AVX512_CORE_BF16", "", "", "avx512_bf16"),
-    "own": ("", "", "", ""),
+ISAS = {  # the limits for oneDNN, torch, FBGEMM and numba, and the Linux flag that the processor needs
+    "avx2": ("AVX2", "avx2", "AVX2", "haswell", "avx2"),
+    "avx512_core": ("AVX512_CORE", "", "AVX512", "skylake-avx512", "avx512bw"),
+    "avx512_core_vnni": ("AVX512_CORE_VNNI", "", "AVX512_VNNI", "", "avx512_vnni"),
+    "avx512_core_bf16": ("AVX512_CORE_BF16", "", "", "", "avx512_bf16"),
+    "own": ("", "", "", "", ""),
 }
+LIMITS = "ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "FBGEMM_ENABLE_INSTRUCTIONS", "NUMBA_CPU_NAME"
 SMALL = "1536x2048"
 LAYERS = f"{SMALL},8960x1536,896x4864"
 CASES = {"bfloat16": f"first:{LAYERS}", "float32": f"first:{SMALL}", "int8": f"all:{SMALL}"}
@@ -30,11 +31,11 @@ ALL_ROWS = [*range(1, 129), 144, 160, 161, 191, 200, 255, 256, 257, 300, 384, 38
 
 def environment(isa: str) -> dict[str, str]:
     """Return this process's environment limited to an instruction set; skip the test if the processor lacks it."""
-    onednn, aten, fbgemm, flag = ISAS[isa]
+    *limits, flag = ISAS[isa]
     if flag and flag not in flags():
         pytest.skip(f"this processor has no {flag}")
-    limits = {"ONEDNN_MAX_CPU_ISA": onednn, "ATEN_CPU_CAPABILITY": aten, "FBGEMM_ENABLE_INSTRUCTIONS": fbgemm}
-    return os.environ | {name: value for name, value in limits.items() if value} | {"OMP_NUM_THREADS": "2"}
+    given = zip(LIMITS, limits, strict=True)
+    return os.environ | {name: value for name, value in given if value} | {"OMP_NUM_THREADS": "2"}
 
 
 def check(isa: str, rows: Sequence[int], *cases: str) -> list[dict[str, object]]:

@@ -9,6 +9,7 @@ from shared.sampling_params import JSON_WHITESPACE
 JSON_OPTIONS: dict[str, Any] = {"whitespace_pattern": JSON_WHITESPACE}
 _FREE = {"additionalProperties", "patternProperties", "unevaluatedProperties"}
 _VALUES = {"const", "enum", "default", "examples"}
+_TYPES = {"null", "boolean", "integer", "number", "string", "array", "object"}
 _UNREAD = re.compile(r"\(\?<?[=!]|\\[1-9]")  # patterns that look around, or back
 
 
@@ -26,7 +27,7 @@ def call_schema(function: Function) -> dict[str, Any]:
 
 
 def _readable(value: Any) -> Any:
-    """Return a part of a schema without the patterns that no grammar can be made of."""
+    """Return a part of a schema without what no grammar can be made of: some patterns, and keywords of wrong values."""
     if isinstance(value, list):
         return [_readable(one) for one in value]
     if not isinstance(value, dict):
@@ -38,7 +39,12 @@ def _readable(value: Any) -> Any:
 
 
 def _is_unread(key: str, value: Any) -> bool:
-    return key == "pattern" and isinstance(value, str) and is_unread(value)
+    """Return whether a keyword says nothing that a grammar could hold to; a name of a property always has a schema."""
+    if key == "pattern":
+        return isinstance(value, str) and is_unread(value)
+    if key == "type" and isinstance(value, str | list):
+        return not _TYPES.issuperset(value if isinstance(value, list) else [value])
+    return value is None and (key == "enum" or key not in _VALUES)
 
 
 def is_unread(pattern: str) -> bool:

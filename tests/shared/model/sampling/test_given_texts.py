@@ -39,6 +39,12 @@ HINTS: list[dict[str, Any]] = [
     {"type": "string", "pattern": "^(?!foo).*$"},
     {"type": "string", "pattern": r"(a|b)\1"},
     {"type": "object", "patternProperties": {"^(?=x)": {"type": "string"}}},
+    *[{"type": name} for name in ("any", "STRING", "", ["string", "any"])],
+    *[
+        {"type": "object", "properties": {"type": {"type": "string"}}, name: None}
+        for name in ("required", "enum", "items")
+    ],
+    {"type": "object", "properties": None, "additionalProperties": None, "description": None},
 ]
 NONE_AT_ALL: list[dict[str, Any]] = [
     {},
