@@ -76,7 +76,7 @@ tokenizer = ChatTokenizer.load('/models/toy/target'); \
 tokenizer.encode_chat([Message(role='user', content='What is a token?')])"
 CMD ["python", "-m", "gateway"]
 
-# AWS's image brings torch and the compiler of the graphs, which are made where they run: both stay as they are, and so
+# Without numba, which is for weights of 8 bits on a CPU. AWS's image brings torch and the compiler of the graphs, which are made where they run: both stay as they are, and so
 # do the versions that the compiler needs of what constraints.txt would pin.
 FROM ${NEURON_IMAGE} AS runtime-neuron
 USER root
@@ -85,7 +85,7 @@ RUN id outrider 2> /dev/null || useradd --uid 10001 outrider
 WORKDIR /app
 COPY --from=build /app/pyproject.toml /app/requirements.py ./
 RUN python -c "import torch; print(f'torch=={torch.__version__}')" > constraints.txt \
-    && python requirements.py model | grep -v '^torch[^a-z]' > requirements.txt \
+    && python requirements.py model | grep -v -e '^torch[^a-z]' -e '^numba' > requirements.txt \
     && python -m pip install --no-cache-dir --no-compile -c constraints.txt -r requirements.txt \
     && rm pyproject.toml requirements.py requirements.txt constraints.txt
 COPY shared shared

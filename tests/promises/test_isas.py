@@ -13,13 +13,19 @@ from shared.model.devices.cpu.kernels.processor import flags
 
 ROOT = Path(__file__).parent.parent.parent
 ISAS = {  # the limits for oneDNN, torch, FBGEMM and numba, and the Linux flag that the processor needs
-    "avx2": ("AVX2", "avx2", "AVX2", "haswell", "avx2"),
-    "avx512_core": ("AVX512_CORE", "", "AVX512", "skylake-avx512", "avx512bw"),
-    "avx512_core_vnni": ("AVX512_CORE_VNNI", "", "AVX512_VNNI", "", "avx512_vnni"),
-    "avx512_core_bf16": ("AVX512_CORE_BF16", "", "", "", "avx512_bf16"),
-    "own": ("", "", "", "", ""),
+    "avx2": ("AVX2", "avx2", "AVX2", "haswell", "-avx512f", "avx2"),
+    "avx512_core": ("AVX512_CORE", "", "AVX512", "skylake-avx512", "+avx512bw", "avx512bw"),
+    "avx512_core_vnni": ("AVX512_CORE_VNNI", "", "AVX512_VNNI", "", "", "avx512_vnni"),
+    "avx512_core_bf16": ("AVX512_CORE_BF16", "", "", "", "", "avx512_bf16"),
+    "own": ("", "", "", "", "", ""),
 }
-LIMITS = "ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "FBGEMM_ENABLE_INSTRUCTIONS", "NUMBA_CPU_NAME"
+LIMITS = (
+    "ONEDNN_MAX_CPU_ISA",
+    "ATEN_CPU_CAPABILITY",
+    "FBGEMM_ENABLE_INSTRUCTIONS",
+    "NUMBA_CPU_NAME",
+    "NUMBA_CPU_FEATURES",
+)
 SMALL = "1536x2048"
 LAYERS = f"{SMALL},8960x1536,896x4864"
 CASES = {"bfloat16": f"first:{LAYERS}", "float32": f"first:{SMALL}", "int8": f"all:{SMALL}"}

@@ -15,6 +15,7 @@ from shared.errors import ModelError
 from shared.model.checkpoints import rounded_models  # noqa: F401 - teaches transformers to open weights of 8 bits
 from shared.model.checkpoints.onnx_folder import GRAPH, can_convert
 from shared.model.checkpoints.pairs import int4_folder, int8_folder, is_int8
+from shared.model.checkpoints.rotation import is_rotated
 from shared.model.checkpoints.supported import FAMILY, default_length, own_length, refusing, served_config
 from shared.model.devices.cpu import attention
 from shared.model.devices.cpu.conv1d import replace_conv1d
@@ -81,8 +82,12 @@ def _load(  # noqa: PLR0917  # what a runner is made of
     trial = CpuRunner(model, 1, len(probe))
     refuse_miscomputed(trial, name, probe, expected, mixture=mixture)
     with refusing(name, "its code does not run with our linear layers"):
-        runner = _packed(model, quant, order, sizing, length, trial.token_bytes)
+        # What is kept has the type of the kernel's activations, and the trial had that of the weights.
+        token_bytes = trial.token_bytes * order[0].activations.itemsize // DTYPES[dtype].itemsize
+        runner = _packed(model, quant, order, sizing, length, token_bytes)
         runner.extend([Segment(0, 0, probe[:1], 1)])
+    if quant == "int8" and runner.max_length >= len(probe):
+        refuse_miscomputed(runner, name, probe, expected, tolerance=0.5, mixture=mixture)
     return runner
 
 
@@ -90,14 +95,17 @@ def _packed(  # noqa: PLR0917  # what a runner is made of
     model: PreTrainedModel, quant: Quant, order: Sequence[Kernel], sizing: CacheSizing, length: int, token_bytes: int
 ) -> CpuRunner:
     """Return the runner of the model, with its linear layers replaced by ours, and then its cache made."""
+    fused = quant == "int8" and is_rotated(model)
+    if fused:
+        from shared.model.devices.cpu import rounded_layer, row_loops  # noqa: PLC0415 - numba takes a second
+
+        row_loops.prepare()  # before it is measured what memory is left
     proof = prove(model, order, sizing.longest(length, token_bytes))
     repack(model, proof)
     num_slots, max_length = sizing.choose(length, token_bytes)
     compute_by_rows(model, max_length)
-    if quant == "int8":
-        from shared.model.devices.cpu.rounded_layer import fuse_rounded  # noqa: PLC0415 - numba takes a second
-
-        fuse_rounded(model)
+    if fused:
+        rounded_layer.fuse_rounded(model)
     counts, kernel = (proof.counts, proof.head_counts), proof.kernel.name
     return CpuRunner(model, num_slots, max_length, *counts, kernel=kernel, quant=quant, inexact=proof.problem)
 

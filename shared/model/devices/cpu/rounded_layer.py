@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel
 
-from shared.model.checkpoints.supported import FAMILY
 from shared.model.devices.cpu import row_loops
 from shared.model.devices.cpu.attention import attend_blocks
 from shared.model.devices.cpu.batch import BLOCK_ROWS, Batch
@@ -20,9 +19,8 @@ from shared.model.devices.cpu.kv_cache import SlotCache
 
 def fuse_rounded(model: PreTrainedModel) -> None:
     """Replace the layers of a rotated model, whose linear layers are packed."""
-    if isinstance(model.get_output_embeddings(), Int8Linear) and model.config.model_type in FAMILY:
-        for number, layer in enumerate(model.model.layers):
-            model.model.layers[number] = RoundedLayer(layer)
+    for number, layer in enumerate(model.model.layers):
+        model.model.layers[number] = RoundedLayer(layer)
 
 
 class RoundedLayer(nn.Module):
@@ -35,7 +33,6 @@ class RoundedLayer(nn.Module):
         """Take over the parts of a fused layer."""
         super().__init__()
         attention: FusedAttention = layer.self_attn
-        self.attention_type = getattr(layer, "attention_type", None)  # transformers asks for it
         self.layer_idx, self.scaling, self.head_dim = attention.layer_idx, attention.scaling, attention.head_dim
         self.heads, self.kv_heads = attention.heads, attention.kv_heads
         self.qkv_proj, self.o_proj = _Product(attention.qkv_proj), _Product(attention.o_proj)
@@ -66,8 +63,8 @@ class RoundedLayer(nn.Module):
         gate_up, factors = self.gate_up_proj(num_rows, row_loops.normed_to_steps, rows, self.eps)
         gate = torch.empty(num_rows, gate_up.shape[1] // 2)
         row_loops.gates(gate_up, factors, self.gate_up_proj.bias, gate.numpy())
-        gated = self.act_fn(gate).numpy(), gate_up, factors, self.gate_up_proj.bias
-        down, factors = self.down_proj(num_rows, row_loops.gated_to_steps, *gated, self.down_proj.linear.block)
+        gate, bias, block = self.act_fn(gate).numpy(), self.gate_up_proj.bias, self.down_proj.linear.block
+        down, factors = self.down_proj(num_rows, row_loops.gated_to_steps, gate, gate_up, factors, bias, block)
         row_loops.add(rows, down, factors, self.down_proj.bias)
         return hidden_states
 

@@ -41,7 +41,11 @@ def group_sizes(num_rows: int, width: int, num_threads: int) -> list[int]:
     """Return the sizes of groups of rows, as few as possible, none of which is split within a vector."""
     sizes = []
     while num_rows:
-        size = next(rows for rows in range(num_rows, 0, -1) if rows == 1 or _whole(rows * width, num_threads))
+        size = next(
+            rows
+            for rows in range(num_rows, 0, -1)
+            if rows == 1 or (width % _VECTOR == 0 and _whole(rows * width, num_threads))
+        )
         sizes.append(size)
         num_rows -= size
     return sizes

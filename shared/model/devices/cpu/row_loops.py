@@ -5,15 +5,20 @@ through. A row's bits depend on that row alone: its loops have a fixed length, L
 sum, and only the sum of squares may be taken in another order, the same one for each row.
 """
 
-import os
+import hashlib
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
+import structlog
+from llvmlite import binding
+from numba.core.caching import NullCache
 from numpy.typing import NDArray
 
 from shared.model.kept import cache
+
+log = structlog.get_logger()
 
 _Loop = TypeVar("_Loop", bound=Callable[..., Any])
 _Floats = NDArray[np.float32]
@@ -22,22 +27,49 @@ _Indices = NDArray[np.int64]
 _LEAST = np.float32(1e-30)  # stands for the largest magnitude of a row of zeros
 _MAGNITUDE = np.int32(0x7FFFFFFF)  # a float's bits but its sign's: in the order of magnitudes, a NaN above all
 
-_PLACE = cache("loops")  # what is compiled is kept here for the next start
-numba.config.CACHE_DIR = str(_PLACE)  # type: ignore[attr-defined]  # its module sets them by name
-
-
-def _writable() -> bool:
-    try:
-        _PLACE.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(_PLACE, os.W_OK)
+_loops: list[Any] = []
 
 
 def _compiled(**options: Any) -> Callable[[_Loop], _Loop]:
-    """Compile a function at its first call."""
-    compiler = numba.njit(nogil=True, cache=_writable(), error_model="numpy", **options)
-    return cast("Callable[[_Loop], _Loop]", compiler)
+    """Compile a function at its first call, which is `prepare`'s."""
+
+    def compiled(function: _Loop) -> _Loop:
+        _loops.append(numba.njit(nogil=True, error_model="numpy", **options)(function))
+        return cast("_Loop", _loops[-1])
+
+    return compiled
+
+
+def prepare() -> None:
+    """Compile all loops, or take them from the cache, where a next start on such a processor finds them."""
+    target = [numba.config.CPU_NAME or binding.get_host_cpu_name(), numba.config.CPU_FEATURES]  # type: ignore[attr-defined]  # set by name
+    target.append(binding.get_host_cpu_features().flatten())
+    place = cache("loops") / hashlib.sha256(repr(target).encode()).hexdigest()[:20]
+    numba.config.CACHE_DIR = str(place)  # type: ignore[attr-defined]  # likewise
+    try:
+        for loop in _loops:
+            loop.enable_caching()
+        _call_all()
+    except Exception as error:  # noqa: BLE001 - whatever a broken file, a full disk or a lack of rights raises in numba
+        log.info("compiled loops are not kept", reason=f"{type(error).__name__}: {error}")
+        for loop in _loops:
+            loop._cache = NullCache()  # noqa: SLF001 - nothing else takes back `enable_caching`
+        _call_all()
+
+
+def _call_all() -> None:
+    """Call each loop with types as a pass has them."""
+    one, row, ones = np.zeros(1, np.int64), np.ones((1, 32), np.float32), np.ones((1, 64), np.float32)
+    steps, factors, step = np.empty_like(row), np.ones(1, np.float32), np.float32(1)
+    cached, queries = np.zeros((1, 1, 1, 16), np.float32), np.empty((1, 2, 16), np.float32)
+    blocks, norms = np.empty((1, 1, 2, 16), np.float32), np.empty((0, 16), np.float32)
+    normed_to_steps(row, step, step, steps, factors)
+    rotate(ones, factors, ones[0], norms, step, cached[0, 0], cached[0, 0], one, one, queries, cached, cached.copy())
+    to_blocks(queries, one, blocks)
+    attended_to_steps(blocks, one, step, steps, factors)
+    add(row, steps, factors, row[0])
+    gates(ones, factors, ones[0], row)
+    gated_to_steps(row, ones, factors, ones[0], 16, step, steps, factors.copy())
 
 
 @_compiled()
@@ -84,7 +116,7 @@ def add(rows: _Floats, products: _Floats, factors: _Floats, bias: _Floats) -> No
 
 @_compiled()
 def gates(products: _Floats, factors: _Floats, bias: _Floats, gate: _Floats) -> None:
-    """Return what goes through the activation function. products: [rows, 2n]; gate: [rows, n], written; bias: [2n]."""
+    """Scale what goes through the activation function. products: [rows, 2n]; gate: [rows, n], written; bias: [2n]."""
     for i in range(len(gate)):
         row, product, factor = gate[i], products[i], factors[i]
         for j in range(len(row)):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from structlog.testing import capture_logs
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
@@ -53,6 +54,15 @@ def test_it_is_made_once_and_opened(toy: tuple[Path, Path], tmp_path: Path, monk
     assert not rounded.inexact
     [ours], [theirs] = (runner.extend([Segment(0, 0, TOKENS, 60)]) for runner in (rounded, whole))
     assert float((ours.logits - theirs.logits).abs().max()) < 0.15 * float(theirs.logits.std())
+
+
+def test_the_size_of_a_token_is_what_was_planned(toy: tuple[Path, Path]) -> None:
+    """Slots are chosen by what keys and values take, which in 8 bits are float32 whatever the model's type."""
+    for quant in ("none", "int8"):
+        with capture_logs() as logs:
+            runner = load_runner(toy[TARGET], "bfloat16", 2, 64, quant)
+        [planned] = (line for line in logs if line["event"] == "keys and values")
+        assert planned["bytes_per_token"] == runner.token_bytes
 
 
 def test_other_families_are_not_rotated(tmp_path: Path) -> None:

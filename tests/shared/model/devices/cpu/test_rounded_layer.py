@@ -1,9 +1,12 @@
 """Layers of 8 bits in few calls: near what torch's own operations make of them, and each row from that row alone."""
 
 from pathlib import Path
+from typing import Any
 
+import numba
 import numpy as np
 import pytest
+import structlog
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -16,7 +19,7 @@ from shared.model.loading import load_runner as loading
 from shared.model.loading.probes import inexact_pass
 from shared.model.runner import Segment
 
-SIZES = {"hidden_size": 96, "intermediate_size": 160, "num_hidden_layers": 3, "vocab_size": 500, "head_dim": 16}
+SIZES = {"hidden_size": 96, "intermediate_size": 176, "num_hidden_layers": 3, "vocab_size": 500, "head_dim": 16}
 HEADS = {"num_attention_heads": 6, "num_key_value_heads": 2}
 MODELS = {"llama": {"attention_bias": True, "mlp_bias": True}, "qwen2": {}, "qwen3": {}, "mistral": {}}
 TOKENS = [(7 * i) % 400 for i in range(100)]
@@ -76,3 +79,25 @@ def test_blocks_are_turned(width: int, block: int) -> None:
     row_loops.gated_to_steps(gate, products, ones, zeros, block, np.float32(127), steps, factors)
     expected = rotated(torch.from_numpy(gate * up), block).numpy()
     np.testing.assert_allclose(steps * factors[:, None], expected, atol=np.abs(expected).max() / 250)
+
+
+def tiny(number: np.float32) -> np.float32:
+    """Double a number."""
+    return number + number
+
+
+def test_a_cache_that_is_of_no_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is compiled is kept; where its files are broken, it is compiled all the same, and that is said."""
+    monkeypatch.setenv("OUTRIDER_CACHE", str(tmp_path))
+    said = []
+    for _ in range(2):
+        loop: Any = numba.njit(tiny)
+        monkeypatch.setattr(row_loops, "_loops", [loop])
+        monkeypatch.setattr(row_loops, "_call_all", lambda loop=loop: loop(np.float32(1)))
+        with structlog.testing.capture_logs() as logs:
+            row_loops.prepare()
+        said.append([line["event"] for line in logs])
+        assert loop.signatures
+        for path in (tmp_path / "loops").rglob("*.nbi"):
+            path.write_bytes(b"")
+    assert said == [[], ["compiled loops are not kept"]]
