@@ -87,7 +87,8 @@ def _load(  # noqa: PLR0917  # what a runner is made of
         runner = _packed(model, quant, order, sizing, length, token_bytes)
         runner.extend([Segment(0, 0, probe[:1], 1)])
     if quant == "int8" and runner.max_length >= len(probe):
-        refuse_miscomputed(runner, name, probe, expected, tolerance=0.5, mixture=mixture)
+        # Rounding takes a logit of the 1.5B off by half of their spread; what is computed wrongly, by several of it.
+        refuse_miscomputed(runner, name, probe, expected, tolerance=1.5, mixture=mixture)
     return runner
 
 
