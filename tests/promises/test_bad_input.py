@@ -170,7 +170,9 @@ async def test_a_compressed_message(start: StartService) -> None:
     address = start("draft_service", model="none").address
     async with grpc.aio.insecure_channel(address, compression=grpc.Compression.Gzip) as channel:
         call = pb_grpc.DraftServiceStub(channel).Draft(send([draft_open([5] * 1000)]))
-        assert (await outcome(call))[0] is grpc.StatusCode.UNIMPLEMENTED
+        code, details = await outcome(call)
+        # Seldom the client sees gRPC's reset of the stream before the status that it was reset for.
+        assert code is grpc.StatusCode.UNIMPLEMENTED or (code, details) == (grpc.StatusCode.INTERNAL, "internal")
 
 
 async def test_no_free_slot(start: StartService, toy: tuple[Path, Path]) -> None:
