@@ -16,6 +16,7 @@ from llvmlite import binding
 from numba.core.caching import NullCache
 from numpy.typing import NDArray
 
+from shared.model.devices.cpu.kernels.int8_linear import LEAST
 from shared.model.kept import cache
 
 log = structlog.get_logger()
@@ -24,7 +25,7 @@ _Loop = TypeVar("_Loop", bound=Callable[..., Any])
 _Floats = NDArray[np.float32]
 _Indices = NDArray[np.int64]
 
-_LEAST = np.float32(1e-30)  # stands for the largest magnitude of a row of zeros
+_LEAST = np.float32(LEAST)
 _MAGNITUDE = np.int32(0x7FFFFFFF)  # a float's bits but its sign's: in the order of magnitudes, a NaN above all
 
 _loops: list[Any] = []

@@ -18,7 +18,7 @@ from shared.model.checkpoints.rounded_linear import RoundedLinear
 from shared.model.devices.cpu.kernels.kernel_linear import KernelLinear
 
 _LEVELS = (127, 63)  # of an activation, to either side of zero: the finest that the processor sums without saturating
-_LEAST = 1e-30  # stands for the largest magnitude of a row of zeros
+LEAST = 1e-30  # stands for the largest magnitude of a row of zeros
 
 
 class Int8Linear(KernelLinear):
@@ -49,7 +49,7 @@ class Int8Linear(KernelLinear):
         """Multiply at once. rows: [rows, in] float32; returns [rows, out] float32."""
         if self.block > 1:
             rows = self._rotate(rows)
-        largest = rows.abs().amax(-1, keepdim=True).clamp_(min=_LEAST)  # [rows, 1]
+        largest = rows.abs().amax(-1, keepdim=True).clamp_(min=LEAST)  # [rows, 1]
         steps = rows * torch.div(self._top, largest)
         y = self.product(steps.round_(), self.levels + 1)
         y.mul_(largest.div_(self._top))
