@@ -76,7 +76,7 @@ tokenizer = ChatTokenizer.load('/models/toy/target'); \
 tokenizer.encode_chat([Message(role='user', content='What is a token?')])"
 CMD ["python", "-m", "gateway"]
 
-# Without numba, which is for weights of 8 bits on a CPU. AWS's image brings torch and the compiler of the graphs, which are made where they run: both stay as they are, and so
+# Without numba, which is for rounded weights on a CPU. AWS's image brings torch and the compiler of the graphs, which are made where they run: both stay as they are, and so
 # do the versions that the compiler needs of what constraints.txt would pin.
 FROM ${NEURON_IMAGE} AS runtime-neuron
 USER root

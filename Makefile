@@ -165,7 +165,7 @@ build/peers/openvino/.ready: benchmarks/engines/openvino.txt
 #:   PAIR=qwen-coder or toy; or TARGET= and DRAFT=, each a folder, a .gguf file or a hub id
 #:   TARGET= alone, or DRAFT=none, looks draft tokens up in the text; CHAT_TEMPLATE= a file, in the place of the model's own
 #:   K=auto or a number of draft tokens, DTYPE=bfloat16 or float32, DRAFT_QUANT=auto, none, int8 or int4
-#:   TARGET_QUANT=none, int8 or auto: whichever is faster; auto for a .gguf with rounded weights, else none
+#:   TARGET_QUANT=none, int8, gguf (as the file has them) or auto, the fastest; auto for a rounded .gguf, else none
 #:   MAX_LENGTH= and SLOTS=, of a sequence and of sessions at once; else the model's own length, as far as memory allows
 #:   API_KEY= a key that requests must bring then
 #:   DEVICE=cpu; neuron with TARGET_CORES= and DRAFT_CORES=, such as 0-3 and 4; simulated, with NETWORK_DELAY_MS=

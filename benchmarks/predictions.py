@@ -41,7 +41,7 @@ def main() -> None:
     """Print the predictions."""
     settings = PredictionSettings.load()
     log.configure("quality", settings.log_level)
-    folder = resolve_half(settings.model, TARGET, int8=settings.quant == "int8")
+    folder = resolve_half(settings.model, TARGET, quant=settings.quant)
     runner, tokenizer = open_runner(folder, settings), AutoTokenizer.from_pretrained(folder)
     for file in sorted(settings.texts.glob("*.txt")):
         ids = tokenizer.encode(file.read_text("utf-8"), add_special_tokens=False)[: runner.max_length]

@@ -40,7 +40,7 @@ class Predictions:
 
 def add_flags(flags: ArgumentParser) -> None:
     """Add this mode's flags."""
-    flags.add_argument("--quants", nargs="+", default=["int8"], help="ways to round the weights: none, int8 or int4")
+    flags.add_argument("--quants", nargs="+", default=["int8"], help="ways to round the weights: none, int8, gguf")
     flags.add_argument("--texts", type=Path, default=Path(__file__).with_name("texts"), help="a folder of .txt files")
     flags.add_argument("--tokens", type=int, default=512, help="of each text, at most")
 

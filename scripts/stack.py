@@ -36,7 +36,9 @@ def parser(description: str | None, *, add_help: bool = True) -> ArgumentParser:
         "--chat-template", default="", help="a file with the template of chats; the target's own if empty"
     )
     flags.add_argument(
-        "--target-quant", default="", help="the target's weights: none, int8 or auto; auto for a rounded .gguf if empty"
+        "--target-quant",
+        default="",
+        help="the target's weights: none, int8, gguf, auto; empty: auto for a rounded .gguf",
     )
     flags.add_argument("--draft-quant", default="auto", help="the draft's weights: none, auto, int8 or int4")
     flags.add_argument("--k", default="auto", help="draft tokens of a round; auto is as many as pay")

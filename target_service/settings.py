@@ -13,8 +13,8 @@ class TargetSettings(EngineSettings):
     grace_seconds: float = Field(30, ge=0)
     """How many seconds shutdown waits for open streams; under torchrun at most its --shutdown-timeout, 30 s."""
     quant: Quant = ""
-    """The weights: `int8` rounds them to 8 bits, and activations with them; `auto` does where such products are the
-    fastest here; `none` does not. If empty, `auto` for a .gguf whose weights are rounded, else `none`."""
+    """The weights: `int8` rounds them to 8 bits, and activations with them; `gguf` keeps a .gguf file's own blocks;
+    `auto` takes what is fastest here; `none` leaves them. If empty, `auto` for a rounded .gguf, else `none`."""
     allow_inexact: bool = False
     """Where no exact way to compute was found, serve even though output may depend on speculation and on load."""
 

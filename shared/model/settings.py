@@ -6,7 +6,7 @@ from pydantic import Field
 
 from shared.settings import Settings
 
-Quant = Literal["", "none", "auto", "int8", "int4"]
+Quant = Literal["", "none", "auto", "int8", "int4", "gguf"]
 DeviceKind = Literal["cpu", "simulated", "neuron"]
 CollectiveKind = Literal["gather", "all_reduce"]
 NUM_SLOTS, MAX_LENGTH = 8, 4096  # where memory does not decide: devices other than a CPU, and several ranks
@@ -42,7 +42,7 @@ class EngineSettings(Settings):
     watchdog_seconds: float = Field(60, gt=0)
     """The service ends if a pass takes longer than this, and than 50 times what its kind took at start."""
     quant: Quant = "none"
-    """Round the weights, for drafts on a CPU: `auto` picks what decodes fastest; `int4` runs on ONNX Runtime."""
+    """Round the weights, on a CPU: for drafts, `auto` picks what decodes fastest, and `int4` runs on ONNX Runtime."""
     kernel: str = "auto"
     """The kernel on a CPU; `auto` picks the fastest exact one. See `python -m target_service kernels --help`."""
     threads: int = Field(0, ge=0)

@@ -28,7 +28,8 @@ LIMITS = (
 )
 SMALL = "1536x2048"
 LAYERS = f"{SMALL},8960x1536,896x4864"
-CASES = {"bfloat16": f"first:{LAYERS}", "float32": f"first:{SMALL}", "int8": f"all:{SMALL}"}
+CASES = {"bfloat16": f"first:{LAYERS}", "float32": f"first:{SMALL}", "int8": f"all:{SMALL}",
+         "uint8": f"all:{SMALL},8960x1536"}  # fmt: skip
 ALL_LAYERS = f"{LAYERS},1536x1536,1536x17920,4864x896,4096x14336,14336x4096"
 HEADS = "896x151936,1536x151936"
 SAMPLE = [*range(1, 18), 31, 32, 33, 47, 64, 65, 72, 100, 128, 200]

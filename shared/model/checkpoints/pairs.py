@@ -22,14 +22,16 @@ from shared.errors import ModelError
 from shared.model.checkpoints.download import PUBLISHED, download_gguf
 from shared.model.checkpoints.weights_hash import file_hash, weights_hash
 from shared.model.kept import cache
+from shared.model.settings import Quant
 
 TARGET, DRAFT = 0, 1
 TOY = "toy"
 PAIRS = {"qwen-coder": ("qwen2.5-coder-1.5b", "qwen2.5-coder-0.5b")}  # target, draft
-FORMATS = {"toy": 1, "gguf": 1, "onnx": 2, "int8": 2}
-"""The versions of what `toy_pair`, `gguf_folder`, `onnx_folder` and `int8_folder` make. Raise one when its module's
-output changes: then everything is made again, from the .gguf files kept next to it."""
-INT8 = "outrider-int8"  # the quant_method of a config.json
+FORMATS = {"toy": 1, "gguf": 2, "onnx": 2, "int8": 3, "k-quant": 2}
+"""The versions of what `toy_pair`, `gguf_folder`, `onnx_folder`, `int8_folder` and `k_quant_folder` make. Raise one
+when its module's output changes: then everything is made again, from the .gguf files kept next to it."""
+INT8, K_QUANT = "outrider-int8", "outrider-gguf"  # the quant_method of a config.json
+_KINDS: dict[Quant, str] = {"none": "gguf", "int8": "int8", "gguf": "k-quant"}  # what is made of a .gguf file
 HUB_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.safetensors"]
 
 
@@ -44,28 +46,29 @@ def resolve_pair(name: str) -> tuple[Path, Path]:
     return resolve_model(target), resolve_model(draft)
 
 
-def resolve_half(name: str, half: int, *, int8: bool = False) -> Path:
+def resolve_half(name: str, half: int, *, quant: Quant = "none") -> Path:
     """Return the folder of a model, or of a pair's TARGET or DRAFT if the name is a pair's.
 
-    With `int8`, its weights are rounded to 8 bits, if need be, once. Raises ModelError.
+    With quant int8, its weights are rounded to 8 bits, if need be, once; with gguf, they stay as a .gguf file has them.
+    Raises ModelError.
     """
     if Path(name).is_dir() or name not in {TOY, *PAIRS}:
-        return resolve_model(name, int8=int8)
-    return resolve_model(str(_toy() / ("target", "draft")[half]) if name == TOY else PAIRS[name][half], int8=int8)
+        return resolve_model(name, quant=quant)
+    return resolve_model(str(_toy() / ("target", "draft")[half]) if name == TOY else PAIRS[name][half], quant=quant)
 
 
-def resolve_model(name: str, *, int8: bool = False) -> Path:
-    """Return the model's folder, made or downloaded if need be; `int8` as above. Raises ModelError."""
+def resolve_model(name: str, *, quant: Quant = "none") -> Path:
+    """Return the model's folder, made or downloaded if need be; `quant` as above. Raises ModelError."""
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(f"{name}: this folder is no model, it has no config.json")
-        return int8_folder(path) if int8 else path
+        return _in_form(path, quant)
     if path.suffix == ".gguf":
-        return _of_file(path, int8=int8)
+        return _of_file(path, quant=quant)
     if name in PUBLISHED:
-        return _of_published(name, int8=int8)
-    return int8_folder(_of_hub(name)) if int8 else _of_hub(name)
+        return _of_published(name, quant=quant)
+    return _in_form(_of_hub(name), quant)
 
 
 def comes_rounded(name: str, half: int) -> bool:
@@ -97,33 +100,34 @@ def _toy() -> Path:
     return _made_once(_place("toy", "toy"), make)
 
 
-def _of_file(gguf: Path, *, int8: bool) -> Path:
+def _of_file(gguf: Path, *, quant: Quant) -> Path:
     if not gguf.is_file():
         raise ModelError(f"{gguf}: no such file")
     try:
         content = file_hash(gguf)
     except OSError as error:
         raise ModelError(f"{gguf}: cannot be read: {error.strerror}") from error
-    place = _place(gguf.stem, "int8" if int8 else "gguf", content)
-    return _made_once(place, partial(_convert, gguf, int8=int8))
+    place = _place(gguf.stem, _KINDS[quant], content)
+    return _made_once(place, partial(_convert, gguf, quant=quant))
 
 
-def _of_published(name: str, *, int8: bool) -> Path:
+def _of_published(name: str, *, quant: Quant) -> Path:
     gguf = cache("models") / f"{name}.gguf"
 
     def make(folder: Path) -> None:
         with _lock(gguf):
             if not gguf.exists():
                 download_gguf(name, gguf)
-        _convert(gguf, folder, int8=int8)
+        _convert(gguf, folder, quant=quant)
 
-    return _made_once(_place(f"{name}-int8", "int8") if int8 else _place(name, "gguf"), make)
+    kind = _KINDS[quant]
+    return _made_once(_place(name if quant == "none" else f"{name}-{kind}", kind), make)
 
 
-def _convert(gguf: Path, folder: Path, *, int8: bool = False) -> None:
+def _convert(gguf: Path, folder: Path, *, quant: Quant = "none") -> None:
     from shared.model.checkpoints.gguf_folder import convert_gguf
 
-    convert_gguf(gguf, folder, int8=int8)
+    convert_gguf(gguf, folder, quant=quant)
 
 
 def _of_hub(name: str) -> Path:
@@ -157,7 +161,7 @@ def int4_folder(model: Path) -> Path:
 
 def int8_folder(model: Path) -> Path:
     """Return the folder of this model with weights of 8 bits, made if need be. Raises ModelError."""
-    if is_int8(model):
+    if own_quant(model) == "int8":
         return model
 
     def make(folder: Path) -> None:
@@ -168,10 +172,19 @@ def int8_folder(model: Path) -> Path:
     return _made_once(_place(model.name, "int8", weights_hash(model)), make)
 
 
-def is_int8(folder: Path) -> bool:
-    """Return whether the folder's weights are rounded to 8 bits, as we write them."""
+def own_quant(folder: Path) -> Quant:
+    """Return what the folder's weights are rounded to, as we write them: int8, gguf or none."""
     config = json.loads((folder / "config.json").read_text())
-    return (config.get("quantization_config") or {}).get("quant_method") == INT8
+    ours: dict[str, Quant] = {INT8: "int8", K_QUANT: "gguf"}
+    return ours.get((config.get("quantization_config") or {}).get("quant_method", ""), "none")
+
+
+def _in_form(folder: Path, quant: Quant) -> Path:
+    if quant == "gguf" and own_quant(folder) != "gguf":
+        raise ModelError(f"quant gguf: {folder} is no .gguf file")
+    if quant == "int8" and own_quant(folder) == "gguf":
+        raise ModelError(f"quant int8: the weights of {folder} are rounded already, as their .gguf file has them")
+    return int8_folder(folder) if quant == "int8" else folder
 
 
 def _made_once(folder: Path, make: Callable[[Path], None]) -> Path:

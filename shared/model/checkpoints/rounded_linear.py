@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 from typing_extensions import override
 
+from shared.model.checkpoints.k_quant_linear import KQuantLinear
 from shared.model.checkpoints.rotation import rotated
 
 _LARGEST = 127
@@ -54,10 +55,13 @@ class RoundedLinear(nn.Linear):
 
 def joined(linears: Sequence[nn.Linear]) -> nn.Linear:
     """Return one layer with the outputs of all, in their order."""
-    weight = torch.cat([linear.weight.detach() for linear in linears])
     bias = None
     if linears[0].bias is not None:
         bias = _fixed(torch.cat([linear.bias.detach() for linear in linears]))
+    of_file = [linear for linear in linears if isinstance(linear, KQuantLinear)]
+    if of_file:
+        return KQuantLinear.joined(of_file, bias)
+    weight = torch.cat([linear.weight.detach() for linear in linears])
     rounded = [linear for linear in linears if isinstance(linear, RoundedLinear)]
     if rounded:
         layer: nn.Linear = RoundedLinear.empty(weight.shape[1], weight.shape[0], bias, rounded[0].block)

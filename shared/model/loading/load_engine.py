@@ -25,7 +25,8 @@ from shared.pb import specdec_pb2 as pb
 
 log = structlog.get_logger()
 
-_ROUNDED = {"none": "", "int8": ", int8 weights and activations", "int4": ", int4 weights"}
+_ROUNDED = {"none": "", "int8": ", int8 weights and activations", "int4": ", int4 weights",
+            "gguf": ", weights as in the .gguf file, int8 activations"}  # fmt: skip
 
 
 async def load_engine(folder: Path, settings: EngineSettings) -> Engine:

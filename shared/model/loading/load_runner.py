@@ -12,9 +12,12 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.distributed import DistributedConfig
 
 from shared.errors import ModelError
-from shared.model.checkpoints import rounded_models  # noqa: F401 - teaches transformers to open weights of 8 bits
+from shared.model.checkpoints import (
+    k_quant_models,  # noqa: F401 - teaches transformers to open such weights
+    rounded_models,  # noqa: F401 - likewise
+)
 from shared.model.checkpoints.onnx_folder import GRAPH, can_convert
-from shared.model.checkpoints.pairs import int4_folder, int8_folder, is_int8
+from shared.model.checkpoints.pairs import int4_folder, int8_folder, own_quant
 from shared.model.checkpoints.rotation import is_rotated
 from shared.model.checkpoints.supported import FAMILY, default_length, own_length, refusing, served_config
 from shared.model.devices.cpu import attention
@@ -42,6 +45,7 @@ from shared.model.settings import CollectiveKind, EngineSettings, Quant
 
 log = structlog.get_logger()
 
+_ROUNDED = {"int8": torch.int8, "gguf": torch.uint8}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -58,12 +62,15 @@ def load_runner(
 ) -> CpuRunner:
     """Open a Hugging Face folder and return its runner; max_length is capped at the model's own limit.
 
-    Slots and length that are None are chosen by `CacheSizing`. A folder with weights of 8 bits is opened as it is; with
+    Slots and length that are None are chosen by `CacheSizing`. A folder with rounded weights is opened as it is; with
     quant int8, another one is rounded first. Raises ModelError for a model that cannot be rolled back or whose
     attention ours cannot replace, and SettingError.
     """
-    if quant == "int8" or is_int8(folder):
-        folder, quant = int8_folder(folder), "int8"
+    quant = own_quant(folder) if own_quant(folder) != "none" else quant
+    if quant == "int8":
+        folder = int8_folder(folder)
+    elif quant != own_quant(folder):
+        raise ModelError(f"quant {quant}: {folder} has no such weights")
     with CacheSizing(num_slots, max_length, cache_share) as sizing:
         return _load(folder, dtype, quant, kernel, sizing, collective)
 
@@ -72,7 +79,7 @@ def _load(  # noqa: PLR0917  # what a runner is made of
     folder: Path, dtype: str, quant: Quant, kernel: str, sizing: CacheSizing, collective: CollectiveKind
 ) -> CpuRunner:
     model, spread = _open(folder, dtype)
-    order = kernel_order(model, torch.int8 if quant == "int8" else DTYPES[dtype], kernel)  # before anything computes
+    order = kernel_order(model, _ROUNDED.get(quant, DTYPES[dtype]), kernel)  # before anything computes
     probe, expected = _probe(model, collective if spread else None)
     model.set_attn_implementation(attention.NAME)
     fuse(model)
@@ -86,7 +93,7 @@ def _load(  # noqa: PLR0917  # what a runner is made of
         token_bytes = trial.token_bytes * order[0].activations.itemsize // DTYPES[dtype].itemsize
         runner = _packed(model, quant, order, sizing, length, token_bytes)
         runner.extend([Segment(0, 0, probe[:1], 1)])
-    if quant == "int8" and runner.max_length >= len(probe):
+    if quant in _ROUNDED and runner.max_length >= len(probe):
         # Rounding takes a logit of the 1.5B off by half of their spread; what is computed wrongly, by several of it.
         refuse_miscomputed(runner, name, probe, expected, tolerance=1.5, mixture=mixture)
     return runner
@@ -98,7 +105,8 @@ def _packed(  # noqa: PLR0917  # what a runner is made of
     """Return the runner of the model, with its linear layers replaced by ours, and then its cache made."""
     fused = quant == "int8" and is_rotated(model)
     if fused:
-        from shared.model.devices.cpu import rounded_layer, row_loops  # noqa: PLC0415 - numba takes a second
+        from shared.model.devices.cpu import rounded_layer  # noqa: PLC0415 - numba takes a second
+        from shared.model.devices.cpu.compiled_code import row_loops  # noqa: PLC0415 - likewise
 
         row_loops.prepare()  # before it is measured what memory is left
     proof = prove(model, order, sizing.longest(length, token_bytes))
@@ -108,6 +116,10 @@ def _packed(  # noqa: PLR0917  # what a runner is made of
     if fused:
         rounded_layer.fuse_rounded(model)
     counts, kernel = (proof.counts, proof.head_counts), proof.kernel.name
+    if quant == "gguf":
+        from shared.model.devices.cpu.k_quant_layers import fuse_k_quants  # noqa: PLC0415 - likewise
+
+        fuse_k_quants(model)
     return CpuRunner(model, num_slots, max_length, *counts, kernel=kernel, quant=quant, inexact=proof.problem)
 
 
@@ -158,8 +170,8 @@ def _open(folder: Path, dtype: str) -> tuple[PreTrainedModel, bool]:
     """Return the model, and whether it is only this rank's part of one; nothing computes yet."""
     config, spread, whole = served_config(folder), None, {}
     if num_ranks() > 1:
-        if is_int8(folder):
-            raise ModelError("weights of 8 bits are for one rank, not for several")
+        if own_quant(folder) != "none":
+            raise ModelError("rounded weights are for one rank, not for several")
         check_parts(config)
         join()
         spread = DistributedConfig(tp_plan="auto")

@@ -12,7 +12,7 @@ import torch
 
 from shared.errors import ModelError
 from shared.model.checkpoints.onnx_folder import can_convert
-from shared.model.checkpoints.pairs import is_int8
+from shared.model.checkpoints.pairs import own_quant
 from shared.model.checkpoints.supported import FAMILY, served_config
 from shared.model.devices.cpu.kernels.kernels import rounds_fast
 from shared.model.devices.neuron.neuron_device import NEURON, open_neuron
@@ -51,7 +51,7 @@ def _open(folder: Path, settings: EngineSettings, quant: Quant) -> Runner:
             cache_share=share,
             collective=settings.collective,
         )
-    quant = "int8" if is_int8(folder) else quant
+    quant = own_quant(folder) if own_quant(folder) != "none" else quant
     if quant != "none":
         raise ModelError(f"quant {quant}: rounded weights are for CPUs, not for device neuron")
     device, name = torch.device("cpu"), f"neuron's graphs on cpu, by {settings.compile_backend}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 
 import numpy as np
@@ -24,9 +25,17 @@ class Span:
     """Rows of one session that attend to the same number of keys, in blocks of BLOCK_ROWS."""
 
     slot: int
+    start: int
+    size: int  # in rows
     num_keys: int
     blocks: slice  # which of the batch's blocks
-    mask: torch.Tensor  # [blocks, 1, BLOCK_ROWS * group, num_keys] float, 0 where a query sees a key, or -inf
+    group: int
+    dtype: torch.dtype
+
+    @cached_property
+    def mask(self) -> torch.Tensor:
+        """Return 0 where a query sees a key, or -inf. [blocks, 1, BLOCK_ROWS * group, num_keys]."""
+        return _mask(self.start, self.size, self.num_keys, self.group, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,7 @@ class Batch:
                 num_keys = (start // KEY_GRAIN + 1) * KEY_GRAIN
                 size = min(end, num_keys) - start
                 blocks = slice(block, block - (-size // BLOCK_ROWS))
-                spans.append(Span(segment.slot, num_keys, blocks, _mask(start, size, num_keys, group, dtype)))
+                spans.append(Span(segment.slot, start, size, num_keys, blocks, group, dtype))
                 into = np.full((blocks.stop - block) * BLOCK_ROWS, first)
                 into[:size] += np.arange(size)
                 into_blocks.append(into)

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel
 
-from shared.model.devices.cpu import row_loops
 from shared.model.devices.cpu.attention import attend_blocks
 from shared.model.devices.cpu.batch import BLOCK_ROWS, Batch
+from shared.model.devices.cpu.compiled_code import row_loops
 from shared.model.devices.cpu.fused_layers import FusedAttention
 from shared.model.devices.cpu.kernels.int8_linear import Int8Linear
 from shared.model.devices.cpu.kv_cache import SlotCache

@@ -1,6 +1,7 @@
 """Models with weights of 8 bits: rotated without a change, rounded once, and opened as they were written."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -9,12 +10,13 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from shared.model.checkpoints.int8_folder import save_int8
-from shared.model.checkpoints.pairs import TARGET, int8_folder, is_int8
+from shared.model.checkpoints.pairs import TARGET, int8_folder, own_quant
 from shared.model.checkpoints.rotation import rotated_parts
 from shared.model.checkpoints.rounded_linear import RoundedLinear
 from shared.model.loading.load_runner import load_runner
 from shared.model.loading.target_folder import target_folder
 from shared.model.runner import Segment
+from shared.model.settings import Quant
 
 TOKENS = [(7 * i) % 400 for i in range(60)]
 
@@ -42,7 +44,7 @@ def test_it_is_made_once_and_opened(toy: tuple[Path, Path], tmp_path: Path, monk
     """The folder holds whole numbers; its runner's logits are near those of the model, and its name tells."""
     monkeypatch.setenv("OUTRIDER_CACHE", str(tmp_path))
     folder = int8_folder(toy[TARGET])
-    assert is_int8(folder)
+    assert own_quant(folder) == "int8"
     assert int8_folder(folder) == int8_folder(toy[TARGET]) == folder
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
     linears = [module for module in model.modules() if isinstance(module, RoundedLinear)]
@@ -81,10 +83,12 @@ def test_what_auto_means(toy: tuple[Path, Path], tmp_path: Path, monkeypatch: py
     """Left open, a folder's weights stay; `auto` takes what is faster, and a device for graphs takes none."""
     monkeypatch.setenv("OUTRIDER_CACHE", str(tmp_path))
     name = str(toy[TARGET])
-    for faster in (True, False):
-        monkeypatch.setattr("shared.model.loading.target_folder.int8_pays", lambda faster=faster: faster)
-        assert is_int8(target_folder(name, "auto")) == faster
-        assert not is_int8(target_folder(name, ""))
-        assert not is_int8(target_folder(name, "auto", "neuron"))
-        assert is_int8(target_folder(name, "int8"))
-        assert not is_int8(target_folder(name, "none"))
+    orders: list[list[Quant]] = [["int8", "none"], ["none", "int8"]]
+    for order in orders:
+        faster = order[0]
+        monkeypatch.setattr("shared.model.loading.target_folder.fastest_first", Mock(return_value=order))
+        assert own_quant(target_folder(name, "auto")) == faster
+        assert own_quant(target_folder(name, "")) == "none"
+        assert own_quant(target_folder(name, "auto", "neuron")) == "none"
+        assert own_quant(target_folder(name, "int8")) == "int8"
+        assert own_quant(target_folder(name, "none")) == "none"

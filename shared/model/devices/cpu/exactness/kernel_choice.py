@@ -47,29 +47,41 @@ def kernel_order(model: PreTrainedModel, dtype: torch.dtype, setting: str) -> li
         return [chosen]
     usable = kernels(dtype)
     sizes = _sizes(model) if num_ranks() == 1 else []  # ranks could measure, and choose, differently
-    # The last kernel is only for machines that have no other.
-    trial = _best(_kept_trials(usable[:-1], sizes, dtype)) if sizes else None
+    trial = _best(_kept_trials(_worth_trying(usable), sizes, dtype)) if sizes else None
     best = trial.kernel if trial else ""
-    chosen = next(kernel for kernel in usable if kernel.name == best or not (best or kernel.isa or kernel.problem))
+    found = [kernel for kernel in usable if kernel.name == best or not (best or kernel.isa or kernel.problem)]
+    if not found:
+        raise ModelError(f"no kernel: {'; '.join(kernel.problem for kernel in usable) or 'numba is not installed'}")
+    chosen = found[0]
     chosen.enter()
     # Kernels with another instruction set are left out, since it can no longer be changed.
     return [chosen, *(kernel for kernel in usable if kernel is not chosen and not kernel.isa)]
 
 
 def fastest(dtype: torch.dtype) -> Trial | None:
-    """Return how the kernel that `auto` chooses does on layers of common sizes; None if none could be measured."""
-    return _best(_kept_trials(kernels(dtype)[:-1], _COMMON_SIZES, dtype))
+    """Return how the kernel that `auto` chooses does on layers of common sizes; None if none is usable.
+
+    Its cost is infinite on a machine too busy to measure.
+    """
+    return _best(_kept_trials(_worth_trying(kernels(dtype)), _COMMON_SIZES, dtype))
+
+
+def _worth_trying(usable: Sequence[Kernel]) -> Sequence[Kernel]:
+    """Return the kernels but the last, which is only for machines that have no other."""
+    return usable[:-1] or usable
 
 
 def _best(trials: Sequence[Trial]) -> Trial | None:
     """Return the first usable kernel, or a later one that is faster by GAIN than the one it replaces.
 
-    None if none could be measured.
+    The first one if not all could be measured; None if none is usable.
     """
-    best: Trial | None = None
-    for trial in trials:
-        if not trial.problem and (best is None or best.cost > GAIN * trial.cost):
-            best = trial
+    usable = [trial for trial in trials if not trial.problem]
+    best = usable[0] if usable else None
+    if best and all(math.isfinite(trial.cost) for trial in usable):
+        for trial in usable[1:]:
+            if best.cost > GAIN * trial.cost:
+                best = trial
     return best
 
 
@@ -77,15 +89,17 @@ def _kept_trials(usable: Sequence[Kernel], sizes: Sequence[tuple[int, int]], dty
     setup = {"processor": processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
     key = json.dumps(setup | {"sizes": sizes, "dtype": str(dtype), "code": sources_digest(*COMPUTING)})
 
+    trials = list[Trial]()
+
     def find() -> list[Trial] | None:
         groups = groupby(sorted(usable, key=lambda kernel: kernel.isa), lambda kernel: kernel.isa)
-        trials = [trial for isa, group in groups for trial in _try(isa, group, sizes, dtype)]
+        trials.extend(trial for isa, group in groups for trial in _try(isa, group, sizes, dtype))
         quiet = bool(trials) and all(math.isfinite(trial.cost) for trial in trials if not trial.problem)
         log.info("kernels tried" if quiet else "kernels tried, too busy a machine to choose", trials=trials, **setup)
         return trials if quiet else None
 
-    trials = {trial.kernel: trial for trial in kept("kernels", key, list[Trial], find) or []}
-    return [trials[kernel.name] for kernel in usable if kernel.name in trials]
+    found = {trial.kernel: trial for trial in kept("kernels", key, list[Trial], find) or trials}
+    return [found[kernel.name] for kernel in usable if kernel.name in found]
 
 
 def _try(isa: str, group: Iterable[Kernel], sizes: Sequence[tuple[int, int]], dtype: torch.dtype) -> list[Trial]:

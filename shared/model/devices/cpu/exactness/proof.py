@@ -12,6 +12,7 @@ from pydantic import PositiveInt
 from torch import nn
 from transformers import PreTrainedModel
 
+from shared.model.checkpoints.k_quant_linear import KQuantLinear
 from shared.model.checkpoints.rounded_linear import RoundedLinear
 from shared.model.devices.cpu.batch import KEY_GRAIN
 from shared.model.devices.cpu.exactness.agreement import (
@@ -78,12 +79,14 @@ def _prove(model: PreTrainedModel, kernel: Kernel, num_positions: int) -> Proof:
     setup = {"processor": processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
     setup |= {"kernel": kernel.name, "layers": list(linears), "attention": shape, "code": sources_digest(*COMPUTING)}
 
-    problem = ""
+    problem, of_file = "", any(isinstance(linear, KQuantLinear) for linear in linears.values())
 
     def find() -> dict[str, list[PositiveInt]] | None:
         nonlocal problem
         started = perf_counter()
-        problem, counts = inexact_attention(*shape, kernel.activations), dict[str, list[int]]()
+        counts = dict[str, list[int]]()
+        if not of_file:  # such layers attend by code of their own, which the probe of the whole model tries
+            problem = inexact_attention(*shape, kernel.activations)
         for size, linear in linears.items():
             layer = packed[linear] = kernel.pack(linear)
             counts[size] = _agreeing(layer, linear, kernel, HEAD_COUNTS if linear is head else COUNTS)
@@ -116,6 +119,8 @@ def output_layer(model: PreTrainedModel) -> nn.Linear:
 def size_of(linear: nn.Linear, head: nn.Linear) -> str:
     """Return what decides which code path a kernel takes for a layer."""
     notes = " with bias" if linear.bias is not None else ""
+    if isinstance(linear, KQuantLinear):
+        notes += f" in {' and '.join(form.name for form, _ in linear.parts)}"
     notes += f" in blocks of {linear.block}" if isinstance(linear, RoundedLinear) and linear.block > 1 else ""
     return f"{linear.in_features} to {linear.out_features}{notes}{', the output' if linear is head else ''}"
 
@@ -123,7 +128,8 @@ def size_of(linear: nn.Linear, head: nn.Linear) -> str:
 def _agreeing(layer: KernelLinear, linear: nn.Linear, kernel: Kernel, counts: Sequence[int]) -> list[int]:
     some = some_outputs(linear.out_features, linear.in_features)
     bias = None if linear.bias is None else linear.bias.detach()[some]
-    x = cancelling_rows(linear.weight.detach()[some], bias, max(counts) + REFERENCE_ROWS)
+    weights = linear.weights(some) if isinstance(linear, KQuantLinear) else linear.weight.detach()[some]
+    x = cancelling_rows(weights, bias, max(counts) + REFERENCE_ROWS)
     return agreeing_counts(layer, x.to(kernel.activations), counts)
 
 

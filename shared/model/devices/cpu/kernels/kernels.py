@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 from torch import nn
@@ -50,21 +51,27 @@ class Kernel:
         if self.isa and not has_amx():
             return "the processor has no AMX to do without"
         try:
-            layer = self.pack(nn.Linear(64, 64, bias=True, dtype=self.weights))
-            layer(torch.ones(2, 64, dtype=self.activations))
+            layer = self.pack(nn.Linear(256, 64, bias=True, dtype=self.weights))
+            layer(torch.ones(2, 256, dtype=self.activations))
         except (RuntimeError, AttributeError, NotImplementedError) as error:
             return str(error).splitlines()[0]
         return ""
 
 
 def kernels(dtype: torch.dtype) -> Sequence[Kernel]:
-    """Return the kernels for weights of this type, int8 for rounded ones, in the order of preference."""
+    """Return the kernels for weights of this type, int8 for rounded ones and uint8 for K-quants, best first."""
     half, single = torch.bfloat16, torch.float32
     if dtype is torch.int8:
         by_fbgemm = Kernel("fbgemm-int8", FbgemmInt8Linear, single, single)
         by_onednn = Kernel("onednn-int8", OnednnInt8Linear, single, single)
         by_torch = Kernel("torch-int8", TorchInt8Linear, single, single)
         return [by_onednn, by_fbgemm, by_torch] if has_amx() else [by_fbgemm, by_onednn, by_torch]
+    if dtype is torch.uint8:
+        if not find_spec("numba"):
+            return []
+        from shared.model.devices.cpu.kernels.k_quant_kernel import KQuantKernel  # noqa: PLC0415 - numba takes a second
+
+        return [Kernel("k-quants", KQuantKernel, single, single)]
     of_float32 = [
         Kernel("onednn-float32", PackedLinear, single, single),
         Kernel("torch-float32", TorchLinear, single, single),

@@ -8,7 +8,14 @@ import torch
 
 ISA_VARIABLE = "ONEDNN_MAX_CPU_ISA"  # oneDNN reads it at its first use in the process
 # The second is the older name of the first.
-_LIMITS = (ISA_VARIABLE, "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "FBGEMM_ENABLE_INSTRUCTIONS")
+_LIMITS = (
+    ISA_VARIABLE,
+    "DNNL_MAX_CPU_ISA",
+    "ATEN_CPU_CAPABILITY",
+    "FBGEMM_ENABLE_INSTRUCTIONS",
+    "NUMBA_CPU_NAME",
+    "NUMBA_CPU_FEATURES",
+)
 _CPUINFO = Path("/proc/cpuinfo")
 _ISAS = (  # oneDNN's names, the greatest first, and the Linux flag that each one needs
     ("avx512_core_amx", "amx_bf16"),

@@ -1,5 +1,6 @@
 """Layers of 8 bits in few calls: near what torch's own operations make of them, and each row from that row alone."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from shared.model.checkpoints.int8_folder import save_int8
 from shared.model.checkpoints.rotation import rotated
-from shared.model.devices.cpu import row_loops
+from shared.model.devices.cpu.compiled_code import kept_code, row_loops
 from shared.model.devices.cpu.rounded_layer import RoundedLayer
 from shared.model.loading import load_runner as loading
 from shared.model.loading.probes import inexact_pass
@@ -92,10 +93,9 @@ def test_a_cache_that_is_of_no_use(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     said = []
     for _ in range(2):
         loop: Any = numba.njit(tiny)
-        monkeypatch.setattr(row_loops, "_loops", [loop])
-        monkeypatch.setattr(row_loops, "_call_all", lambda loop=loop: loop(np.float32(1)))
+        monkeypatch.setattr(kept_code, "_loops", [loop])
         with structlog.testing.capture_logs() as logs:
-            row_loops.prepare()
+            kept_code.prepare(partial(loop, np.float32(1)))
         said.append([line["event"] for line in logs])
         assert loop.signatures
         for path in (tmp_path / "loops").rglob("*.nbi"):

@@ -5,57 +5,23 @@ through. A row's bits depend on that row alone: its loops have a fixed length, L
 sum, and only the sum of squares may be taken in another order, the same one for each row.
 """
 
-import hashlib
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
-
-import numba
 import numpy as np
-import structlog
-from llvmlite import binding
-from numba.core.caching import NullCache
 from numpy.typing import NDArray
 
+from shared.model.devices.cpu.compiled_code import kept_code
+from shared.model.devices.cpu.compiled_code.kept_code import loop
 from shared.model.devices.cpu.kernels.int8_linear import LEAST
-from shared.model.kept import cache
 
-log = structlog.get_logger()
-
-_Loop = TypeVar("_Loop", bound=Callable[..., Any])
 _Floats = NDArray[np.float32]
 _Indices = NDArray[np.int64]
 
 _LEAST = np.float32(LEAST)
 _MAGNITUDE = np.int32(0x7FFFFFFF)  # a float's bits but its sign's: in the order of magnitudes, a NaN above all
 
-_loops: list[Any] = []
-
-
-def _compiled(**options: Any) -> Callable[[_Loop], _Loop]:
-    """Compile a function at its first call, which is `prepare`'s."""
-
-    def compiled(function: _Loop) -> _Loop:
-        _loops.append(numba.njit(nogil=True, error_model="numpy", **options)(function))
-        return cast("_Loop", _loops[-1])
-
-    return compiled
-
 
 def prepare() -> None:
-    """Compile all loops, or take them from the cache, where a next start on such a processor finds them."""
-    target = [numba.config.CPU_NAME or binding.get_host_cpu_name(), numba.config.CPU_FEATURES]  # type: ignore[attr-defined]  # set by name
-    target.append(binding.get_host_cpu_features().flatten())
-    place = cache("loops") / hashlib.sha256(repr(target).encode()).hexdigest()[:20]
-    numba.config.CACHE_DIR = str(place)  # type: ignore[attr-defined]  # likewise
-    try:
-        for loop in _loops:
-            loop.enable_caching()
-        _call_all()
-    except Exception as error:  # noqa: BLE001 - whatever a broken file, a full disk or a lack of rights raises in numba
-        log.info("compiled loops are not kept", reason=f"{type(error).__name__}: {error}")
-        for loop in _loops:
-            loop._cache = NullCache()  # noqa: SLF001 - nothing else takes back `enable_caching`
-        _call_all()
+    """Compile all loops, or take them from the cache."""
+    kept_code.prepare(_call_all)
 
 
 def _call_all() -> None:
@@ -73,7 +39,7 @@ def _call_all() -> None:
     gated_to_steps(row, ones, factors, ones[0], 16, step, steps, factors.copy())
 
 
-@_compiled()
+@loop()
 def normed_to_steps(rows: _Floats, eps: np.float32, top: np.float32, steps: _Floats, factors: _Floats) -> None:
     """Divide each row by its root mean square, and round it to whole numbers of which the largest is `top`.
 
@@ -85,7 +51,7 @@ def normed_to_steps(rows: _Floats, eps: np.float32, top: np.float32, steps: _Flo
         factors[i] = largest / top / np.sqrt(_squares(rows[i]) / np.float32(rows.shape[1]) + eps)
 
 
-@_compiled()
+@loop()
 def attended_to_steps(blocks: _Floats, places: _Indices, top: np.float32, steps: _Floats, factors: _Floats) -> None:
     """Take each row from its place in the blocks of attention, and round it likewise.
 
@@ -106,7 +72,7 @@ def attended_to_steps(blocks: _Floats, places: _Indices, top: np.float32, steps:
         factors[i] = largest / top
 
 
-@_compiled()
+@loop()
 def add(rows: _Floats, products: _Floats, factors: _Floats, bias: _Floats) -> None:
     """Add to each row its product, times its factor. rows, products: [rows, n]; factors: [rows]; bias: [n]."""
     for i in range(len(rows)):
@@ -115,7 +81,7 @@ def add(rows: _Floats, products: _Floats, factors: _Floats, bias: _Floats) -> No
             row[j] += product[j] * factor + bias[j]
 
 
-@_compiled()
+@loop()
 def gates(products: _Floats, factors: _Floats, bias: _Floats, gate: _Floats) -> None:
     """Scale what goes through the activation function. products: [rows, 2n]; gate: [rows, n], written; bias: [2n]."""
     for i in range(len(gate)):
@@ -124,8 +90,8 @@ def gates(products: _Floats, factors: _Floats, bias: _Floats, gate: _Floats) -> 
             row[j] = product[j] * factor + bias[j]
 
 
-@_compiled()
-def gated_to_steps(  # noqa: PLR0917  # what the last product of a layer is made of
+@loop()
+def gated_to_steps(  # what the last product of a layer is made of
     gate: _Floats,  # [rows, n], of the activation function
     products: _Floats,  # [rows, 2n]
     scales: _Floats,  # [rows], the factors of the products
@@ -148,8 +114,8 @@ def gated_to_steps(  # noqa: PLR0917  # what the last product of a layer is made
         factors[i] = largest / top / np.sqrt(np.float32(block))
 
 
-@_compiled()
-def rotate(  # noqa: PLR0917  # what a layer's queries, keys and values are made of and go to
+@loop()
+def rotate(  # what a layer's queries, keys and values are made of and go to
     products: _Floats,  # [rows, (heads + 2 kv_heads) * head_dim]
     factors: _Floats,  # [rows]
     bias: _Floats,  # [(heads + 2 kv_heads) * head_dim]
@@ -189,7 +155,7 @@ def rotate(  # noqa: PLR0917  # what a layer's queries, keys and values are made
                 written[j] = head[j] * cos[i, j] + head[j - half] * sin[i, j]
 
 
-@_compiled()
+@loop()
 def to_blocks(queries: _Floats, rows: _Indices, blocks: _Floats) -> None:
     """Lay out the queries for attention, those of heads that share a key as adjacent rows.
 
@@ -206,7 +172,7 @@ def to_blocks(queries: _Floats, rows: _Indices, blocks: _Floats) -> None:
                 blocks[place // block_rows, head, at] = queries[rows[place], head * group + query]
 
 
-@_compiled()
+@loop()
 def _turn(row: _Floats, block: int, turned: _Floats) -> None:
     """Multiply each block by a Hadamard matrix of ones. row: [n], written; turned: [n], to use.
 
@@ -230,7 +196,7 @@ def _turn(row: _Floats, block: int, turned: _Floats) -> None:
             row[number * block + place] = turned[place * num_blocks + number]
 
 
-@_compiled()
+@loop()
 def _largest(row: _Floats) -> np.float32:
     """Return the largest magnitude, or a NaN if there is one; never zero. row: [n]."""
     bits = row.view(np.int32)
@@ -240,10 +206,10 @@ def _largest(row: _Floats) -> np.float32:
         largest = max(largest, bits[j] & _MAGNITUDE)
     found[0] = largest
     magnitude: np.float32 = found.view(np.float32)[0]
-    return _LEAST if magnitude < _LEAST else magnitude  # noqa: FURB136 - max() might drop a NaN
+    return _LEAST if magnitude < _LEAST else magnitude
 
 
-@_compiled(fastmath={"reassoc", "nsz"})
+@loop(fastmath={"reassoc", "nsz"})
 def _squares(row: _Floats) -> np.float32:
     """Return the sum of the squares, in an order that depends on the processor and the length alone. row: [n]."""
     total = np.float32(0)
@@ -252,7 +218,7 @@ def _squares(row: _Floats) -> np.float32:
     return total
 
 
-@_compiled()
+@loop()
 def _round(row: _Floats, scale: np.float32, steps: _Floats) -> None:
     """Scale and round, half to even. row, steps: [n]."""
     for j in range(len(row)):

@@ -1,28 +1,46 @@
-"""Targets with weights of 8 bits are lossless too: on every instruction set, equal to that quantised model alone."""
+"""Rounded targets are lossless too: on every instruction set, equal to that quantised model alone."""
 
 from pathlib import Path
 
 import httpx
 import pytest
+from k_quant_models import random_model, save_rounded
 from own_process import own_process
 from services import StartService, decoder
 from test_isas import environment
 from test_lossless import CASES, run_all
 from toy_gateway import serve
+from transformers import AutoTokenizer
 
 from gateway.text.tokenizer import ChatTokenizer
 
+Models = tuple[Path, Path, str]
+
+
+@pytest.fixture(params=["int8", "gguf"])
+def rounded(request: pytest.FixtureRequest, toy: tuple[Path, Path], tmp_path: Path) -> Models:
+    """Return a target and a draft, and how the target is rounded."""
+    if request.param == "int8":
+        return *toy, "int8"
+    model, folders = random_model("qwen2"), (tmp_path / "target", tmp_path / "draft")
+    model.save_pretrained(folders[1])
+    save_rounded(model, folders[0])
+    for folder in folders:
+        AutoTokenizer.from_pretrained(toy[0]).save_pretrained(folder)
+    return *folders, "gguf"
+
 
 @pytest.mark.parametrize("isa", ["own", "avx512_core", "avx2"])
-async def test_on_equals_off(start: StartService, toy: tuple[Path, Path], tmp_path: Path, isa: str) -> None:
+async def test_on_equals_off(start: StartService, rounded: Models, tmp_path: Path, isa: str) -> None:
     """Greedy and sampled, k from 1 to 8, alone and 8 at once, with drafts of 8 bits too: the target's own tokens."""
-    draft = start("draft_service", model=toy[1], quant="int8").address
+    model, draft_model, quant = rounded
+    draft = start("draft_service", model=draft_model, quant="int8").address
     log, env = tmp_path / "target.log", environment(isa)
-    with own_process("target_service", log, env, model=toy[0], quant="int8", threads=2) as target:
+    with own_process("target_service", log, env, model=model, quant=quant, threads=2) as target:
         async with decoder(target.address, draft) as decode:
             assert decode.target.row_exact
-            assert decode.target.identity.quant == "int8"
-            assert "int8" in decode.target.kernel
+            assert decode.target.identity.quant == quant
+            assert {"int8": "int8", "gguf": "k-quants"}[quant] in decode.target.kernel
             alone = await run_all(decode, CASES[:32], at_once=1, k=0)
             together = await run_all(decode, CASES[:32], at_once=8)
     assert [tokens for tokens, _, _ in together] == [tokens for tokens, _, _ in alone]
