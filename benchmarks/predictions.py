@@ -15,7 +15,7 @@ from shared import log
 from shared.model.checkpoints.pairs import TARGET, resolve_half
 from shared.model.loading.open_runner import open_runner
 from shared.model.runner import Runner, Segment
-from shared.model.settings import EngineSettings
+from shared.model.settings import EngineSettings, Quant
 
 
 class PredictionSettings(EngineSettings):
@@ -41,7 +41,8 @@ def main() -> None:
     """Print the predictions."""
     settings = PredictionSettings.load()
     log.configure("quality", settings.log_level)
-    folder = resolve_half(settings.model, TARGET, quant=settings.quant)
+    stored: Quant = settings.quant if settings.quant in {"int8", "gguf"} else "none"
+    folder = resolve_half(settings.model, TARGET, quant=stored)
     runner, tokenizer = open_runner(folder, settings), AutoTokenizer.from_pretrained(folder)
     for file in sorted(settings.texts.glob("*.txt")):
         ids = tokenizer.encode(file.read_text("utf-8"), add_special_tokens=False)[: runner.max_length]

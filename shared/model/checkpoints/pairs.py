@@ -174,7 +174,8 @@ def int8_folder(model: Path) -> Path:
 
 def own_quant(folder: Path) -> Quant:
     """Return what the folder's weights are rounded to, as we write them: int8, gguf or none."""
-    config = json.loads((folder / "config.json").read_text())
+    path = folder / "config.json"
+    config = json.loads(path.read_text()) if path.is_file() else {}
     ours: dict[str, Quant] = {INT8: "int8", K_QUANT: "gguf"}
     return ours.get((config.get("quantization_config") or {}).get("quant_method", ""), "none")
 

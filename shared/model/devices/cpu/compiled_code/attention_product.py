@@ -15,8 +15,8 @@ from shared.model.checkpoints.k_quants import HEAD_GRAIN, LANES
 from shared.model.devices.cpu.compiled_code.vector_code import FLOATS, WORD, VectorCode, long
 
 KEY_BLOCK = 32
-# What is computed at once: as many sums as hide the time that one takes.
-_QUERIES, _KEYS, _PARTS = 2, 4, HEAD_GRAIN // LANES
+# What is computed at once: as many sums as hide the time that one takes. Parts are vectors of a head.
+_QUERIES, _KEYS, _PARTS = 2, 4, 4
 
 
 @intrinsic
@@ -70,27 +70,41 @@ def _emit_keys(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
 
 
 def _emit_values(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
-    weights, values, sums, group, head_dim, num_keys = arguments
     code, b = VectorCode(builder), builder
+    least = HEAD_GRAIN // LANES
+    even = b.icmp_signed("==", b.urem(arguments[4], long(LANES * _PARTS)), long(0))
+    with b.if_else(even) as (most_parts, least_parts):
+        with most_parts:
+            _emit_parts(code, arguments, _PARTS)
+        with least_parts:
+            _emit_parts(code, arguments, least)
+    return context.get_dummy_value()
+
+
+def _emit_parts(code: VectorCode, arguments: Any, num_parts: int) -> None:
+    """Add up so many vectors of a head at once."""
+    weights, values, sums, group, head_dim, num_keys = arguments
+    b = code.builder
     size = b.mul(head_dim, long(4))
     with cgutils.for_range_slice(b, long(0), group, long(_QUERIES), inc=True) as (first, _count):
         chosen = _chosen(code, first, group)
         of_queries = [code.at(weights, query, 4 * KEY_BLOCK) for query in chosen]
-        with cgutils.for_range_slice(b, long(0), size, long(4 * HEAD_GRAIN), inc=True) as (offset, _count):
+        with cgutils.for_range_slice(b, long(0), size, long(4 * LANES * num_parts), inc=True) as (offset, _count):
             written = [b.add(sums, b.add(b.mul(query, size), offset)) for query in chosen]
-            totals = code.zeros(_QUERIES * _PARTS)
+            totals = code.zeros(_QUERIES * num_parts)
             for number, total in enumerate(totals):
-                b.store(code.load(written[number // _PARTS], 4 * LANES * (number % _PARTS), FLOATS), total)
+                query, part = divmod(number, num_parts)
+                b.store(code.load(written[query], 4 * LANES * part, FLOATS), total)
             with cgutils.for_range(b, num_keys) as loop:
                 row = b.add(values, b.add(b.mul(loop.index, size), offset))
-                parts = [code.load(row, 4 * LANES * part, FLOATS) for part in range(_PARTS)]
+                parts = [code.load(row, 4 * LANES * part, FLOATS) for part in range(num_parts)]
                 each = [code.splat(code.at(of_query, loop.index, 4), 0, FLOATS) for of_query in of_queries]
                 pairs = [(weight, part) for weight in each for part in parts]
                 for total, (weight, part) in zip(totals, pairs, strict=True):
                     b.store(code.fma(weight, part, b.load(total)), total)
             for number, total in enumerate(totals):
-                code.store(b.load(total), written[number // _PARTS], 4 * LANES * (number % _PARTS))
-    return context.get_dummy_value()
+                query, part = divmod(number, num_parts)
+                code.store(b.load(total), written[query], 4 * LANES * part)
 
 
 def _chosen(code: VectorCode, first: Any, group: Any) -> list[Any]:
@@ -121,6 +135,18 @@ def _halved(code: VectorCode, left: Any, right: Any, width: int) -> Any:
         places = [start + half + lane for start in runs for lane in range(width)]
         halves.append(code.builder.shuffle_vector(left, right, ir.Constant(ir.VectorType(WORD, len(places)), places)))
     return code.builder.fadd(*halves)
+
+
+@intrinsic
+def ask(context: Any, address: Any, size: Any) -> Any:
+    """Ask for what will be needed soon, which may lie anywhere. size: in bytes."""
+
+    def emit(its: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        with cgutils.for_range_slice(builder, long(0), arguments[1], long(64), inc=True) as (offset, _count):
+            VectorCode(builder).prefetch(builder.add(arguments[0], offset), 0)
+        return its.get_dummy_value()
+
+    return types.void(types.int64, types.int64), emit
 
 
 @intrinsic

@@ -9,7 +9,13 @@ import numpy as np
 from numba import carray
 from numpy.typing import NDArray
 
-from shared.model.devices.cpu.compiled_code.attention_product import KEY_BLOCK, key_products, largest, value_products
+from shared.model.devices.cpu.compiled_code.attention_product import (
+    KEY_BLOCK,
+    ask,
+    key_products,
+    largest,
+    value_products,
+)
 from shared.model.devices.cpu.compiled_code.shared_memory import (
     bytes_at,
     floats_at,
@@ -46,6 +52,8 @@ _P0, _P1, _P2, _P3, _P4, _P5 = (
     for of in (1.535336188319500e-4, 1.339887440266574e-3, 9.618437357674640e-3, 5.550332471162809e-2,
                2.402264791363012e-1, 6.931472028550421e-1)
 )  # fmt: skip
+
+_AHEAD = 2  # blocks of keys that are asked for before they are needed
 
 _compile = numba.njit(error_model="numpy")
 _compile_sum = numba.njit(error_model="numpy", fastmath={"reassoc", "nsz"})
@@ -191,7 +199,9 @@ def _attend(stage: int, item: int) -> None:
     places = carray(longs_at(number(stage, _PLACES) + 16 * rows[0]), 2 * rows[1])
     cached = 4 * head_dim * number(stage, _MAX_LENGTH) * (places[0] * kv_heads + kv_head)
     for first in range(0, places[2 * rows[1] - 1] + 1, KEY_BLOCK):
-        block = cached + 4 * head_dim * first
+        block, size = cached + 4 * head_dim * first, 4 * head_dim * KEY_BLOCK
+        ask(number(stage, _KEYS) + block + _AHEAD * size, size)
+        ask(number(stage, _VALUES) + block + _AHEAD * size, size)
         for i in range(rows[1]):
             num_keys = min(places[2 * i + 1] + 1 - first, KEY_BLOCK)
             if num_keys <= 0:
