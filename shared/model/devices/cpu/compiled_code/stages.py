@@ -25,14 +25,26 @@ from shared.model.devices.cpu.compiled_code.shared_memory import (
     words_at,
 )
 from shared.model.devices.cpu.compiled_code.stage_numbers import KIND, Attend, Gate, Kind, Norm, Rotate
-from shared.model.devices.cpu.compiled_code.tile_product import MOST_ROWS, Task, q4_k_tile, q5_k_tile, q6_k_tile
+from shared.model.devices.cpu.compiled_code.tile_product import (
+    FACTORS_AT,
+    GROUP,
+    MOST_ROWS,
+    NEIGHBOURS,
+    ROUNDED_BYTES,
+    STARTS_AT,
+    SUMS_AT,
+    Task,
+    q4_k_tile,
+    q5_k_tile,
+    q6_k_tile,
+)
 from shared.model.devices.cpu.kernels.int8_linear import LEAST
 
 _Floats = NDArray[np.float32]
 
 # As numba knows them.
 _NORM, _ROTATE, _ATTEND, _ROUND, _GATE, _Q4_K, _Q5_K, _Q6_K = (int(kind) for kind in Kind)
-_STEPS, _FACTORS, _SUMS, _STARTS = int(Task.STEPS), int(Task.FACTORS), int(Task.SUMS), int(Task.STARTS)
+_ROUNDED = int(Task.ROUNDED)
 _TILES, _CHUNK, _ROWS = int(Task.TILES), int(Task.CHUNK), int(Task.ROWS)
 _N_SIZE, _N_ROWS, _N_PRODUCTS, _N_BIAS, _N_WEIGHT, _N_EPS, _N_NORMAL = (int(place) for place in Norm)
 _G_SIZE, _G_PRODUCTS, _G_BIAS = (int(place) for place in Gate)
@@ -108,35 +120,39 @@ def _norm(stage: int, row: int) -> None:
 @_compile
 def _round_row(stage: int, row: int, values: int, size: int) -> None:
     for superblock in range(size // 256):
-        _round(stage, row * (size // 256) + superblock, values + 1024 * superblock)
+        _round(stage, row, superblock, size // 256, values + 1024 * superblock)
 
 
 @_compile
-def _round(stage: int, place: int, values: int) -> None:
-    """Round 256 numbers so that the largest is 127, half to even. place: the superblock's in the rounded rows."""
-    numbers, bits = carray(floats_at(values), 256), carray(words_at(values), 256)
-    steps = carray(bytes_at(number(stage, _STEPS) + 256 * place), 256)
-    sums = carray(floats_at(number(stage, _SUMS) + 32 * place), 8)
-    starts = carray(words_at(number(stage, _STARTS) + 64 * place), 16)
-    most = np.int32(0)
-    for j in range(256):
-        most = max(most, bits[j] & _MAGNITUDE)
-    factor = carray(floats_at(number(stage, _FACTORS) + 4 * place), 1)
-    carray(words_at(number(stage, _FACTORS) + 4 * place), 1)[0] = most
-    largest = factor[0]
-    if largest < _LEAST:
-        largest = _LEAST
-    scale = _TOP / largest
-    factor[0] = largest / _TOP
-    for j in range(256):
-        steps[j] = np.int8(np.int32(np.rint(numbers[j] * scale)))
-    for block in range(16):
-        total = np.int32(0)
-        for j in range(16):
-            total += np.int32(steps[16 * block + j])
-        starts[block] = -32 * total
-    for block in range(8):
-        sums[block] = np.float32((starts[2 * block] + starts[2 * block + 1]) // -32)
+def _round(stage: int, row: int, superblock: int, superblocks: int, values: int) -> None:
+    """Round 256 numbers so that the largest of each GROUP is 127, half to even."""
+    place = (row // NEIGHBOURS * superblocks + superblock) * NEIGHBOURS + row % NEIGHBOURS
+    rounded = number(stage, _ROUNDED) + ROUNDED_BYTES * place
+    starts = carray(words_at(rounded + STARTS_AT), 16)
+    for group in range(256 // GROUP):
+        bits = carray(words_at(values + 4 * GROUP * group), GROUP)
+        numbers = carray(floats_at(values + 4 * GROUP * group), GROUP)
+        steps = carray(bytes_at(rounded + GROUP * group), GROUP)
+        most = np.int32(0)
+        for j in range(GROUP):
+            most = max(most, bits[j] & _MAGNITUDE)
+        factor = carray(floats_at(rounded + FACTORS_AT + 4 * group), 1)
+        carray(words_at(rounded + FACTORS_AT + 4 * group), 1)[0] = most
+        largest = factor[0]
+        if largest < _LEAST:
+            largest = _LEAST
+        scale = _TOP / largest
+        factor[0] = largest / _TOP
+        for j in range(GROUP):
+            steps[j] = np.int8(np.int32(np.rint(numbers[j] * scale)))
+        whole = np.int32(0)
+        for half in range(GROUP // 16):
+            total = np.int32(0)
+            for j in range(16):
+                total += np.int32(steps[16 * half + j])
+            starts[GROUP // 16 * group + half] = -32 * total
+            whole += total
+        carray(floats_at(rounded + SUMS_AT + 4 * group), 1)[0] = np.float32(whole) * factor[0]
 
 
 @_compile
@@ -150,7 +166,7 @@ def _gate(stage: int, item: int) -> None:
     for j in range(256):
         x = gate[j] + gate_bias[j]
         gate[j] = x / (_ONE + _exp2(-x * _LOG2_E)) * (up[j] + up_bias[j])
-    _round(stage, item, at)
+    _round(stage, row, superblock, size // 256, at)
 
 
 @_compile

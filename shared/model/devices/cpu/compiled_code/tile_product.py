@@ -14,7 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from shared.model.checkpoints.k_quants import K_QUANTS, LANES, SUPERBLOCK, KQuant
+from shared.model.checkpoints.k_quants import K_QUANTS, LANES, KQuant
 from shared.model.devices.cpu.compiled_code.vector_code import (
     BYTES,
     FLOATS,
@@ -33,6 +33,8 @@ from shared.model.devices.cpu.compiled_code.vector_code import (
 
 _AHEAD = 8  # superblocks that are asked for before they are needed, into the second cache
 
+GROUP = 32  # inputs of a row that are rounded to their own largest magnitude
+
 
 class Task(IntEnum):
     """What the numbers of a product's stage mean; addresses are of contiguous arrays."""
@@ -44,14 +46,17 @@ class Task(IntEnum):
     WEIGHTS = 8  # [tiles, superblocks, tile_bytes] uint8
     PRODUCTS = 9  # [rows, outputs] float32, written
     OUTPUTS = 10  # of a row of PRODUCTS, of which the tiles may be a part
-    STEPS = 11  # [rows, in] int8, the activations
-    FACTORS = 12  # [rows, superblocks] float32, what a step is worth
-    SUMS = 13  # [rows, in / 32] float32, of the steps of each block
-    STARTS = 14  # [rows, in / 16] int32, the sums of 16 steps, times -32
+    ROUNDED = 11  # [rows / NEIGHBOURS, superblocks, NEIGHBOURS, ROUNDED_BYTES], the activations, see below
 
 
-# Rows that are computed at once; another number takes the next, its last row repeated. Without registers of 512 bits, a
-# vector takes two of sixteen.
+# A superblock of a row: steps of 8 bits, then for each GROUP what a step is worth, float32, and the sum of its steps
+# times that, likewise; then for each 16 the sum of their steps times -32, int32.
+FACTORS_AT, SUMS_AT, STARTS_AT, ROUNDED_BYTES = 256, 288, 320, 384
+NEIGHBOURS = 8  # rows whose superblocks lie side by side, so that one address and constants lead to all
+
+
+# Rows that are computed at once; another number takes the next, and what comes of memory beyond is not written. Without
+# registers of 512 bits, a vector takes two of sixteen.
 _TOGETHER = (1, 2, 4, 5, 6, 8) if WIDE else (1, 2)
 MOST_ROWS = _TOGETHER[-1]
 
@@ -75,7 +80,7 @@ def _emit(form: KQuant, context: Any, builder: Any, _: Any, arguments: Any) -> A
     for count in _TOGETHER:
         last = builder.icmp_signed("<=", num_rows, long(count)) if count < MOST_ROWS else cgutils.true_bit
         with builder.if_then(builder.and_(builder.icmp_signed(">", num_rows, long(least)), last)):
-            _Rows(builder, form, task, row, count).multiply(tile)
+            _Rows(builder, form, task, row, (least, count)).multiply(tile)
         least = count
     return context.get_dummy_value()
 
@@ -83,12 +88,11 @@ def _emit(form: KQuant, context: Any, builder: Any, _: Any, arguments: Any) -> A
 class _Rows(VectorCode):
     """Writes the code for a number of rows."""
 
-    def __init__(self, builder: Any, form: KQuant, task: Any, row: Any, count: int) -> None:
+    def __init__(self, builder: Any, form: KQuant, task: Any, row: Any, counts: tuple[int, int]) -> None:
+        """Write it for more rows than the first number, and at most the second."""
         super().__init__(builder)
-        self._form, self._count = form, count
+        self._form, self._row, (self._least, self._count) = form, row, counts
         self._task = {place: self.load(task, 8 * place, LONG) for place in Task}
-        last = builder.sub(self._task[Task.ROWS], long(1))
-        self._rows = [self.smaller(builder.add(row, long(place)), last) for place in range(count)]
 
     def multiply(self, tile: Any) -> None:
         """Add up the superblocks, and write the products."""
@@ -96,44 +100,41 @@ class _Rows(VectorCode):
         supers = task[Task.SUPERBLOCKS]
         first = self.at(task[Task.WEIGHTS], b.mul(tile, supers), form.tile_bytes)
         totals = self.zeros(self._count)
+        group, place = (of(self._row, long(NEIGHBOURS)) for of in (b.udiv, b.urem))
+        rows_at = self.at(task[Task.ROUNDED], b.mul(group, supers), NEIGHBOURS * ROUNDED_BYTES)
+        rows_at = self.at(rows_at, place, ROUNDED_BYTES)
         with cgutils.for_range(b, supers) as loop:
             weights = self.at(first, loop.index, form.tile_bytes)
-            places = [b.add(b.mul(row, supers), loop.index) for row in self._rows]
-            factors = [self.splat(self.at(task[Task.FACTORS], place, 4), 0, FLOATS) for place in places]
-            for total, sums, factor in zip(totals, self._superblock(weights, places), factors, strict=True):
-                b.store(self.fma(sums, factor, b.load(total)), total)
-        for row, total in zip(self._rows, totals, strict=True):
+            rows = self.at(rows_at, loop.index, NEIGHBOURS * ROUNDED_BYTES)
+            with cgutils.for_range(b, long(form.num_blocks)) as blocks:
+                self._add_block(totals, weights, blocks.index, rows)
+        for number, total in enumerate(totals):
+            row = b.add(self._row, long(number))
             place = b.add(b.mul(row, task[Task.OUTPUTS]), b.mul(tile, long(LANES)))
-            self.store(b.load(total), self.at(task[Task.PRODUCTS], place, 4))
+            there = b.icmp_signed("<", row, task[Task.ROWS]) if number > self._least else cgutils.true_bit
+            with b.if_then(there):
+                self.store(b.load(total), self.at(task[Task.PRODUCTS], place, 4))
 
-    def _superblock(self, weights: Any, places: Sequence[Any]) -> list[Any]:
-        """Return each row's sums over one superblock. places: the number of each row's superblock."""
-        b, form, task = self.builder, self._form, self._task
-        steps = [self.at(task[Task.STEPS], place, SUPERBLOCK) for place in places]
-        starts = [self.at(task[Task.STARTS], place, 4 * form.num_blocks) for place in places]
-        block_sums = [self.at(task[Task.SUMS], place, 4 * form.num_blocks) for place in places]
-        factor, minimum_factor = (self._factors(weights, form.factor_at + 2 * LANES * place) for place in (0, 1))
-        totals = self.zeros(self._count)
-        with cgutils.for_range(b, long(form.num_blocks)) as loop:
-            block = loop.index
-            scales = self._scales(self.at(weights, block, LANES), form.scales_at, factor)
+    def _add_block(self, totals: Sequence[Any], weights: Any, block: Any, rows: Any) -> None:
+        """Add each row's products with a block of a superblock. rows: where the first row's superblock lies."""
+        b, form = self.builder, self._form
+        steps, starts = self.at(rows, block, form.block), self.at(rows, block, 4)
+        groups = self.at(rows, b.udiv(block, long(GROUP // form.block)), 4)
+        offsets = [ROUNDED_BYTES * number for number in range(self._count)]
+        scales, minimums = self._scales(weights, block)
+        if form.has_minimums:
             dots = [filled(WORDS, 0)] * self._count
-            if not form.has_minimums:
-                dots = [self.splat(self.at(start, block, 4), 0, WORDS) for start in starts]
-            of_block = [self.at(of_row, block, form.block) for of_row in steps]
-            for quad, code in enumerate(self._codes(weights, block)):
-                given = [b.bitcast(self.splat(of_row, 4 * quad, WORDS), BYTES) for of_row in of_block]
-                dots = [self._dot(dot, code, four) for dot, four in zip(dots, given, strict=True)]
-            sums = [
-                self.fma(b.sitofp(dot, FLOATS), scales, b.load(total)) for dot, total in zip(dots, totals, strict=True)
-            ]
+        else:
+            dots = [self.splat(starts, offset + STARTS_AT, WORDS) for offset in offsets]
+        for quad, code in enumerate(self._codes(weights, block)):
+            given = [b.bitcast(self.splat(steps, offset + 4 * quad, WORDS), BYTES) for offset in offsets]
+            dots = [self._dot(dot, code, four) for dot, four in zip(dots, given, strict=True)]
+        for dot, total, offset in zip(dots, totals, offsets, strict=True):
+            factor = self.splat(groups, offset + FACTORS_AT, FLOATS)
+            summed = self.fma(b.sitofp(dot, FLOATS), b.fmul(scales, factor), b.load(total))
             if form.has_minimums:
-                minimums = b.fneg(self._scales(self.at(weights, block, LANES), form.minimums_at, minimum_factor))
-                of_rows = [self.splat(self.at(of_row, block, 4), 0, FLOATS) for of_row in block_sums]
-                sums = [self.fma(minimums, of_row, total) for of_row, total in zip(of_rows, sums, strict=True)]
-            for new, total in zip(sums, totals, strict=True):
-                b.store(new, total)
-        return [b.load(total) for total in totals]
+                summed = self.fma(minimums, self.splat(groups, offset + SUMS_AT, FLOATS), summed)
+            b.store(summed, total)
 
     def _codes(self, weights: Any, block: Any) -> Iterator[Any]:
         """Yield a block's codes of each four inputs, and ask for the lines at the same place further ahead."""
@@ -169,13 +170,17 @@ class _Rows(VectorCode):
         both = ir.Constant(ir.VectorType(WORD, 16), list(range(16)))
         return b.add(sums, b.shuffle_vector(*words, both))
 
-    def _factors(self, weights: Any, offset: int) -> Any:
-        return self.builder.fpext(self.load(weights, offset, HALVES), FLOATS)
-
-    def _scales(self, weights: Any, offset: int, factors: Any) -> Any:
-        """Return a block's scales or minimums, times their factor: signed bytes, the latter below 64."""
-        words = self.builder.sext(self.load(weights, offset, LANE_BYTES), WORDS)
-        return self.builder.fmul(self.builder.sitofp(words, FLOATS), factors)
+    def _scales(self, weights: Any, block: Any) -> tuple[Any, Any]:
+        """Return a block's scales, and its minimums with their sign turned; None where the form has none."""
+        b, form = self.builder, self._form
+        found = []
+        for place in range(1 + form.has_minimums):
+            factors = b.fpext(self.load(weights, form.factor_at + 2 * LANES * place, HALVES), FLOATS)
+            at = form.minimums_at if place else form.scales_at
+            # Signed bytes; minimums are below 64.
+            words = b.sext(self.load(self.at(weights, block, LANES), at, LANE_BYTES), WORDS)
+            found.append(b.fmul(b.sitofp(words, FLOATS), factors))
+        return found[0], b.fneg(found[1]) if form.has_minimums else None
 
     def _shifted(self, vector: Any, bits: int) -> Any:
         """Shift bytes left, or right if negative; neighbours' bits come in, and must be masked."""

@@ -1,11 +1,10 @@
 """Linear layers with the weights of a .gguf file and activations of 8 bits, exact by construction.
 
-Activations are rounded for each 256 neighbouring inputs, as llama.cpp does; what follows goes row by row in one order.
+Activations are rounded for each 32 neighbouring inputs, where llama.cpp takes 256. What follows goes row by row in one
+order.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from shared.model.checkpoints.k_quant_linear import KQuantLinear
 from shared.model.checkpoints.k_quants import LANES, SUPERBLOCK
 from shared.model.devices.cpu.compiled_code.stage_numbers import ITEMS, KIND, WIDTH, Kind, Norm
 from shared.model.devices.cpu.compiled_code.team import run
-from shared.model.devices.cpu.compiled_code.tile_product import Task
+from shared.model.devices.cpu.compiled_code.tile_product import NEIGHBOURS, ROUNDED_BYTES, Task
 from shared.model.devices.cpu.compiled_code.vector_code import has_avx2
 from shared.model.devices.cpu.kernels.kernel_linear import KernelLinear
 
@@ -27,22 +26,18 @@ Stage = Mapping[int, int]
 """Of the numbers of a stage, those that are not zero, by their places."""
 
 
-@dataclass(frozen=True)
 class RoundedRows:
-    """Where rows are rounded to: whole numbers of 8 bits, of which the largest of each superblock is 127."""
+    """Where rows are rounded to: whole numbers of 8 bits, of which the largest of each GROUP is 127."""
 
-    num_rows: int
-    size: int
-    _arrays: list[NDArray[Any]] = field(default_factory=list)
+    def __init__(self, num_rows: int, size: int) -> None:
+        """Make the memory. size: numbers of a row."""
+        groups = -(-num_rows // NEIGHBOURS)
+        self._memory = np.zeros((groups, size // SUPERBLOCK, NEIGHBOURS, ROUNDED_BYTES), np.uint8)
 
     @property
     def numbers(self) -> Stage:
         """Their numbers in a stage."""
-        if not self._arrays:
-            for dtype, each in ((np.int8, 1), (np.float32, SUPERBLOCK), (np.float32, 32), (np.int32, 16)):
-                self._arrays.append(np.empty((self.num_rows, self.size // each), dtype))
-        places = (Task.STEPS, Task.FACTORS, Task.SUMS, Task.STARTS)
-        return {place: array.ctypes.data for place, array in zip(places, self._arrays, strict=True)}
+        return {Task.ROUNDED: self._memory.ctypes.data}
 
 
 class KQuantKernel(KernelLinear):

@@ -30,10 +30,10 @@ LAYERS = {name: (name,) for name in K_QUANTS} | {"joined": ("Q4_K", "Q4_K", "Q6_
 
 @pytest.mark.parametrize("forms", LAYERS.values(), ids=LAYERS)
 def test_products(forms: tuple[str, ...]) -> None:
-    """As near as 8 bits for each 256 activations allow; the parts of a joined layer follow each other."""
+    """As near as 8 bits for each 32 activations allow; the parts of a joined layer follow each other."""
     layer = _layer(*forms)
     rows = torch.randn(11, INPUTS, generator=torch.Generator().manual_seed(9))
-    groups = rows.view(11, -1, 256)
+    groups = rows.view(11, -1, 32)
     steps = groups.abs().amax(-1, keepdim=True) / 127
     rounded = (groups / steps).round() * steps
     expected = layer(rounded.view(11, INPUTS).double().float())
