@@ -24,7 +24,7 @@ FASTEST = "shared.model.loading.target_folder.fastest"
 @pytest.mark.parametrize(
     ("costs", "order"),
     [
-        ({"uint8": 3, "int8": 1, "bfloat16": 2}, ["int8", "none", "gguf"]),
+        ({"uint8": 4, "int8": 1, "bfloat16": 2}, ["int8", "none", "gguf"]),
         ({"uint8": 1.4, "int8": 1, "bfloat16": 2}, ["gguf", "int8", "none"]),  # a pass is more than its products
         ({"uint8": 3, "int8": inf, "bfloat16": 2}, ["gguf", "int8", "none"]),  # too busy a machine
         ({"int8": 1, "bfloat16": 2}, ["int8", "none"]),  # no kernel for K-quants
