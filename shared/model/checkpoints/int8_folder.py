@@ -33,6 +33,11 @@ def save_int8(model: PreTrainedModel, folder: Path) -> None:
     head.weight = nn.Parameter(head.weight.detach().clone(), requires_grad=False)  # no longer the embeddings'
     with torch.inference_mode():
         round_model(model)
+    save_weights(model, folder)
+
+
+def save_weights(model: PreTrainedModel, folder: Path) -> None:
+    """Write a model with rounded weights: transformers' own would not know their layers."""
     save_file(model.state_dict(), folder / WEIGHTS, metadata={"format": "pt"})
     model.config.save_pretrained(folder)
     model.generation_config.save_pretrained(folder)

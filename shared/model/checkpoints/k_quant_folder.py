@@ -7,12 +7,11 @@ import numpy as np
 import torch
 from gguf import MODEL_ARCH_NAMES, GGUFReader, dequantize, get_tensor_name_map
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from shared.errors import ModelError
-from shared.model.checkpoints.int8_folder import WEIGHTS
+from shared.model.checkpoints.int8_folder import save_weights
 from shared.model.checkpoints.k_quant_linear import KQuantLinear
 from shared.model.checkpoints.k_quant_models import set_linear
 from shared.model.checkpoints.k_quants import HEAD_GRAIN, K_QUANTS, LANES, KQuant, laid_out
@@ -71,9 +70,7 @@ def save_k_quants(model: PreTrainedModel, reader: GGUFReader, architecture: str,
         forms[place] = form.name
     config.tie_word_embeddings = False
     config.quantization_config = {"quant_method": K_QUANT, "forms": forms}
-    save_file(model.state_dict(), folder / WEIGHTS, metadata={"format": "pt"})
-    config.save_pretrained(folder)
-    model.generation_config.save_pretrained(folder)
+    save_weights(model, folder)
 
 
 def _in_order(tensor: Any, linear: nn.Linear, head_dim: int, name: str) -> NDArray[np.uint8]:

@@ -6,13 +6,12 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
-from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
-from typing_extensions import override
 
 from shared.model.checkpoints.k_quant_linear import KQuantLinear
 from shared.model.checkpoints.k_quants import K_QUANTS
 from shared.model.checkpoints.pairs import K_QUANT
+from shared.model.checkpoints.stored_quantizer import StoredQuantizer
 
 
 @register_quantization_config(K_QUANT)
@@ -25,7 +24,7 @@ class KQuantConfig(QuantizationConfigMixin):  # type: ignore[misc]  # transforme
 
 
 @register_quantizer(K_QUANT)
-class KQuantQuantizer(HfQuantizer):  # type: ignore[misc]  # likewise
+class KQuantQuantizer(StoredQuantizer):
     """Makes transformers load tiles into a model's linear layers."""
 
     def _process_model_before_weight_loading(self, model: PreTrainedModel, **_: Any) -> None:
@@ -33,18 +32,6 @@ class KQuantQuantizer(HfQuantizer):  # type: ignore[misc]  # likewise
             linear = model.get_submodule(name)
             sizes = linear.in_features, linear.out_features
             set_linear(model, name, KQuantLinear.empty(*sizes, linear.bias, K_QUANTS[form]))
-
-    def _process_model_after_weight_loading(self, model: PreTrainedModel, **_: Any) -> PreTrainedModel:
-        return model
-
-    @override
-    def is_serializable(self) -> bool:
-        return True
-
-    @property
-    @override
-    def is_trainable(self) -> bool:
-        return False
 
 
 def set_linear(model: PreTrainedModel, name: str, linear: nn.Linear) -> None:

@@ -5,13 +5,12 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
-from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
-from typing_extensions import override
 
 from shared.model.checkpoints.pairs import INT8
 from shared.model.checkpoints.rotation import is_rotated, rotated_parts
 from shared.model.checkpoints.rounded_linear import RoundedLinear
+from shared.model.checkpoints.stored_quantizer import StoredQuantizer
 
 BLOCK = 128  # smaller ones cost less time, and mix less: docs/decisions.md
 
@@ -26,25 +25,13 @@ class RoundedConfig(QuantizationConfigMixin):  # type: ignore[misc]  # transform
 
 
 @register_quantizer(INT8)
-class RoundedQuantizer(HfQuantizer):  # type: ignore[misc]  # likewise
+class RoundedQuantizer(StoredQuantizer):
     """Makes transformers load whole numbers and their scales into a model's linear layers."""
 
     def _process_model_before_weight_loading(self, model: PreTrainedModel, **_: Any) -> None:
         for parent, name, linear in linears(model):
             sizes = linear.in_features, linear.out_features
             setattr(parent, name, RoundedLinear.empty(*sizes, linear.bias, _block(model, name, linear)))
-
-    def _process_model_after_weight_loading(self, model: PreTrainedModel, **_: Any) -> PreTrainedModel:
-        return model
-
-    @override
-    def is_serializable(self) -> bool:
-        return True
-
-    @property
-    @override
-    def is_trainable(self) -> bool:
-        return False
 
 
 def round_model(model: PreTrainedModel) -> None:

@@ -22,7 +22,7 @@ from shared.model.devices.cpu.kernels.k_quant_kernel import KQuantKernel, Rounde
 from shared.model.devices.cpu.kv_cache import SlotCache
 
 _GROUP_ROWS = 8  # neighbouring rows that read their keys together
-_LEAST_ROWS = 64  # that memory are made for
+_LEAST_ROWS = 64  # that memory is made for
 
 _Floats = NDArray[np.float32]
 
