@@ -89,8 +89,9 @@ def _load(  # noqa: PLR0917  # what a runner is made of
     trial = CpuRunner(model, 1, len(probe))
     refuse_miscomputed(trial, name, probe, expected, mixture=mixture)
     with refusing(name, "its code does not run with our linear layers"):
-        # What is kept has the type of the kernel's activations, and the trial had that of the weights.
-        token_bytes = trial.token_bytes * order[0].activations.itemsize // DTYPES[dtype].itemsize
+        # What is kept has the type that the kernel says, and the trial had that of the weights.
+        kept = order[0].keys or order[0].activations
+        token_bytes = trial.token_bytes * kept.itemsize // DTYPES[dtype].itemsize
         runner = _packed(model, quant, order, sizing, length, token_bytes)
         runner.extend([Segment(0, 0, probe[:1], 1)])
     if quant in _ROUNDED and runner.max_length >= len(probe):

@@ -33,13 +33,13 @@ def gumbel(token_ids: torch.Tensor, seed: int, position: int) -> torch.Tensor:
 
 
 def with_noise(token_ids: npt.NDArray[np.int64], least: float, seed: int, position: int) -> npt.NDArray[np.int64]:
-    """Return which of these tokens have noise of at least `least`, and perhaps a few more, in their order.
+    """Return the places of those tokens that have noise of at least `least`, and perhaps of a few more, in their order.
 
     The noise decreases as its word increases, so comparing words is enough: only few tokens need logarithms later.
     """
     highest = -math.expm1(-math.exp(-least)) * 2**31 * 1.0001  # since float32 rounds
     words = words_of(token_ids, seed, position) & 0x7FFFFFFF
-    return token_ids[(words <= highest + 1).nonzero()[0]]
+    return (words <= highest + 1).nonzero()[0]
 
 
 def noise_of(words: torch.Tensor) -> torch.Tensor:

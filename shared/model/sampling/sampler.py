@@ -4,24 +4,17 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from shared.errors import NoTokenError
 from shared.model.sampling.logits_processors import LogitsProcessor, logits_processors
 from shared.model.sampling.noise import MAX_NOISE, gumbel, with_noise
+from shared.model.sampling.scores import LOWEST, Floats, Scores, TokenIds, likeliest
 from shared.sampling_params import SamplingParams
 
-_Scores = npt.NDArray[np.float32]
-_TokenIds = npt.NDArray[np.int64]
-
-_LOWEST = float(np.finfo(np.float32).min)
 _LIKELY = -4.0  # tokens with at least this score are tried first
 _NEAR = -12.0  # the nucleus is first looked for among those with more than this
 _DOUBT = 2e-4  # more than a sum of _FEW in float32 may be wrong
 _FEW = 1024  # this many tokens may all be tried at once
-_COLUMN = 64  # so many scores are compared with one another first
-_INFINITY, _MINUS_INFINITY = 0x7F80, 0xFF80  # as bits of bfloat16; bits above them are NaN
 
 
 class Sampler:
@@ -92,107 +85,57 @@ def draw(logits: torch.Tensor, params: SamplingParams, position: int) -> int:
     noise is drawn, which is a sample of their softmax. Raises NoTokenError if no token can be drawn. logits: [V].
     """
     if params.greedy:
-        return _likeliest(logits, position)
-    scores = _differences(logits, position).div_(params.temperature).numpy()  # [V], the greatest is 0
-    border = math.log(params.min_p) if params.min_p > 0 else _LOWEST
+        return likeliest(logits, position)
+    scores = Scores(logits, params.temperature, position)
+    border = math.log(params.min_p) if params.min_p > 0 else LOWEST
     if 0 < params.top_k < len(scores):
-        border = max(border, _kth(scores, params.top_k))
+        border = max(border, scores.kth(params.top_k))
     if params.top_p < 1:
         border = max(border, _nucleus_border(scores, border, params.top_p))
-    candidates = _candidates(scores, border, params.seed, position)
-    return int(candidates[_noisy(candidates, scores, params.seed, position).argmax()])  # the first of equals
+    token_ids, with_noises = _candidates(scores, border, params.seed, position)
+    return int(token_ids[with_noises.argmax()])  # the first of equals
 
 
-def _candidates(scores: _Scores, border: float, seed: int, position: int) -> _TokenIds:
-    """Return the tokens that can win, in ascending order; all have scores of at least `border`. scores: [V].
+def _candidates(scores: Scores, border: float, seed: int, position: int) -> tuple[TokenIds, Floats]:
+    """Return the tokens that can win, in ascending order, and their scores with noise; all scores are from the border.
 
     Some likely tokens get their noise first. What must beat the best of these needs a score that the greatest noise
-    lifts so far, and, since no score is above 0, as much noise. Returns [C] int64.
+    lifts so far, and, since no score is above 0, as much noise. Returns [C] each.
     """
-    if len(scores) <= _FEW:
-        return _at_least(scores, border)
-    likely = _at_least(scores, max(border, _LIKELY))
-    if likely.size <= _FEW and border >= _LIKELY:
-        return likely
-    best = float(_noisy(likely[:_FEW], scores, seed, position).max())
-    possible = _at_least(scores, max(border, best - MAX_NOISE))
-    return with_noise(possible, best, seed, position) if possible.size > _FEW else possible
+    likely, of_likely = scores.at_least(max(border, _LIKELY) if len(scores) > _FEW else border)
+    if likely.size > _FEW or (border < _LIKELY and len(scores) > _FEW):
+        best = float(_noisy(likely[:_FEW], of_likely[:_FEW], seed, position).max())
+        likely, of_likely = scores.at_least(max(border, best - MAX_NOISE))
+        if likely.size > _FEW:
+            noisy = with_noise(likely, best, seed, position)
+            likely, of_likely = likely[noisy], of_likely[noisy]
+    return likely, _noisy(likely, of_likely, seed, position)
 
 
-def _noisy(token_ids: _TokenIds, scores: _Scores, seed: int, position: int) -> _Scores:
-    """Return the scores of these tokens with their noise. token_ids: [N]. scores: [V]. Returns [N]."""
-    noise: _Scores = gumbel(torch.from_numpy(token_ids), seed, position).numpy()
-    return scores[token_ids] + noise
+def _noisy(token_ids: TokenIds, scores: Floats, seed: int, position: int) -> Floats:
+    """Return the scores of these tokens with their noise. token_ids, scores: [N]. Returns [N]."""
+    noise: Floats = gumbel(torch.from_numpy(token_ids), seed, position).numpy()
+    return scores + noise
 
 
-def _at_least(scores: _Scores, border: float) -> _TokenIds:
-    """Return the tokens from the border on, [N] int64: with numpy, in a seventh of torch's time. scores: [V]."""
-    return (scores >= border).nonzero()[0]
-
-
-def _kth(scores: _Scores, k: int) -> float:
-    """Return the k-th greatest score, counting equals. scores: [V].
-
-    Where k stretches of scores have a greatest one that is at least so much, so is the k-th greatest of them all.
-    """
-    columns = len(scores) // _COLUMN
-    if k < columns:
-        greatest = scores[: columns * _COLUMN].reshape(_COLUMN, columns).max(0)
-        scores = scores[scores >= np.partition(greatest, -k)[-k]]
-    return float(np.partition(scores, -k)[-k])
-
-
-def _differences(logits: torch.Tensor, position: int) -> torch.Tensor:
-    """Return the logits minus the greatest, [V] float32, all at most 0; infinity counts as the greatest float."""
-    scores = logits.to(torch.float32, copy=True)
-    greatest = float(scores.amax())
-    _check(greatest, position)
-    if greatest == math.inf:
-        scores.clamp_(max=(greatest := torch.finfo(scores.dtype).max))
-    return scores.sub_(greatest)
-
-
-def _check(greatest: float, position: int) -> None:
-    """Raise NoTokenError if a row with this greatest logit has nothing to draw; any NaN in the row makes it NaN."""
-    if not greatest > -math.inf:
-        problem = "a logit is not a number" if math.isnan(greatest) else "each token is forbidden"
-        raise NoTokenError(f"no token can be drawn at position {position}: {problem}")
-
-
-def _likeliest(logits: torch.Tensor, position: int) -> int:
-    """Return the first of the greatest logits. logits: [V], any float type.
-
-    numpy has no bfloat16, but the order of positive floats is that of their bits, which numpy compares many times
-    as fast as torch compares bfloat16.
-    """
-    if logits.dtype is torch.bfloat16:
-        bits = logits.view(torch.int16).numpy()
-        index = int(bits.argmax())
-        if 0 < bits[index] <= _INFINITY and bits.view(np.uint16).max() <= _MINUS_INFINITY:
-            return index
-    values = logits.float().numpy()
-    index = int(values.argmax())
-    _check(values[index], position)
-    return index
-
-
-def _nucleus_border(scores: _Scores, border: float, top_p: float) -> float:
+def _nucleus_border(scores: Scores, border: float, top_p: float) -> float:
     """Return the lowest score in the smallest set of likeliest tokens that reaches top_p of those from the border on.
 
     Float32 decides, over the whole row, as ever; but where few tokens are left and it is not close, float64 says the
-    same of these alone. scores: [V].
+    same of these alone.
     """
-    kept = scores[_at_least(scores, border)]
+    kept = scores.at_least(border)[1]
     if kept.size <= _FEW:
-        likeliest = -np.sort(-kept)
-        shares = np.exp(likeliest, dtype=np.float64).cumsum()
+        likeliest_first = -np.sort(-kept)
+        shares = np.exp(likeliest_first, dtype=np.float64).cumsum()
         shares /= shares[-1]
         if (np.abs(shares - top_p) > _DOUBT).all():
-            return float(likeliest[(shares >= top_p).argmax()])
-    total = torch.from_numpy(np.where(scores >= border, scores, -np.inf)).logsumexp(-1)
-    for least in (_NEAR, _LOWEST):  # it is hardly ever necessary to sort all of them
-        likeliest = -np.sort(-scores[_at_least(scores, max(border, least))])
-        reached = (torch.from_numpy(likeliest) - total).exp().cumsum(-1) >= top_p
+            return float(likeliest_first[(shares >= top_p).argmax()])
+    row = scores.all()
+    total = torch.from_numpy(np.where(row >= border, row, -np.inf)).logsumexp(-1)
+    for least in (_NEAR, LOWEST):  # it is hardly ever necessary to sort all of them
+        likeliest_first = -np.sort(-scores.at_least(max(border, least))[1])
+        reached = (torch.from_numpy(likeliest_first) - total).exp().cumsum(-1) >= top_p
         if reached.any():
-            return float(likeliest[reached.int().argmax()])
-    return float(likeliest[-1])
+            return float(likeliest_first[reached.int().argmax()])
+    return float(likeliest_first[-1])

@@ -114,8 +114,9 @@ class _Memory:
 
         self.rows, self.normal, self.products = floats(hidden), floats(hidden), floats(hidden)
         self.qkv, self.gate_up = floats(layer.qkv.linear.out_features), floats(2 * inner)
-        self.queries, self.attended = floats(size), floats(size)
-        self.scores, self.peaks = floats(heads, KEY_BLOCK), floats(heads, 2)
+        self.queries, self.attended = np.zeros((num_rows, size), np.int16), floats(size)  # and weights: of bfloat16
+        self.scores, self.weights = floats(heads, KEY_BLOCK), np.zeros((num_rows, heads, KEY_BLOCK), np.int16)
+        self.peaks = floats(heads, 2)
         self.rounded, self.rounded_heads, self.rounded_inner = (
             RoundedRows(num_rows, of) for of in (hidden, size, inner)
         )
@@ -164,7 +165,8 @@ class _Memory:
 
     def _attention(self, layer: _Layer, cache: SlotCache) -> list[Stage]:
         attention = layer.attention
-        keys, values = cache.layers[attention.layer_idx].tensors(attention.kv_heads, attention.head_dim)
+        sizes = attention.kv_heads, attention.head_dim
+        keys, values = cache.layers[attention.layer_idx].tensors(*sizes, dtype=torch.bfloat16)
         common: Stage = {
             Rotate.HEADS: attention.heads,
             Rotate.KV_HEADS: attention.kv_heads,
@@ -184,6 +186,7 @@ class _Memory:
         attended: Stage = {
             Attend.GROUPS: _at(self.groups),
             Attend.SCORES: _at(self.scores),
+            Attend.WEIGHTS: _at(self.weights),
             Attend.PEAKS: _at(self.peaks),
             Attend.SUMS: _at(self.attended),
         }

@@ -6,7 +6,7 @@ import torch
 from transformers import Cache, PretrainedConfig
 from transformers.cache_utils import CacheLayerMixin
 
-from shared.model.devices.cpu.batch import Batch
+from shared.model.devices.cpu.batch import KEY_GRAIN, Batch
 
 
 class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyped
@@ -45,10 +45,15 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyp
         self.values[slots, :, positions] = values
         return self.keys, self.values
 
-    def tensors(self, kv_heads: int, head_dim: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return keys and values of these sizes, in float32, to be written elsewhere."""
+    def tensors(
+        self, kv_heads: int, head_dim: int, dtype: torch.dtype = torch.float32
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return keys and values of these sizes, to be written elsewhere.
+
+        Neighbouring positions may be laid out in blocks, if a grain has a whole number of them.
+        """
         if not self.is_initialized:
-            like = torch.empty(1, kv_heads, head_dim)
+            like = torch.empty(1, kv_heads, head_dim, dtype=dtype)
             self.lazy_initialization(like, like)
         return self.keys, self.values
 
@@ -87,7 +92,8 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
             self._written[span.slot] = max(self._written[span.slot], span.num_keys)
 
     def copy(self, source: int, slot: int, num_tokens: int) -> None:
-        """Copy the first positions of one slot to another."""
+        """Copy the first positions of one slot to another, and what lies behind them in their last grain."""
+        num_tokens = -(-num_tokens // KEY_GRAIN) * KEY_GRAIN
         self._written[slot] = max(self._written[slot], num_tokens)
         for layer in self.layers:
             for states in (layer.keys, layer.values):  # [slots, kv_heads, max_length, head_dim] each

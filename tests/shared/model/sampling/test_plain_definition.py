@@ -89,7 +89,7 @@ def test_no_noise_is_above_its_bound() -> None:
     token_ids = torch.arange(50_000)
     noise = gumbel(token_ids, 3, 4)
     for least in (-3.0, 0.0, 2.0, 8.0):
-        chosen = with_noise(token_ids.numpy(), least, 3, 4)
+        chosen = with_noise(token_ids.numpy(), least, 3, 4)  # a token's place is its number
         missing = set((noise >= least).nonzero().flatten().tolist()) - set(chosen.tolist())
         assert not missing
         assert len(chosen) <= (noise >= least - 0.01).sum()

@@ -3,7 +3,7 @@
 Keys are taken KEY_BLOCK at a time. Each query takes the same steps in the same order, whatever runs beside it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -12,18 +12,20 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from shared.model.checkpoints.k_quants import HEAD_GRAIN, LANES
-from shared.model.devices.cpu.compiled_code.vector_code import FLOATS, WORD, VectorCode, long
+from shared.model.devices.cpu.compiled_code.vector_code import FLOATS, WORDS, VectorCode, filled, long
 
 KEY_BLOCK = 32
-# What is computed at once: as many sums as hide the time that one takes. Parts are vectors of a head.
-_QUERIES, _KEYS, _PARTS = 2, 4, 4
+_KEY_PARTS, _VALUE_PARTS = KEY_BLOCK // LANES, HEAD_GRAIN // LANES  # vectors that are computed at once, for
+_MOST_QUERIES = 4  # so many queries at most
+_PAIRS = 4  # of a head's numbers, that are multiplied before the loop goes on
+_FIRST_OF_PAIR = filled(WORDS, 0xFFFF)
 
 
 @intrinsic
 def key_products(context: Any, queries: Any, keys: Any, scores: Any, group: Any, head_dim: Any) -> Any:
-    """Multiply a block of keys with each query. Addresses of float32.
+    """Multiply a block of keys with each query. Addresses of bfloat16, and of float32 scores.
 
-    queries: [group, head_dim]; keys: [KEY_BLOCK, head_dim]; scores: [group, KEY_BLOCK], written.
+    queries: [group, head_dim]; keys: [head_dim / 2, KEY_BLOCK, 2]; scores: [group, KEY_BLOCK], written.
     """
     return types.void(*[types.int64] * 5), _emit_keys
 
@@ -38,9 +40,9 @@ def value_products(
     head_dim: Any,
     num_keys: Any,
 ) -> Any:
-    """Add the values of a block's first keys to each query's sums, by their weights. Addresses of float32.
+    """Add the values of a block's first keys to each query's float32 sums, by their weights. Addresses of bfloat16.
 
-    weights: [group, KEY_BLOCK]; values: [num_keys, head_dim]; sums: [group, head_dim], written.
+    weights: [group, KEY_BLOCK]; values: [KEY_BLOCK / 2, head_dim, 2]; sums: [group, head_dim], written.
     """
     return types.void(*[types.int64] * 6), _emit_values
 
@@ -48,93 +50,68 @@ def value_products(
 def _emit_keys(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
     queries, keys, scores, group, head_dim = arguments
     code, b = VectorCode(builder), builder
-    size = b.mul(head_dim, long(4))
-    with cgutils.for_range_slice(b, long(0), group, long(_QUERIES), inc=True) as (first, _count):
-        chosen = _chosen(code, first, group)
-        rows = [b.add(queries, b.mul(query, size)) for query in chosen]
-        with cgutils.for_range_slice(b, long(0), long(KEY_BLOCK), long(_KEYS), inc=True) as (key, _count):
-            columns = [b.add(keys, b.mul(b.add(key, long(place)), size)) for place in range(_KEYS)]
-            sums = code.zeros(_QUERIES * _KEYS)
-            with cgutils.for_range_slice(b, long(0), size, long(4 * LANES), inc=True) as (offset, _count):
-                left = [code.load(b.add(row, offset), 0, FLOATS) for row in rows]
-                right = [code.load(b.add(column, offset), 0, FLOATS) for column in columns]
-                pairs = [(query, of_key) for query in left for of_key in right]
-                for total, (query, of_key) in zip(sums, pairs, strict=True):
-                    b.store(code.fma(query, of_key, b.load(total)), total)
-            found = _sums(code, [b.load(total) for total in sums])  # [_QUERIES * _KEYS]
-            for number, query in enumerate(chosen):
-                places = ir.Constant(ir.VectorType(WORD, _KEYS), list(range(number * _KEYS, (number + 1) * _KEYS)))
-                of_query = b.shuffle_vector(found, ir.Constant(found.type, ir.Undefined), places)
-                code.store(of_query, code.at(scores, b.add(b.mul(query, long(KEY_BLOCK)), key), 4))
+
+    def emit(chosen: Sequence[Any]) -> None:
+        rows = [b.add(queries, b.mul(query, b.mul(head_dim, long(2)))) for query in chosen]
+        sums = code.zeros(len(rows) * _KEY_PARTS)
+        half = b.udiv(head_dim, long(2))
+        with cgutils.for_range_slice(b, long(0), half, long(_PAIRS), inc=True) as (first, _count):
+            for pair in (b.add(first, long(place)) for place in range(_PAIRS)):
+                column = code.at(keys, pair, 4 * KEY_BLOCK)
+                parts = [code.load(column, 4 * LANES * part, WORDS) for part in range(_KEY_PARTS)]
+                code.add_pairs(sums, [code.splat(code.at(row, pair, 4), 0, WORDS) for row in rows], parts)
+        for number, total in enumerate(sums):
+            query, part = divmod(number, _KEY_PARTS)
+            code.store(b.load(total), code.at(scores, chosen[query], 4 * KEY_BLOCK), 4 * LANES * part)
+
+    _emit_steps(code, group, emit)
     return context.get_dummy_value()
 
 
 def _emit_values(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
+    weights, values, sums, group, head_dim, num_keys = arguments
     code, b = VectorCode(builder), builder
-    least = HEAD_GRAIN // LANES
-    even = b.icmp_signed("==", b.urem(arguments[4], long(LANES * _PARTS)), long(0))
-    with b.if_else(even) as (most_parts, least_parts):
-        with most_parts:
-            _emit_parts(code, arguments, _PARTS)
-        with least_parts:
-            _emit_parts(code, arguments, least)
+    size, num_pairs = b.mul(head_dim, long(4)), b.udiv(num_keys, long(2))  # of a row of sums, and of a pair of values
+
+    def emit(chosen: Sequence[Any]) -> None:
+        of_queries = [code.at(weights, query, 2 * KEY_BLOCK) for query in chosen]
+        with cgutils.for_range_slice(b, long(0), size, long(4 * LANES * _VALUE_PARTS), inc=True) as (offset, _count):
+            written = [b.add(sums, b.add(b.mul(query, size), offset)) for query in chosen]
+            totals = code.zeros(len(chosen) * _VALUE_PARTS)
+            for number, total in enumerate(totals):
+                query, part = divmod(number, _VALUE_PARTS)
+                b.store(code.load(written[query], 4 * LANES * part, FLOATS), total)
+
+            def add(pair: Any, mask: Any = None) -> None:
+                row = b.add(values, b.add(b.mul(pair, size), offset))
+                parts = [code.load(row, 4 * LANES * part, WORDS) for part in range(_VALUE_PARTS)]
+                parts = [b.and_(part, mask) if mask else part for part in parts]
+                code.add_pairs(totals, [code.splat(code.at(query, pair, 4), 0, WORDS) for query in of_queries], parts)
+
+            with cgutils.for_range(b, num_pairs) as loop:
+                add(loop.index)
+            with b.if_then(b.trunc(num_keys, ir.IntType(1))):  # what lies beside the last key may be no number
+                add(num_pairs, _FIRST_OF_PAIR)
+            for number, total in enumerate(totals):
+                query, part = divmod(number, _VALUE_PARTS)
+                code.store(b.load(total), written[query], 4 * LANES * part)
+
+    _emit_steps(code, group, emit)
     return context.get_dummy_value()
 
 
-def _emit_parts(code: VectorCode, arguments: Any, num_parts: int) -> None:
-    """Add up so many vectors of a head at once."""
-    weights, values, sums, group, head_dim, num_keys = arguments
-    b = code.builder
-    size = b.mul(head_dim, long(4))
-    with cgutils.for_range_slice(b, long(0), group, long(_QUERIES), inc=True) as (first, _count):
-        chosen = _chosen(code, first, group)
-        of_queries = [code.at(weights, query, 4 * KEY_BLOCK) for query in chosen]
-        with cgutils.for_range_slice(b, long(0), size, long(4 * LANES * num_parts), inc=True) as (offset, _count):
-            written = [b.add(sums, b.add(b.mul(query, size), offset)) for query in chosen]
-            totals = code.zeros(_QUERIES * num_parts)
-            for number, total in enumerate(totals):
-                query, part = divmod(number, num_parts)
-                b.store(code.load(written[query], 4 * LANES * part, FLOATS), total)
-            with cgutils.for_range(b, num_keys) as loop:
-                row = b.add(values, b.add(b.mul(loop.index, size), offset))
-                parts = [code.load(row, 4 * LANES * part, FLOATS) for part in range(num_parts)]
-                each = [code.splat(code.at(of_query, loop.index, 4), 0, FLOATS) for of_query in of_queries]
-                pairs = [(weight, part) for weight in each for part in parts]
-                for total, (weight, part) in zip(totals, pairs, strict=True):
-                    b.store(code.fma(weight, part, b.load(total)), total)
-            for number, total in enumerate(totals):
-                query, part = divmod(number, num_parts)
-                code.store(b.load(total), written[query], 4 * LANES * part)
+def _emit_steps(code: VectorCode, group: Any, emit: Callable[[Sequence[Any]], None]) -> None:
+    """Write the code for as many queries at once as make the steps even; the last one again where there are no more."""
+    b, most = code.builder, long(_MOST_QUERIES)
 
+    def ratio(left: Any, right: Any) -> Any:
+        return b.udiv(b.add(left, b.sub(right, long(1))), right)
 
-def _chosen(code: VectorCode, first: Any, group: Any) -> list[Any]:
-    """Return the queries that are computed at once; the last one again where there are no more."""
-    last = code.builder.sub(group, long(1))
-    return [code.smaller(code.builder.add(first, long(place)), last) for place in range(_QUERIES)]
-
-
-def _sums(code: VectorCode, vectors: Sequence[Any]) -> Any:
-    """Return the sum of each vector's lanes: of one half and the other, and so on, for all vectors at once."""
-    width = LANES
-    while width > 1:
-        width //= 2
-        if len(vectors) > 1:
-            vectors = [_halved(code, *vectors[place : place + 2], width) for place in range(0, len(vectors), 2)]
-        else:
-            vectors = [_halved(code, vectors[0], None, width)]
-    return vectors[0]
-
-
-def _halved(code: VectorCode, left: Any, right: Any, width: int) -> Any:
-    """Add the two halves of each run of 2 * width lanes, and return the sums of both vectors one after the other."""
-    size = left.type.count * (1 if right is None else 2)
-    runs = range(0, size, 2 * width)
-    right = ir.Constant(left.type, ir.Undefined) if right is None else right
-    halves = []
-    for half in (0, width):
-        places = [start + half + lane for start in runs for lane in range(width)]
-        halves.append(code.builder.shuffle_vector(left, right, ir.Constant(ir.VectorType(WORD, len(places)), places)))
-    return code.builder.fadd(*halves)
+    together, last = ratio(group, ratio(group, most)), b.sub(group, long(1))
+    for count in range(1, _MOST_QUERIES + 1):
+        steps = cgutils.for_range_slice(b, long(0), group, long(count), inc=True)
+        with b.if_then(b.icmp_signed("==", together, long(count))), steps as (first, _count):
+            emit([code.smaller(b.add(first, long(place)), last) for place in range(count)])
 
 
 @intrinsic
@@ -147,19 +124,3 @@ def ask(context: Any, address: Any, size: Any) -> Any:
         return its.get_dummy_value()
 
     return types.void(types.int64, types.int64), emit
-
-
-@intrinsic
-def largest(context: Any, scores: Any) -> Any:
-    """Return the largest of KEY_BLOCK scores at an address; what is no number may be dropped."""
-
-    def emit(_its: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        code = VectorCode(builder)
-        left, right = (code.load(arguments[0], 4 * LANES * place, FLOATS) for place in (0, 1))
-        while True:
-            left = builder.select(builder.fcmp_ordered(">", left, right), left, right)
-            if left.type.count == 1:
-                return builder.extract_element(left, ir.Constant(WORD, 0))
-            left, right = code.half(left, 0), code.half(left, 1)
-
-    return types.float32(types.int64), emit

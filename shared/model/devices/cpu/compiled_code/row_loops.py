@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.model.devices.cpu.compiled_code import kept_code
+from shared.model.devices.cpu.compiled_code.float_math import MAGNITUDE
 from shared.model.devices.cpu.compiled_code.kept_code import loop
 from shared.model.devices.cpu.kernels.int8_linear import LEAST
 
@@ -16,7 +17,6 @@ _Floats = NDArray[np.float32]
 _Indices = NDArray[np.int64]
 
 _LEAST = np.float32(LEAST)
-_MAGNITUDE = np.int32(0x7FFFFFFF)  # a float's bits but its sign's: in the order of magnitudes, a NaN above all
 
 
 def prepare() -> None:
@@ -203,7 +203,7 @@ def _largest(row: _Floats) -> np.float32:
     found = np.zeros(1, np.int32)
     largest = np.int32(0)
     for j in range(len(bits)):
-        largest = max(largest, bits[j] & _MAGNITUDE)
+        largest = max(largest, bits[j] & MAGNITUDE)
     found[0] = largest
     magnitude: np.float32 = found.view(np.float32)[0]
     return _LEAST if magnitude < _LEAST else magnitude

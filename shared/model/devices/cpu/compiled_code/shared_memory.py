@@ -23,7 +23,9 @@ def _pointers(kind: types.Type) -> Any:
     return pointer
 
 
-floats_at, words_at, bytes_at, longs_at = map(_pointers, (types.float32, types.int32, types.int8, types.int64))
+floats_at, longs_at, words_at, shorts_at, bytes_at = map(
+    _pointers, (types.float32, types.int64, types.int32, types.int16, types.int8)
+)
 
 
 @intrinsic
@@ -67,15 +69,3 @@ def rest(context: Any) -> Any:
         return its.get_dummy_value()
 
     return types.void(), emit
-
-
-@intrinsic
-def power_of_two(context: Any, exponent: Any) -> Any:
-    """Return 2 to a whole number from -126 to 127, as float32."""
-
-    def emit(_its: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        word = ir.IntType(32)
-        bits = builder.shl(builder.add(arguments[0], ir.Constant(word, 127)), ir.Constant(word, 23))
-        return builder.bitcast(bits, ir.FloatType())
-
-    return types.float32(types.int32), emit

@@ -50,9 +50,9 @@ class Rotate(IntEnum):
     KV_HEADS = 5
     HEAD_DIM = 6
     MAX_LENGTH = 7
-    KEYS = 8  # [slots, kv_heads, max_length, head_dim], written
-    VALUES = 9  # likewise
-    QUERIES = 10  # [rows, heads, head_dim], written, and scaled
+    KEYS = 8  # [slots, kv_heads, max_length / KEY_BLOCK, head_dim / 2, KEY_BLOCK, 2] bfloat16, written
+    VALUES = 9  # [slots, kv_heads, max_length / 2, head_dim, 2] bfloat16, written
+    QUERIES = 10  # [rows, heads, head_dim] bfloat16, written, and scaled
     PLACES = 11  # [rows, 2] int64: slot, position
     PRODUCTS = 12  # [rows, (heads + 2 kv_heads) * head_dim], written
     BIAS = 13  # [(heads + 2 kv_heads) * head_dim]
@@ -67,5 +67,6 @@ class Attend(IntEnum):
 
     GROUPS = 12  # [groups, 2] int64: first row, number of rows
     SCORES = 13  # [rows, heads, KEY_BLOCK], to use
-    PEAKS = 14  # [rows, heads, 2], to use: the largest score so far, and the sum of the weights
-    SUMS = 15  # [rows, heads, head_dim], written
+    WEIGHTS = 14  # [rows, heads, KEY_BLOCK] bfloat16, to use
+    PEAKS = 15  # [rows, heads, 2], to use: the largest score so far, and the sum of the weights
+    SUMS = 16  # [rows, heads, head_dim], written

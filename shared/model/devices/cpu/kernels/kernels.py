@@ -29,6 +29,8 @@ class Kernel:
     activations: torch.dtype
     isa: str = ""
     """The instruction set that oneDNN has to be kept to, before its first use in the process; empty leaves it."""
+    keys: torch.dtype | None = None
+    """The type of keys and values in the cache; None is that of the activations."""
 
     def pack(self, linear: nn.Linear) -> KernelLinear:
         """Return the layer with the same weights, laid out for this kernel."""
@@ -71,7 +73,7 @@ def kernels(dtype: torch.dtype) -> Sequence[Kernel]:
             return []
         from shared.model.devices.cpu.kernels.k_quant_kernel import KQuantKernel  # noqa: PLC0415 - numba takes a second
 
-        return [Kernel("k-quants", KQuantKernel, single, single)]
+        return [Kernel("k-quants", KQuantKernel, single, single, keys=half)]
     of_float32 = [
         Kernel("onednn-float32", PackedLinear, single, single),
         Kernel("torch-float32", TorchLinear, single, single),

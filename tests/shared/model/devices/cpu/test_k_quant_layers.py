@@ -63,6 +63,10 @@ def test_a_row_is_its_own(tmp_path: Path) -> None:
     expected = logits(0, [1] * 200, [])
     assert torch.equal(logits(1, [200], []), expected)
     assert torch.equal(logits(2, [7, 1, 64, 33, 5, 8, 9, 73], TOKENS[:40]), expected)
+    for num_tokens in (1, 37, 64, 95):  # of a block of keys, too
+        runner.clear(1)
+        runner.copy(2, 1, num_tokens)
+        assert torch.equal(runner.extend([Segment(1, num_tokens, TOKENS[num_tokens:], 9)])[0].logits, expected[-9:])
     with torch.inference_mode():
         for layer in runner._cache.layers:  # what was left there by others must not matter
             layer.keys.fill_(torch.nan)
