@@ -40,10 +40,9 @@ class CostModel:
         ks = range(len(self.verify_seconds))
         return [length / self.round_seconds(k) for k, length in zip(ks, lengths, strict=True)]
 
-    def break_even(self, tokens_per_second: float) -> float:
-        """Return how likely one more draft token must be accepted so as not to lower this speed, 0 to 1."""
-        more = len(self.verify_seconds) - 1
-        seconds = self.draft_token_seconds + (self.verify_seconds[-1] - self.verify_seconds[0]) / more
+    def break_even(self, tokens_per_second: float, k: int) -> float:
+        """Return how likely the last of k draft tokens must be accepted so as not to lower this speed, 0 to 1."""
+        seconds = self.draft_token_seconds + (self.verify_seconds[k] - self.verify_seconds[0]) / k
         return min(max(seconds * tokens_per_second, 0.0), 1.0)
 
     def best_k(self, acceptance: float | Sequence[float]) -> int:

@@ -7,6 +7,7 @@ from gateway.speculation.acceptance_estimate import AcceptanceEstimate
 from gateway.speculation.decision import Decision, Reason
 from gateway.speculation.round_costs import tells_costs
 from gateway.speculation.speculation import Speculation, best_gain
+from gateway.speculation.sureness import Sureness
 from gateway.speculation.tuning import TUNING
 from shared.cost_model import CostModel
 from shared.pb import specdec_pb2 as pb
@@ -39,7 +40,9 @@ class AdaptiveK:
         # Tokens found in a prediction are accepted more often than tokens found in the text.
         expected = TUNING.expected_acceptance if predicted else speculation.lookup_acceptance
         self._lookup = AcceptanceEstimate(speculation.max_k, TUNING.session_memory, expected)
-        self._pays = False
+        self._sureness = Sureness(speculation.sureness.share, TUNING.session_step)
+        self._needed = 1.0  # how likely a further token must be accepted to pay
+        self._pays = self._certain = False
         self._takes_turns = takes_turns
         self._begun = False
         self._chosen = 0, 0  # the best numbers; the decision may be a probe
@@ -78,7 +81,8 @@ class AdaptiveK:
         self._all.costs.add(proposal, proposing_seconds, verified.timing, verifying_seconds)
         seconds = proposing_seconds + verifying_seconds
         if None in self._fixed:
-            self._all.probe.spend(seconds, as_chosen=self._decision.speculates == any(self._chosen))
+            as_chosen = self._decision.speculates == any(self._chosen)
+            self._all.probe.spend(seconds, as_chosen=as_chosen, certain=self._certain)
         is_typical = (
             (tells_costs(proposal) or not proposal.asked)
             and verified.timing.num_passes <= 1
@@ -103,6 +107,15 @@ class AdaptiveK:
             num_drafted = self._decision.k
         for estimate in estimates:
             estimate.add(num_drafted, proposal.num_guessed(verified.num_accepted))
+        if self._ended_early(proposal):
+            needed = min(self._needed / self._model.rate, 1.0)  # the further token would have had to be accepted, too
+            for sureness in (self._sureness, self._all.sureness):
+                sureness.ended_early(needed, accepted=verified.num_accepted == len(proposal.token_ids))
+
+    def _ended_early(self, proposal: Proposal) -> bool:
+        """Return whether the draft model was not sure enough for as many tokens as it was asked for."""
+        alone = proposal.complete and not proposal.forced and not proposal.num_looked_up
+        return alone and self._decision.min_confidence > 0 and 0 < len(proposal.token_ids) < self._decision.k
 
     def _kept(self, k: int, num_lookup_tokens: int) -> tuple[int, int]:
         fixed_k, fixed_lookup = self._fixed
@@ -112,8 +125,10 @@ class AdaptiveK:
         """Return how sure the draft must be of k tokens, if k is adapted, for a further one to be worth its time."""
         if self._fixed[0] is not None or not k or not self._costs:
             return 0.0
+        k = min(k, self._all.max_k)
         speed = self._costs.tokens_per_second(self._model.rates)[k]
-        return TUNING.break_even_share * self._costs.break_even(self._worth(speed))
+        self._needed = self._costs.break_even(self._worth(speed), k)
+        return min(self._sureness.share * self._needed, 1.0)
 
     def _min_lookup_acceptance(self, k: int, num_lookup_tokens: int) -> float:
         """Return how many tokens of a lookup must be accepted for it to be no worse than k of the draft model."""
@@ -168,6 +183,7 @@ class AdaptiveK:
         speeds = costs.tokens_per_second(self._model.rates)
         k, gain = best_gain(speeds)
         gain /= self._all.costs.speculation_overhead * (1 + catch_up_seconds * speeds[k])
+        self._certain = gain > TUNING.certain_gain
         if self._all.costs.num_sessions == 1:
             return k, gain > (TUNING.end_gain if self._pays else TUNING.begin_gain)
         k_of_all, all_speculate = self._all.best_k(costs)

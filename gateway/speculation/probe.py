@@ -32,7 +32,8 @@ class Probe:
         self._rounds_left -= 1
         return self._speculates
 
-    def spend(self, seconds: float, *, as_chosen: bool) -> None:
-        """Account for a round."""
-        self._balance += seconds * TUNING.probe_share if as_chosen else -seconds
+    def spend(self, seconds: float, *, as_chosen: bool, certain: bool = False) -> None:
+        """Account for a round. certain: whether the choice is far from the opposite."""
+        share = TUNING.certain_probe_share if certain else TUNING.probe_share
+        self._balance += seconds * share if as_chosen else -seconds
         self._round_seconds = seconds

@@ -74,10 +74,14 @@ class RoundCosts:
     ) -> None:
         """Record a round. Waiting for a prefill, or for draft tokens that did not come, tells nothing about rounds."""
         drafting_seconds = 0.0
-        for timing in proposal.timings:
-            drafting_seconds += (timing.forward_us + timing.queue_us) / 1e6
+        for number, timing in enumerate(proposal.timings):
+            seconds = timing.forward_us / 1e6
             if timing.num_passes == 1 and timing.num_rows <= TUNING.max_draft_rows * timing.num_sessions:
-                self._draft.add(timing.num_sessions, timing.forward_us / 1e6)
+                if number:
+                    self._draft.add(timing.num_sessions, seconds)
+                else:  # what the first pass takes longer, whose threads and weights are cold, is the proposal's
+                    seconds = min(seconds, self._draft_token_seconds(timing.num_sessions))
+            drafting_seconds += seconds + timing.queue_us / 1e6
         if catches_up(proposal) and proposal.proposer not in LOOKUPS:
             if proposal.timings:
                 self._catching_up.add(max(proposal.timings[0].forward_us, 0) / 1e6 / proposal.num_new)
@@ -126,15 +130,18 @@ class RoundCosts:
             self._models[known] = self._model(self.num_sessions, max_k, takes_turns=takes_turns)
         return self._models[known]
 
+    def _draft_token_seconds(self, num_sessions: int, *, takes_turns: bool = False) -> float:
+        [measured] = self._draft.seconds([num_sessions], from_zero=takes_turns)
+        return measured or self.target.seconds([num_sessions])[0] * TUNING.first_draft_cost
+
     def _model(self, n: int, max_k: int, *, takes_turns: bool) -> CostModel:
         load = self._load
         medians = [waited[load] for waited in (self._plain, self._speculative)]
         known = [median.value for median in medians if median.count] or [0.0]
         plain, speculative = known[0], known[-1]  # if only one is known, it stands for both
         verify_seconds = self.target.seconds([n * (k + 1) for k in range(max_k + 1)])
-        [drafted] = self._draft.seconds([n], from_zero=takes_turns)
         return CostModel(
-            draft_token_seconds=drafted or verify_seconds[0] * TUNING.first_draft_cost,
+            draft_token_seconds=self._draft_token_seconds(n, takes_turns=takes_turns),
             verify_seconds=verify_seconds,
             overhead_seconds=plain,
             proposal_seconds=self._asking[load].value + speculative - plain,

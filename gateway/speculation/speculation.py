@@ -6,6 +6,7 @@ from gateway.speculation.acceptance_estimate import AcceptanceEstimate
 from gateway.speculation.pass_costs import PassCosts
 from gateway.speculation.probe import Probe
 from gateway.speculation.round_costs import RoundCosts
+from gateway.speculation.sureness import Sureness
 from gateway.speculation.tuning import TUNING
 from shared.cost_model import CostModel
 from shared.pb import specdec_pb2 as pb
@@ -21,6 +22,7 @@ class Speculation:
         self.probe = Probe()
         self.model_acceptance = AcceptanceEstimate(max_k, TUNING.gateway_memory, TUNING.expected_acceptance)
         self.lookup_acceptance = AcceptanceEstimate(max_k, TUNING.gateway_memory, TUNING.expected_acceptance)
+        self.sureness = Sureness(TUNING.break_even_share, TUNING.gateway_step)
         self._pays = False
 
     def best_k(self, model: CostModel) -> tuple[int, bool]:

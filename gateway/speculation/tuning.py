@@ -34,10 +34,18 @@ class Tuning:
     """How many times faster than the k of all sessions a session's own k must be to be preferred."""
 
     break_even_share: float = 0.75
-    """How sure a draft must be to go on, as a share of break-even: its own probability is below its acceptance."""
+    """How sure a draft must be to go on, as a share of break-even, until drafts that ended early were seen."""
+    session_step: float = 0.4
+    """How fast a session learns that share."""
+    gateway_step: float = 0.1
+    """How fast all sessions together learn it."""
 
     probe_share: float = 1 / 64
     """The share of time spent on trying what does not seem to pay."""
+    certain_gain: float = 1.5
+    """The gain above which plain decoding is tried less often."""
+    certain_probe_share: float = 1 / 256
+    """The share of time then."""
     probe_rounds: int = 2
     """How many rounds each session tries it for."""
     probe_lookup_tokens: int = 4

@@ -40,7 +40,7 @@ def test_a_token_below_break_even_lowers_the_speed() -> None:
     """A last draft token that is accepted as often as that leaves the speed as it is; less often, it costs."""
     costs = CostModel(0.02, [0.1, 0.11, 0.12], proposal_seconds=0.01)
     one = costs.tokens_per_second([0.9, 0.0])[1]
-    border = costs.break_even(one) / 0.9
+    border = costs.break_even(one, 2) / 0.9
     for last, faster in ((border - 0.01, False), (border + 0.01, True)):
         assert (costs.tokens_per_second([0.9, last])[2] > one) is faster
 

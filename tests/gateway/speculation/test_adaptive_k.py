@@ -1,5 +1,8 @@
 """The k that sessions choose, in a fleet with a time of its own: thousands of rounds of known costs and acceptance."""
 
+import random
+import statistics
+
 import pytest
 from fleet import Cost, Fleet
 
@@ -10,6 +13,7 @@ from gateway.speculation.decision import Decision, Reason
 from gateway.speculation.pass_costs import PassCosts
 from gateway.speculation.probe import Probe
 from gateway.speculation.speculation import Speculation
+from gateway.speculation.sureness import Sureness
 from shared.cost_model import CostModel
 from shared.model.profile import Profile
 from shared.pb import specdec_pb2 as pb
@@ -67,7 +71,7 @@ def test_never_slower_than_plain(costs: tuple[Cost, Cost], rate: float, num_sess
     ("rate", "reasons"),
     [
         (0.0, {Reason.DOES_NOT_PAY, Reason.PROBE}),
-        (0.9, {Reason.PAYS, Reason.PROBE_PLAIN}),
+        (0.5, {Reason.PAYS, Reason.PROBE_PLAIN}),
     ],
 )
 def test_each_decision_has_its_reason(rate: float, reasons: set[Reason]) -> None:
@@ -248,6 +252,49 @@ def test_a_probe_does_not_draw_in_who_is_far_behind() -> None:
         pass  # the first probe is of plain decoding, which was chosen
     assert not probe.decide(2, 20.0, chosen=False)
     assert probe.decide(2, 0.0, chosen=False)
+
+
+def test_far_from_the_opposite_it_is_tried_less() -> None:
+    """A quarter as often, where the gain is large."""
+    tried = []
+    for certain in (False, True):
+        probe, count = Probe(), 0
+        for _ in range(10_000):
+            speculates = probe.decide(1, 0.0, chosen=True)
+            probe.spend(0.05, as_chosen=speculates, certain=certain)
+            count += not speculates
+        tried.append(count)
+    assert 0 < 3 * tried[1] < tried[0] < 5 * tried[1]
+
+
+def test_a_share_settles_where_a_further_token_just_pays() -> None:
+    """Whatever a draft says of itself: those that end early are accepted as often as they may be."""
+    rng = random.Random(0)
+    for honest in (0.6, 1.0, 2.0):
+        sureness, shares = Sureness(0.75, 0.1), []
+        for _ in range(4000):
+            sureness.ended_early(0.5, accepted=rng.random() < honest * sureness.share * 0.6)
+            shares.append(sureness.share)
+        assert statistics.mean(shares[1000:]) == pytest.approx(0.5 / 0.6 / honest, rel=0.1)
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_a_draft_that_ended_too_early_may_be_less_sure(accepted: bool) -> None:  # noqa: FBT001 - a case
+    """In its session, and a little in those that begin later."""
+    target, draft = CPU
+    fleet = Fleet(1, target, draft, [0.8])
+    speed(fleet)
+    session = fleet.sessions[0].adaptive_k
+    first, later = session.next(1000, 1).min_confidence, AdaptiveK(fleet.speculation, None, 0).next(1000, 1)
+    proposal = Proposal(0, pb.PROPOSER_DRAFT_MODEL, [1], complete=True)
+    for _ in range(3):
+        session.learn(proposal, 0.1, pb.VerifyResponse(num_accepted=int(accepted)), 0.1)
+    assert (session.next(1000, 1).min_confidence < 0.8 * first) is accepted
+    assert (AdaptiveK(fleet.speculation, None, 0).next(1000, 1).min_confidence < later.min_confidence) is accepted
+    session._costs = CostModel(0.5, [0.1] * (MAX_K + 1))  # whatever a token costs
+    for _ in range(100):
+        session._sureness.ended_early(1.0, accepted=accepted)
+    assert 0 < session._min_confidence(1) <= 1
 
 
 def test_acceptance_by_position() -> None:
