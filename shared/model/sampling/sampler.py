@@ -124,15 +124,14 @@ def _nucleus_border(scores: Scores, border: float, top_p: float) -> float:
     Float32 decides, over the whole row, as ever; but where few tokens are left and it is not close, float64 says the
     same of these alone.
     """
-    kept = scores.at_least(border)[1]
-    if kept.size <= _FEW:
+    if border > LOWEST and (kept := scores.at_least(border)[1]).size <= _FEW:
         likeliest_first = -np.sort(-kept)
         shares = np.exp(likeliest_first, dtype=np.float64).cumsum()
         shares /= shares[-1]
         if (np.abs(shares - top_p) > _DOUBT).all():
             return float(likeliest_first[(shares >= top_p).argmax()])
     row = scores.all()
-    total = torch.from_numpy(np.where(row >= border, row, -np.inf)).logsumexp(-1)
+    total = torch.from_numpy(row if border == LOWEST else np.where(row >= border, row, -np.inf)).logsumexp(-1)
     for least in (_NEAR, LOWEST):  # it is hardly ever necessary to sort all of them
         likeliest_first = -np.sort(-scores.at_least(max(border, least))[1])
         reached = (torch.from_numpy(likeliest_first) - total).exp().cumsum(-1) >= top_p
