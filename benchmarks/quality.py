@@ -13,6 +13,7 @@ from typing import Self
 from benchmarks.machine import ROOT
 from benchmarks.progress import progress
 from benchmarks.section import Section
+from shared.model.checkpoints.pairs import TARGET, comes_rounded
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Predictions:
 
 def add_flags(flags: ArgumentParser) -> None:
     """Add this mode's flags."""
-    flags.add_argument("--quants", nargs="+", default=["int8"], help="ways to round the weights: none, int8, gguf")
+    flags.add_argument("--quants", nargs="+", help="ways to round the weights: none, int8, gguf; all for it if empty")
     flags.add_argument("--texts", type=Path, default=Path(__file__).with_name("texts"), help="a folder of .txt files")
     flags.add_argument("--tokens", type=int, default=512, help="of each text, at most")
 
@@ -48,15 +49,16 @@ def add_flags(flags: ArgumentParser) -> None:
 async def run(args: Namespace) -> Section:
     """Measure. Raises ValueError if the model itself does not run."""
     section = Section("Quality of rounded weights")
+    quants = args.quants or (["int8", "gguf"] if comes_rounded(args.target or args.pair, TARGET) else ["int8"])
     found: dict[str, list[Predictions]] = {}
-    with progress("quality", 1 + len(args.quants)) as advance:
+    with progress("quality", 1 + len(quants)) as advance:
         base = await _predictions(args, "none")
         advance()
-        for quant in args.quants:
+        for quant in quants:
             try:
                 found[quant] = await _predictions(args, quant)
-            except ValueError as error:
-                section.problems.append(str(error))
+            except ValueError as error:  # not every .gguf file's blocks can be served as they are
+                (section.problems if args.quants else section.notes).append(str(error))
             advance()
     columns = [
         _columns(args.dtype, text, {quant: texts[place] for quant, texts in found.items()})

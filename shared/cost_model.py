@@ -41,7 +41,10 @@ class CostModel:
         return [length / self.round_seconds(k) for k, length in zip(ks, lengths, strict=True)]
 
     def break_even(self, tokens_per_second: float, k: int) -> float:
-        """Return how likely the last of k draft tokens must be accepted so as not to lower this speed, 0 to 1."""
+        """Return how likely one of k draft tokens must be accepted so as not to lower this speed, 0 to 1.
+
+        A token costs its draft pass, and on the mean of k what the verify takes longer.
+        """
         seconds = self.draft_token_seconds + (self.verify_seconds[k] - self.verify_seconds[0]) / k
         return min(max(seconds * tokens_per_second, 0.0), 1.0)
 

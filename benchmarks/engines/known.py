@@ -13,7 +13,7 @@ from benchmarks.engines.engine import Engine
 from benchmarks.machine import ROOT
 from scripts.stack import folders, status
 from shared.model.checkpoints.download import PUBLISHED
-from shared.model.checkpoints.pairs import PAIRS
+from shared.model.checkpoints.pairs import PAIRS, own_quant
 from shared.model.checkpoints.weights_hash import weights_hash
 from shared.model.kept import cache
 
@@ -26,8 +26,8 @@ class UnavailableError(Exception):
 
 
 def transformers(args: Namespace) -> Engine:
-    """Return transformers, in our own environment."""
-    target, draft = folders(args)
+    """Return transformers, in our own environment. Raises UnavailableError."""
+    target, draft = _unrounded(args)
     command = (sys.executable, "-m", "benchmarks.engines.transformers_peer")
     models = (str(target), str(draft), str(assistant_k(args)), args.dtype)
     return Engine("transformers", args.dtype, command, models, _modes(draft)[:2], keeps_prompts=False)
@@ -48,7 +48,7 @@ def llama_cpp(args: Namespace) -> Engine:
 def openvino(args: Namespace) -> Engine:
     """Return OpenVINO GenAI, on our models rounded to 4 bits by its own tools, once. Raises UnavailableError."""
     command = _command("openvino")
-    target, draft = folders(args)
+    target, draft = _unrounded(args)
     models = (str(_exported(target)), str(draft and _exported(draft)), str(assistant_k(args)))
     return Engine("OpenVINO GenAI", "int4", command, models, _modes(draft))
 
@@ -63,6 +63,14 @@ ENGINES: Mapping[str, Callable[[Namespace], Engine]] = {
 def assistant_k(args: Namespace) -> int:
     """Return how many tokens their drafts draft: our k if it is a number, otherwise 4."""
     return 4 if args.k == "auto" else int(args.k)
+
+
+def _unrounded(args: Namespace) -> tuple[Path, Path | None]:
+    """Return target and draft without what only our own code reads, however we serve them. Raises UnavailableError."""
+    target, draft = folders(Namespace(**vars(args) | {"target_quant": "none"}))
+    if (quant := own_quant(target)) != "none":
+        raise UnavailableError(f"{target.name} has weights that only Outrider reads: {quant}")
+    return target, draft
 
 
 def _modes(draft: Path | None) -> tuple[str, ...]:

@@ -129,6 +129,7 @@ class DraftSession:
             self._round,
             num_new=self.behind if asked.num_draft_tokens else 0,
             most=max(asked.num_draft_tokens + asked.max_forced_tokens, asked.num_lookup_tokens),
+            num_asked=asked.num_draft_tokens,
             max_forced=asked.max_forced_tokens,
             vocab_size=self._client.vocab_size,
         )

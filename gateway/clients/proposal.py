@@ -30,6 +30,8 @@ class Proposal:
     """How many committed tokens were new to the draft model, if it was asked."""
     most: int = END
     """How many draft tokens were asked for; it takes no more."""
+    num_asked: int = END
+    """How many of these of the draft model, at most."""
     max_forced: int = 0
     """How many of these only where the grammar forces them."""
     forced: set[int] = field(default_factory=set)
@@ -53,7 +55,8 @@ class Proposal:
         self.complete = part.last
         token_ids = part.token_ids[: self.most - len(self.token_ids)]
         if not within(token_ids, self.vocab_size):
-            self.most = len(self.token_ids)  # the rest would stand at other positions than it was meant for
+            # The rest would stand at other positions than it was meant for.
+            self.num_asked = self.most = len(self.token_ids)
             return
         if self.max_forced:
             self.forced.update(len(self.token_ids) + at for at in part.forced if 0 <= at < len(token_ids))

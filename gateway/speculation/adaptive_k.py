@@ -107,7 +107,7 @@ class AdaptiveK:
             num_drafted = self._decision.k
         for estimate in estimates:
             estimate.add(num_drafted, proposal.num_guessed(verified.num_accepted))
-        if self._ended_early(proposal):
+        if self._ended_early(proposal) and not verified.finish_reason:  # nobody goes on after a stop token
             needed = min(self._needed / self._model.rate, 1.0)  # the further token would have had to be accepted, too
             for sureness in (self._sureness, self._all.sureness):
                 sureness.ended_early(needed, accepted=verified.num_accepted == len(proposal.token_ids))
@@ -115,7 +115,8 @@ class AdaptiveK:
     def _ended_early(self, proposal: Proposal) -> bool:
         """Return whether the draft model was not sure enough for as many tokens as it was asked for."""
         alone = proposal.complete and not proposal.forced and not proposal.num_looked_up
-        return alone and self._decision.min_confidence > 0 and 0 < len(proposal.token_ids) < self._decision.k
+        asked = min(self._decision.k, proposal.num_asked)
+        return alone and self._decision.min_confidence > 0 and 0 < len(proposal.token_ids) < asked
 
     def _kept(self, k: int, num_lookup_tokens: int) -> tuple[int, int]:
         fixed_k, fixed_lookup = self._fixed
@@ -165,7 +166,7 @@ class AdaptiveK:
         k, self._pays = self._best_k(costs, catch_up_seconds / left)
         num_lookup_tokens, gain = best_gain(_looking_up(costs).tokens_per_second(self._lookup.rates))
         num_lookup_tokens = num_lookup_tokens if gain / self._all.costs.speculation_overhead > 1 else 0
-        if self._pays and self._fixed[1] is None:
+        if self._pays and self._fixed == (None, None):
             num_lookup_tokens = max(num_lookup_tokens, k)  # what is not sure saves the draft model some passes
             k = self._worth_its_time(costs, k)
         self._chosen = self._kept(k if self._pays else 0, num_lookup_tokens)
@@ -183,7 +184,7 @@ class AdaptiveK:
         speeds = costs.tokens_per_second(self._model.rates)
         k, gain = best_gain(speeds)
         gain /= self._all.costs.speculation_overhead * (1 + catch_up_seconds * speeds[k])
-        self._certain = gain > TUNING.certain_gain
+        self._certain = self._fixed[0] is None and gain > TUNING.certain_gain
         if self._all.costs.num_sessions == 1:
             return k, gain > (TUNING.end_gain if self._pays else TUNING.begin_gain)
         k_of_all, all_speculate = self._all.best_k(costs)

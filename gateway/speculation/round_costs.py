@@ -73,14 +73,16 @@ class RoundCosts:
         self, proposal: Proposal, proposing_seconds: float, verified: pb.StepTiming, verifying_seconds: float
     ) -> None:
         """Record a round. Waiting for a prefill, or for draft tokens that did not come, tells nothing about rounds."""
-        drafting_seconds = 0.0
-        for number, timing in enumerate(proposal.timings):
+        drafting_seconds, is_first = 0.0, True
+        for timing in proposal.timings:
             seconds = timing.forward_us / 1e6
             if timing.num_passes == 1 and timing.num_rows <= TUNING.max_draft_rows * timing.num_sessions:
-                if number:
+                believed = self._draft_token_seconds(timing.num_sessions)
+                if not is_first or seconds < believed:
                     self._draft.add(timing.num_sessions, seconds)
                 else:  # what the first pass takes longer, whose threads and weights are cold, is the proposal's
-                    seconds = min(seconds, self._draft_token_seconds(timing.num_sessions))
+                    seconds = believed
+            is_first = is_first and not timing.num_passes
             drafting_seconds += seconds + timing.queue_us / 1e6
         if catches_up(proposal) and proposal.proposer not in LOOKUPS:
             if proposal.timings:

@@ -2,7 +2,7 @@
 
 from math import exp
 
-LEAST, MOST = 0.1, 1.5
+_LEAST, _MOST = 0.1, 1.5
 
 
 class Sureness:
@@ -13,10 +13,10 @@ class Sureness:
     """
 
     def __init__(self, share: float, step: float) -> None:
-        """Begin with a share; after a surprise it is as many times larger or smaller as e is to the power of a step."""
+        """Begin with a share. step: how much of a surprise, from -1 to 1, its logarithm takes in."""
         self.share = share
         self._step = step
 
     def ended_early(self, needed: float, *, accepted: bool) -> None:
         """Learn from a proposal that ended early. needed: how often such a one may be accepted, 0 to 1."""
-        self.share = min(max(self.share * exp(self._step * (needed - accepted)), LEAST), MOST)
+        self.share = min(max(self.share * exp(self._step * (needed - accepted)), _LEAST), _MOST)

@@ -1,4 +1,4 @@
-"""The scores of one row, of which few can win: only those are computed, and all others are compared once."""
+"""The scores of one row, of which few can win: as a rule only those are computed, and all others are compared once."""
 
 import math
 

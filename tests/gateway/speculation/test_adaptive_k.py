@@ -297,6 +297,27 @@ def test_a_draft_that_ended_too_early_may_be_less_sure(accepted: bool) -> None: 
     assert 0 < session._min_confidence(1) <= 1
 
 
+@pytest.mark.parametrize(
+    ("proposal", "reason"),
+    [
+        (Proposal(0, pb.PROPOSER_DRAFT_MODEL, [1], complete=True, num_asked=1), 0),
+        (Proposal(0, pb.PROPOSER_DRAFT_MODEL, [1], complete=True), pb.FINISH_REASON_STOP),
+        (Proposal(0, pb.PROPOSER_DRAFT_MODEL, [1], complete=False), 0),
+    ],
+    ids=["no more was asked for", "a stop token", "late"],
+)
+def test_what_ended_for_another_reason_says_nothing_of_how_sure_a_draft_is(
+    proposal: Proposal, reason: pb.FinishReason.ValueType
+) -> None:
+    """A draft with a smaller limit than the target's, one that said the last word, one that was too slow."""
+    fleet = Fleet(1, *CPU, [0.8])
+    speed(fleet)
+    session, share = fleet.sessions[0].adaptive_k, fleet.speculation.sureness.share
+    assert session.next(1000, 1).k > 1
+    session.learn(proposal, 0.1, pb.VerifyResponse(num_accepted=1, finish_reason=reason), 0.1)
+    assert fleet.speculation.sureness.share == share
+
+
 def test_acceptance_by_position() -> None:
     """The estimate of a position is that of its own drafts once there are many, and the common one before."""
     everyone = AcceptanceEstimate(4, 100, 0.8)

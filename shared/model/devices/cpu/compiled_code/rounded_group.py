@@ -1,7 +1,4 @@
-"""Rounds a GROUP of activations to whole numbers of 8 bits, on vectors of 512 bits.
-
-LLVM unrolls loops as short as these and computes number by number.
-"""
+"""Rounds a GROUP of activations to whole numbers of 8 bits, on vectors of 512 bits: see `softmax_block.py`."""
 
 from typing import Any
 
@@ -38,14 +35,14 @@ def round_group(context: Any, values: Any, rounded: Any, group: Any) -> Any:
         parts = [code.load(values, 4 * place, FLOATS) for place in range(0, GROUP, LANES)]
         # A float's bits but its sign's are in the order of magnitudes, a NaN above all.
         bits = [b.and_(b.bitcast(part, WORDS), filled(WORDS, 0x7FFFFFFF)) for part in parts]
-        magnitude = b.bitcast(code.reduced(bits, lambda left, right: _larger(b, left, right)), FLOAT)
+        magnitude = b.bitcast(code.reduced(bits, code.larger_word), FLOAT)
         least = ir.Constant(FLOAT, float(LEAST))
         magnitude = b.select(b.fcmp_ordered("<", magnitude, least), least, magnitude)
         factor, scale = b.fdiv(magnitude, _TOP), code.splat_value(b.fdiv(_TOP, magnitude), FLOATS)
         whole = ir.Constant(WORD, 0)
         steps_at, starts_at = code.at(rounded, group, GROUP), code.at(rounded, group, 4 * len(parts))
         for number, part in enumerate(parts):
-            steps = b.fptosi(code.nearest(b.fmul(part, scale)), WORDS)
+            steps = code.to_words(code.nearest(b.fmul(part, scale)))
             code.store(b.trunc(steps, LANE_BYTES), steps_at, LANES * number)
             total = code.reduced([steps], b.add)
             code.store(b.mul(total, ir.Constant(WORD, -32)), starts_at, STARTS_AT + 4 * number)
@@ -56,7 +53,3 @@ def round_group(context: Any, values: Any, rounded: Any, group: Any) -> Any:
         return its.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64), emit
-
-
-def _larger(builder: Any, left: Any, right: Any) -> Any:
-    return builder.select(builder.icmp_signed(">", left, right), left, right)

@@ -23,9 +23,7 @@ def _pointers(kind: types.Type) -> Any:
     return pointer
 
 
-floats_at, longs_at, words_at, shorts_at, bytes_at = map(
-    _pointers, (types.float32, types.int64, types.int32, types.int16, types.int8)
-)
+floats_at, longs_at, words_at, shorts_at = map(_pointers, (types.float32, types.int64, types.int32, types.int16))
 
 
 @intrinsic

@@ -1,6 +1,6 @@
-"""The softmax of one query's scores for a block of keys, on vectors of 512 bits: half of them hold a block.
+"""The softmax of one query's scores for a block of keys, on vectors of 512 bits.
 
-LLVM unrolls loops as short as these and computes number by number.
+As loops, these are so short that LLVM unrolls them and computes number by number.
 """
 
 from collections.abc import Sequence
@@ -64,7 +64,7 @@ def _there(code: VectorCode, num_keys: Any) -> Sequence[Any]:
 
 
 def _exp2(code: VectorCode, x: Any) -> Any:
-    """Return 2 to the power of each lane, as `exp2` does."""
+    """Return 2 to the power of each lane, by the series of `exp2`."""
     b = code.builder
     for border, sign in ((LOWEST, "<"), (HIGHEST, ">")):
         beyond = b.fcmp_ordered(sign, x, filled(FLOATS, float(border)))
@@ -73,5 +73,5 @@ def _exp2(code: VectorCode, x: Any) -> Any:
     part, series = b.fsub(x, whole), filled(FLOATS, EXP2[0])
     for factor in (*EXP2[1:], 1.0):
         series = code.fma(series, part, filled(FLOATS, factor))
-    power = b.shl(b.add(b.fptosi(whole, WORDS), filled(WORDS, 127)), filled(WORDS, 23))
+    power = b.shl(b.add(code.to_words(whole), filled(WORDS, 127)), filled(WORDS, 23))
     return b.fmul(series, b.bitcast(power, FLOATS))

@@ -88,6 +88,10 @@ class VectorCode:
         """Return the nearest whole numbers, half to even, as floats."""
         return self.call("llvm.rint.v16f32", FLOATS, vector)
 
+    def to_words(self, vector: Any) -> Any:
+        """Return floats without a fraction as whole numbers; what is no number becomes 0."""
+        return self.call("llvm.fptosi.sat.v16i32.v16f32", WORDS, vector)
+
     def reduced(self, vectors: Sequence[Any], combine: Callable[[Any, Any], Any]) -> Any:
         """Combine all lanes: those of one vector with those of the next, then one half with the other, and so on."""
         vector = reduce(combine, vectors)
@@ -145,6 +149,10 @@ class VectorCode:
     def larger(self, left: Any, right: Any) -> Any:
         """Return the larger of two floats, the second if one is no number."""
         return self.builder.select(self.builder.fcmp_ordered(">", left, right), left, right)
+
+    def larger_word(self, left: Any, right: Any) -> Any:
+        """Return the larger of two signed whole numbers."""
+        return self.builder.select(self.builder.icmp_signed(">", left, right), left, right)
 
     def smaller(self, left: Any, right: Any) -> Any:
         """Return the smaller of two whole numbers."""
