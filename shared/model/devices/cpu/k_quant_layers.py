@@ -21,7 +21,7 @@ from shared.model.devices.cpu.fused_layers import FusedAttention
 from shared.model.devices.cpu.kernels.k_quant_kernel import KQuantKernel, RoundedRows, Stage, program
 from shared.model.devices.cpu.kv_cache import SlotCache
 
-_GROUP_ROWS = 8  # neighbouring rows that read their keys together
+_GROUP_ROWS = 8  # neighbouring rows that read their keys together, where there is work for all threads
 _LEAST_ROWS = 64  # that memory is made for
 
 _Floats = NDArray[np.float32]
@@ -65,9 +65,11 @@ class KQuantLayers(nn.Module):
         memory.rows[:num_rows] = hidden_states[0].numpy()
         memory.places[:num_rows, 0], memory.places[:num_rows, 1] = batch.slots.numpy(), batch.positions.numpy()
         kinds = stages[:, KIND]
-        num_groups = memory.group(num_rows)
+        kv_heads = self._layers[0].attention.kv_heads
+        together = max(1, min(num_rows * kv_heads // torch.get_num_threads(), _GROUP_ROWS))
+        num_groups = memory.group(num_rows, together)
         stages[(kinds == Kind.NORM) | (kinds == Kind.ROTATE) | (kinds == Kind.ROUND), ITEMS] = num_rows
-        stages[kinds == Kind.ATTEND, ITEMS] = num_groups * self._layers[0].attention.kv_heads
+        stages[kinds == Kind.ATTEND, ITEMS] = num_groups * kv_heads
         stages[kinds == Kind.GATE, ITEMS] = num_rows * (self._layers[0].inner_size // SUPERBLOCK)
         stages[kinds >= Kind.Q4_K, Task.ROWS] = num_rows
         cos, sin = (table[0].contiguous() for table in position_embeddings)
@@ -122,12 +124,12 @@ class _Memory:
         )
         self.places, self.groups = np.zeros((num_rows, 2), np.int64), np.zeros((num_rows, 2), np.int64)
 
-    def group(self, num_rows: int) -> int:
-        """Group neighbouring rows at neighbouring positions of a slot, and return the number of groups."""
+    def group(self, num_rows: int, together: int) -> int:
+        """Group so many neighbouring rows at neighbouring positions of a slot, and return the number of groups."""
         places = self.places[:num_rows]
         joins = (np.diff(places, axis=0) == [0, 1]).all(1)
         starts = np.flatnonzero(np.concatenate([[True], ~joins, [True]]))  # of runs, and the end
-        firsts = np.concatenate([np.arange(*its, _GROUP_ROWS) for its in pairwise(starts)])
+        firsts = np.concatenate([np.arange(*its, together) for its in pairwise(starts)])
         self.groups[: len(firsts), 0] = firsts
         self.groups[: len(firsts), 1] = np.diff(np.append(firsts, num_rows))
         return len(firsts)

@@ -45,8 +45,8 @@ def test_it_is_near_the_model(family: str, tmp_path: Path) -> None:
     assert inexact_pass(runner, 512)[0] == ""
 
 
-def test_a_row_is_its_own(tmp_path: Path) -> None:
-    """Whatever runs beside it, in blocks of any size, in any slot, and whatever memory held before."""
+def test_a_row_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever runs beside it, in blocks of any size, in any slot, in any group, and whatever memory held before."""
     save_rounded(random_model("qwen2"), tmp_path)
     runner = load_runner(tmp_path, "float32", 3, 256)
 
@@ -67,6 +67,8 @@ def test_a_row_is_its_own(tmp_path: Path) -> None:
         runner.clear(1)
         runner.copy(2, 1, num_tokens)
         assert torch.equal(runner.extend([Segment(1, num_tokens, TOKENS[num_tokens:], 9)])[0].logits, expected[-9:])
+    monkeypatch.setattr(k_quant_layers, "_GROUP_ROWS", 3)
+    assert torch.equal(logits(1, [200], []), expected)
     with torch.inference_mode():
         for layer in runner._cache.layers:  # what was left there by others must not matter
             layer.keys.fill_(torch.nan)
