@@ -2,7 +2,7 @@
 
 import json
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,6 +19,13 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "draft alone": speculating(forced=False),
     "with forced tokens": SPECULATIVE,
 }
+FORMS: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {
+    "the model's": lambda schema: {
+        "response_format": {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema, "strict": True}}
+    },
+    "none": lambda schema: {"structured_outputs": {"json": schema, "disable_any_whitespace": True}},
+}
+"""With white space between its parts, of which little is forced, and without."""
 
 
 def add_flags(flags: ArgumentParser) -> None:
@@ -32,27 +39,29 @@ async def run(client: Client, args: Namespace) -> Section:
     section = Section("JSON by a schema: with and without forced tokens")
     cases = json.loads(CASES.read_text("utf-8"))[: args.limit]
     asked = [Prompt(case["id"], "json", case["prompt"]) for case in cases]
-    schemas = {case["prompt"]: case["schema"] for case in cases}
-    variants = {name: _asking(client, fields, schemas) for name, fields in VARIANTS.items()}
-    comparison = await Comparison.run("schemas", asked, variants, args.repeats)
-    section.problems += comparison.failures()
-    section.problems += [f"{prompt_id}: the texts differ" for prompt_id in comparison.unequal(*VARIANTS)]
+    rows, means = list[dict[str, Any]](), list[dict[str, Any]]()
+    for form, wanting in FORMS.items():
+        wanted = {case["prompt"]: wanting(case["schema"]) for case in cases}
+        variants = {name: _asking(client, fields, wanted) for name, fields in VARIANTS.items()}
+        comparison = await Comparison.run(f"schemas, {form}", asked, variants, args.repeats)
+        section.problems += [f"{form}: {problem}" for problem in comparison.failures()]
+        section.problems += [f"{form}, {prompt_id}: the texts differ" for prompt_id in comparison.unequal(*VARIANTS)]
+        rows += [{"white space": form, **_row(comparison, prompt.id)} for prompt in asked]
+        speeds = {f"{name}, tokens/s": comparison.mean_speed(name) for name in VARIANTS}
+        gain = {"forced over draft alone": comparison.mean_ratio("with forced tokens", "draft alone")}
+        means.append({"white space": form, **speeds, **gain})
     section.notes.append(
         f"Each prompt asked {args.repeats} times in each way, in turns, after a warm-up; a ratio is between a prompt's "
         f"medians. {'All texts are equal.' if not section.problems else 'NOT all texts are equal.'}"
     )
-    section.table("Tokens per second", [_row(comparison, prompt.id) for prompt in asked])
-    means = {f"{name}, tokens/s": comparison.mean_speed(name) for name in VARIANTS}
-    gain = {"forced over draft alone": comparison.mean_ratio("with forced tokens", "draft alone")}
-    section.table("Geometric means", [{**means, **gain}])
+    section.table("Tokens per second", rows)
+    section.table("Geometric means", means)
     return section
 
 
-def _asking(client: Client, fields: Mapping[str, Any], schemas: Mapping[str, Any]) -> Ask:
+def _asking(client: Client, fields: Mapping[str, Any], wanted: Mapping[str, Mapping[str, Any]]) -> Ask:
     async def ask(prompt: str) -> Reply:
-        schema = schemas.get(prompt)  # the warm-up has none
-        wanted = {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema, "strict": True}}
-        return await client.chat(user(prompt), {**fields, **({"response_format": wanted} if schema else {})})
+        return await client.chat(user(prompt), {**fields, **wanted.get(prompt, {})})  # the warm-up has none
 
     return ask
 

@@ -48,7 +48,7 @@ class AdaptiveK:
         self._chosen = 0, 0  # the best numbers; the decision may be a probe
         self._decision = Decision(0, 0, Reason.UNMEASURED)
         self._costs: CostModel | None = None  # as known when the round began
-        self._recent_tokens = self._recent_seconds = 0.0  # of this session's last rounds, old ones fading
+        self._recent_tokens = self._recent_seconds = 0.0  # of its last rounds, old ones fading, without forced tokens
 
     def next(self, left: int, behind: int, room: int = 2**31) -> Decision:
         """Return the most tokens to ask of the draft model in the next round, and the most to look up.
@@ -94,7 +94,7 @@ class AdaptiveK:
             self._all.costs.compare(expected, seconds, speculative=proposal.asked)
         if self._begun:
             keep = 1 - 1 / TUNING.session_memory
-            self._recent_tokens = self._recent_tokens * keep + verified.num_accepted + 1
+            self._recent_tokens = self._recent_tokens * keep + proposal.num_guessed(verified.num_accepted) + 1
             self._recent_seconds = self._recent_seconds * keep + seconds
         self._begun = True  # the first round runs the prompt and is not typical
         if not proposal.asked:

@@ -219,6 +219,24 @@ def test_a_further_token_must_be_likely_enough() -> None:
     assert given.sessions[0].adaptive_k.next(1000, 1).min_confidence == 0
 
 
+def test_forced_tokens_do_not_make_a_guess_worth_less() -> None:
+    """Those that come beside guesses, at no cost, change neither how many are asked for nor how sure they must be."""
+    decisions = []
+    for forced in (set[int](), {0, 1, 2}):
+        target, draft = CPU
+        fleet = Fleet(1, target, draft, [0.8])
+        speed(fleet)
+        session = AdaptiveK(fleet.speculation, None, None)
+        for _ in range(20):
+            session.next(1000, 1)
+            proposal = Proposal(0, pb.PROPOSER_DRAFT_MODEL, [1] * (4 + len(forced)), complete=True, forced=forced)
+            verified = pb.VerifyResponse(num_accepted=3 + len(forced))
+            session.learn(proposal, 4 * draft(1), verified, target(5))
+        decisions.append(session.next(1000, 1))
+    assert decisions[0].k > 1
+    assert decisions[0] == decisions[1]
+
+
 @pytest.mark.parametrize("complete", [True, False])
 def test_only_what_is_late_counts_as_not_accepted(complete: bool) -> None:  # noqa: FBT001 - a case
     """A draft that ends its proposal where it is unsure is not thought worse for that."""
