@@ -26,6 +26,7 @@ FORMS: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {
     "none": lambda schema: {"structured_outputs": {"json": schema, "disable_any_whitespace": True}},
 }
 """With white space between its parts, of which little is forced, and without."""
+COMPILING_TOKENS = 8  # by which both services have been asked
 
 
 def add_flags(flags: ArgumentParser) -> None:
@@ -43,6 +44,8 @@ async def run(client: Client, args: Namespace) -> Section:
     for form, wanting in FORMS.items():
         wanted = {case["prompt"]: wanting(case["schema"]) for case in cases}
         variants = {name: _asking(client, fields, wanted) for name, fields in VARIANTS.items()}
+        for case in cases:
+            await client.chat(user(case["prompt"]), {**SPECULATIVE, **wanted[case["prompt"]]}, COMPILING_TOKENS)
         comparison = await Comparison.run(f"schemas, {form}", asked, variants, args.repeats)
         section.problems += [f"{form}: {problem}" for problem in comparison.failures()]
         section.problems += [f"{form}, {prompt_id}: the texts differ" for prompt_id in comparison.unequal(*VARIANTS)]
@@ -51,8 +54,8 @@ async def run(client: Client, args: Namespace) -> Section:
         gain = {"forced over draft alone": comparison.mean_ratio("with forced tokens", "draft alone")}
         means.append({"white space": form, **speeds, **gain})
     section.notes.append(
-        f"Each prompt asked {args.repeats} times in each way, in turns, after a warm-up; a ratio is between a prompt's "
-        f"medians. {'All texts are equal.' if not section.problems else 'NOT all texts are equal.'}"
+        f"Each prompt asked {args.repeats} times in each way, in turns, once its grammar was compiled; a ratio is "
+        f"between a prompt's medians. {'All texts are equal.' if not section.problems else 'NOT all texts are equal.'}"
     )
     section.table("Tokens per second", rows)
     section.table("Geometric means", means)

@@ -7,6 +7,7 @@ from time import perf_counter
 import grpc
 import structlog
 
+from gateway.clients.compiled_grammars import CompiledGrammars
 from gateway.clients.draft_pace import DraftPace
 from gateway.clients.pairing import mismatches
 from shared.pb import specdec_pb2 as pb
@@ -35,6 +36,8 @@ class DraftClient:
         """What it serves; None unless it is up and fits the target."""
         self.pace = DraftPace()
         """How long its proposals take."""
+        self.compiled = CompiledGrammars()
+        """The grammars that it has."""
         self._known: set[str] = set()  # the incarnations that were met
         self._shunned_until = 0.0  # in seconds of `perf_counter`
         self._checking: asyncio.Task[None] | None = None
@@ -113,6 +116,7 @@ class DraftClient:
         if not info:
             return
         self._known.add(info.incarnation)
+        self.compiled.clear()
         if problems := mismatches(self._target, info):
             self.info = None
             log.error("draft does not fit the target: decoding plainly", problems=problems)

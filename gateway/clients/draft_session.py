@@ -38,7 +38,8 @@ class DraftSession:
     once.
     ASKED: the round waits for its proposal.
     READY: the proposal is complete. The next round sends the stream what was committed since the last message.
-    LATE: the deadline passed. Rounds do without draft tokens, and send nothing, until the proposal is complete.
+    LATE: the deadline passed. Rounds do without draft tokens, and send nothing, until the proposal is complete. For a
+    draft that may have to compile the grammar it is early, unless k was given: the target goes on alone beside it.
 
     Always `known <= told <= len(committed)`: the stream was told the first `told` tokens, and the draft model knows
     the first `known`, which are those told when it was last asked. A round of lookups does not ask it.
@@ -111,13 +112,15 @@ class DraftSession:
         min_confidence: float = 0.0,
         min_lookup_acceptance: float = 0.0,
         max_forced: int = 0,
+        patient: bool = True,
     ) -> Proposal:
         """Return draft tokens for the next round: a whole proposal, or what has arrived of it by the deadline.
 
         Asks for up to `num_lookup_tokens` by lookup or, if it is expected that fewer than `min_lookup_acceptance` of
         these are accepted, up to k of the draft model, which stops earlier where it is less sure of them all than
-        `min_confidence`, and adds up to `max_forced` where the grammar allows no other token. Asks for nothing if the
-        draft is gone or still at an earlier round.
+        `min_confidence`, and adds up to `max_forced` where the grammar allows no other token. Who is not patient does
+        not wait for a draft that compiles the grammar. Asks for nothing if the draft is gone or still at an earlier
+        round.
         """
         self._round += 1
         request = self._request(k, num_lookup_tokens, max_forced)
@@ -125,19 +128,21 @@ class DraftSession:
             return Proposal(self._round, asked=False)
         asked = request.open if request.HasField("open") else request.advance
         asked.min_confidence, asked.min_lookup_acceptance = min_confidence, min_lookup_acceptance
+        grammar = self._params.grammar
         proposal = Proposal(
             self._round,
             num_new=self.behind if asked.num_draft_tokens else 0,
             most=max(asked.num_draft_tokens + asked.max_forced_tokens, asked.num_lookup_tokens),
             num_asked=asked.num_draft_tokens,
+            compiles=bool(grammar and asked.num_draft_tokens and grammar not in self._client.compiled),
             max_forced=asked.max_forced_tokens,
             vocab_size=self._client.vocab_size,
         )
         if not self._stream or self._stream.state is DraftState.CLOSED:
             if self._stream:
                 self._num_useless = 0 if self._stream.has_proposed else self._num_useless + 1
-            self._stream = DraftStream(self._client)
-        await self._stream.ask(request, proposal, len(self._committed), self._deadline_seconds)
+            self._stream = DraftStream(self._client, self._params.grammar)
+        await self._stream.ask(request, proposal, len(self._committed), self._deadline_seconds, patient=patient)
         return replace(  # what comes too late is not in it
             proposal,
             token_ids=list(proposal.token_ids),

@@ -12,10 +12,12 @@ from gateway.clients.draft_client import DraftClient
 from gateway.clients.proposal import Proposal
 from shared.alarm import Alarm
 from shared.pb import specdec_pb2 as pb
+from shared.sampling_params import Grammar
 
 log = structlog.get_logger()
 
 MAX_PARTS = 100  # after a question; a proposal has at most 32, and of those before it there may be a rest
+COMPILING_SECONDS = 0.05  # to wait for a draft that may have to compile a grammar
 FINISH_SECONDS = 1.0  # for the draft to read the last request
 
 
@@ -31,8 +33,8 @@ class DraftState(Enum):
 class DraftStream:
     """A stream, how much of the sequence it was told, and the proposal it was last asked for."""
 
-    def __init__(self, client: DraftClient) -> None:
-        """Begin to read; the first `ask` must open the stream."""
+    def __init__(self, client: DraftClient, grammar: Grammar | None = None) -> None:
+        """Begin to read; the first `ask` must open the stream, of a session with this grammar."""
         self.state = DraftState.CLOSED
         self.told = 0
         """How many of the committed tokens it was told."""
@@ -46,19 +48,25 @@ class DraftStream:
         """What it ended with."""
         self.ended_at = 0.0
         """In seconds of `perf_counter`."""
-        self._client, self._call = client, client.draft()
+        self._client, self._grammar, self._call = client, grammar, client.draft()
         self._proposal = Proposal(-1)
         self._asked_at, self._num_parts = 0.0, 0
         self._progress, self._alarm = asyncio.Event(), Alarm(self._give_up)
         self._reader = asyncio.create_task(self._read())
 
     async def ask(
-        self, request: pb.DraftRequest, proposal: Proposal, num_committed: int, longest_seconds: float
+        self,
+        request: pb.DraftRequest,
+        proposal: Proposal,
+        num_committed: int,
+        longest_seconds: float,
+        *,
+        patient: bool = True,
     ) -> None:
         """Send a request with everything committed; fill the proposal until it is complete or the deadline passes.
 
-        The deadline is what is long for this draft, at most `longest_seconds`. Raises RuntimeError if the stream knows
-        more than was committed.
+        The deadline is what is long for this draft, at most `longest_seconds`; who is not patient does not wait until a
+        grammar is compiled. Raises RuntimeError if the stream knows more than was committed.
         """
         if not self.known <= self.told <= num_committed:
             raise RuntimeError(f"the draft knows {self.known} and was told {self.told} of {num_committed} tokens")
@@ -75,6 +83,8 @@ class DraftStream:
             with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # it ended: the reader says why
                 await self._call.write(request)
             self.is_read = True
+            if proposal.compiles and not patient and not self._alarm.rang:
+                self._alarm.set(min(COMPILING_SECONDS, deadline_seconds))
             await self._until_answered()
         except asyncio.CancelledError:
             if self.is_read or not self._alarm.rang:
@@ -141,8 +151,10 @@ class DraftStream:
         proposal = self._proposal
         proposal.add(part)
         if part.last and self.state is not DraftState.READY:
-            self._client.pace.add(
-                proposal.most - proposal.max_forced, proposal.num_new, perf_counter() - self._asked_at
-            )
+            if not proposal.compiles:
+                num_asked = proposal.most - proposal.max_forced
+                self._client.pace.add(num_asked, proposal.num_new, perf_counter() - self._asked_at)
+            if self._grammar and proposal.num_new:
+                self._client.compiled.add(self._grammar)
             self.state, self.has_proposed = DraftState.READY, True
         self._progress.set()

@@ -28,6 +28,8 @@ class Proposal:
     """Whether the draft was asked for it."""
     num_new: int = 0
     """How many committed tokens were new to the draft model, if it was asked."""
+    compiles: bool = False
+    """Whether the draft may have to compile the session's grammar first, which says nothing of how fast it drafts."""
     most: int = END
     """How many draft tokens were asked for; it takes no more."""
     num_asked: int = END

@@ -112,6 +112,7 @@ class Decoder:
                     min_confidence=decision.min_confidence,
                     min_lookup_acceptance=decision.min_lookup_acceptance,
                     max_forced=max_forced,
+                    patient=k is not None,
                 )
                 proposed = perf_counter()
                 verified = await target.verify(proposal.token_ids)

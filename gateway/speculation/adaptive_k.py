@@ -97,7 +97,7 @@ class AdaptiveK:
             self._recent_tokens = self._recent_tokens * keep + proposal.num_guessed(verified.num_accepted) + 1
             self._recent_seconds = self._recent_seconds * keep + seconds
         self._begun = True  # the first round runs the prompt and is not typical
-        if not proposal.asked:
+        if not proposal.asked or (proposal.compiles and not proposal.complete):
             return
         num_drafted = proposal.num_guessed(len(proposal.token_ids)) if proposal.token_ids else 1
         estimates = self._model, self._all.model_acceptance

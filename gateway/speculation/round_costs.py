@@ -84,7 +84,7 @@ class RoundCosts:
                     seconds = believed
             is_first = is_first and not timing.num_passes
             drafting_seconds += seconds + timing.queue_us / 1e6
-        if catches_up(proposal) and proposal.proposer not in LOOKUPS:
+        if catches_up(proposal) and proposal.proposer not in LOOKUPS and not proposal.compiles:
             if proposal.timings:
                 self._catching_up.add(max(proposal.timings[0].forward_us, 0) / 1e6 / proposal.num_new)
             elif proposing_seconds > self.catch_up_seconds(proposal.num_new):  # what came too late took even longer

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
+from gateway.clients.compiled_grammars import MOST, CompiledGrammars
 from gateway.clients.draft_client import DraftClient
 from gateway.clients.draft_pace import DraftPace
 from gateway.clients.draft_session import DraftSession
@@ -18,7 +19,7 @@ from gateway.clients.draft_stream import DraftState
 from gateway.clients.proposal import Proposal
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
-from shared.sampling_params import SamplingParams
+from shared.sampling_params import Grammar, SamplingParams
 
 PROMPT = [10, 11, 12]
 
@@ -80,9 +81,11 @@ class Scene:
     session: DraftSession
     puppet: Puppet
 
-    async def ask(self, k: int = 2, num_lookup_tokens: int = 0) -> tuple["asyncio.Task[Proposal]", pb.DraftRequest]:
+    async def ask(
+        self, k: int = 2, num_lookup_tokens: int = 0, *, patient: bool = True
+    ) -> tuple["asyncio.Task[Proposal]", pb.DraftRequest]:
         """Begin a round, and return it with what the service was asked."""
-        proposing = asyncio.create_task(self.session.propose(k, num_lookup_tokens))
+        proposing = asyncio.create_task(self.session.propose(k, num_lookup_tokens, patient=patient))
         request = await asyncio.wait_for(self.puppet.requests.get(), 5)
         assert self.session.state is DraftState.ASKED
         return proposing, request
@@ -95,7 +98,13 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(deadline_seconds: float = 5.0, *, reads: bool = True, remembers: bool = False) -> AsyncIterator[Scene]:
+async def scene(
+    deadline_seconds: float = 5.0,
+    *,
+    reads: bool = True,
+    remembers: bool = False,
+    params: SamplingParams = SamplingParams(seed=5),  # noqa: B008 - frozen
+) -> AsyncIterator[Scene]:
     """Serve the puppet, and open a session at it."""
     puppet, server = Puppet(), grpc.aio.server()
     puppet.reads, puppet.info.remembers = reads, remembers
@@ -108,7 +117,7 @@ async def scene(deadline_seconds: float = 5.0, *, reads: bool = True, remembers:
         while not client.info:
             await asyncio.sleep(0.005)
     try:
-        async with DraftSession.open(client, PROMPT, SamplingParams(seed=5), [], deadline_seconds) as session:
+        async with DraftSession.open(client, PROMPT, params, [], deadline_seconds) as session:
             yield Scene(session, puppet)
     finally:
         watching.cancel()
@@ -204,6 +213,50 @@ async def test_late_and_back() -> None:
         )
         at.puppet.answer(3, 50)
         assert (await proposing).token_ids == [50]
+
+
+async def test_a_draft_that_compiles_a_grammar_is_not_waited_for() -> None:
+    """Not the first time; once it has proposed with it, it is, in this session and in others, until it is another one.
+
+    Nor does it make deadlines longer.
+    """
+    grammar = Grammar("regex", "a+")
+    async with scene(deadline_seconds=1.0, params=SamplingParams(seed=5, grammar=grammar)) as at:
+        started = perf_counter()
+        proposing, _ = await at.ask(patient=False)
+        proposal = await proposing
+        assert (proposal.compiles, proposal.complete, at.session.state) == (True, False, DraftState.LATE)
+        assert perf_counter() - started < 0.5
+        at.puppet.answer(0, 20)
+        await at.until(DraftState.READY)
+        client = at.session._client
+        assert not any(client.pace._seconds.values())
+        assert grammar in client.compiled
+        at.session.commit([40])
+        proposing, _ = await at.ask(patient=False)
+        await asyncio.sleep(0.2)
+        at.puppet.answer(1, 50)
+        proposal = await proposing
+        assert (proposal.compiles, proposal.token_ids) == (False, [50])
+        client.meet("another")
+        async with asyncio.timeout(5):
+            while grammar in client.compiled:
+                await asyncio.sleep(0.005)
+        at.session.commit([50])
+        proposing, _ = await at.ask()  # as for a k that was given
+        await asyncio.sleep(0.2)
+        at.puppet.answer(2, 60)
+        proposal = await proposing
+        assert (proposal.compiles, proposal.token_ids) == (True, [60])
+
+
+def test_grammars_used_last_are_kept() -> None:
+    """A bounded number of them."""
+    compiled, grammars = CompiledGrammars(), [Grammar("regex", f"a{i}") for i in range(MOST + 1)]
+    for grammar in grammars:
+        compiled.add(grammar)
+        compiled.add(grammars[0])
+    assert [grammar in compiled for grammar in (grammars[0], grammars[1], grammars[2])] == [True, False, True]
 
 
 @pytest.mark.parametrize("before", [DraftState.ASKED, DraftState.READY, DraftState.LATE])

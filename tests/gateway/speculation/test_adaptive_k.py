@@ -206,6 +206,17 @@ def test_a_late_draft_does_not_look_cheap() -> None:
     assert costs.catch_up_seconds(100) == pytest.approx(1.0)
 
 
+def test_a_draft_that_compiles_a_grammar_is_thought_neither_slow_nor_bad() -> None:
+    """Of what did not come meanwhile nothing is learned."""
+    fleet = Fleet(1, *CPU, [0.8])
+    speed(fleet)
+    speculation, session = fleet.speculation, fleet.sessions[0].adaptive_k
+    known = speculation.costs.catch_up_seconds(100), speculation.model_acceptance.rates
+    assert session.next(1000, 100).k > 0
+    session.learn(Proposal(0, num_new=100, compiles=True), 1.0, pb.VerifyResponse(), 0.15)
+    assert (speculation.costs.catch_up_seconds(100), speculation.model_acceptance.rates) == known
+
+
 def test_a_further_token_must_be_likely_enough() -> None:
     """An adapted k tells the draft from where on a token costs more than it brings; a given k is kept to."""
     target, draft = CPU
