@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from shared.errors import ModelError
+from shared.model.attention_sizes import head_dim
 from shared.model.checkpoints.int8_folder import save_weights
 from shared.model.checkpoints.k_quant_linear import KQuantLinear
 from shared.model.checkpoints.k_quant_models import set_linear
@@ -23,14 +24,13 @@ _COMPARED = 64  # outputs of each layer whose weights are compared
 
 def refuse_other_forms(reader: GGUFReader, config: PretrainedConfig, name: str) -> None:
     """Raise ModelError for a file whose linear layers are not all K-quants, and for layers that are not ours."""
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     problem = ""
     if config.model_type not in FAMILY:
         problem = f"models of type {config.model_type}"
     elif config.hidden_act != "silu":
         problem = f"layers with {config.hidden_act}"
-    elif head_dim % HEAD_GRAIN:
-        problem = f"heads of {head_dim} numbers"
+    elif head_dim(config) % HEAD_GRAIN:
+        problem = f"heads of {head_dim(config)} numbers"
     if problem:
         raise ModelError(f"{name}: {problem} are not computed with a file's own blocks")
     tied = not any(tensor.name == "output.weight" for tensor in reader.tensors)
@@ -58,13 +58,12 @@ def save_k_quants(model: PreTrainedModel, reader: GGUFReader, architecture: str,
     tensors.setdefault("output", tensors["token_embd"])  # tied
     family = next(arch for arch, of in MODEL_ARCH_NAMES.items() if of == architecture)
     names = get_tensor_name_map(family, config.num_hidden_layers)
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     linears = {place: module for place, module in model.named_modules() if isinstance(module, nn.Linear)}
     for place, linear in linears.items():
         tensor = tensors[names.get_name(place)]
         form = _form(tensor, name)
         layer = KQuantLinear.empty(linear.in_features, linear.out_features, linear.bias, form)
-        tiles = laid_out(_in_order(tensor, linear, head_dim, f"{name}: {tensor.name}"), form)
+        tiles = laid_out(_in_order(tensor, linear, head_dim(config), f"{name}: {tensor.name}"), form)
         layer.weight = nn.Parameter(tiles, requires_grad=False)
         set_linear(model, place, layer)
         forms[place] = form.name
@@ -73,7 +72,7 @@ def save_k_quants(model: PreTrainedModel, reader: GGUFReader, architecture: str,
     save_weights(model, folder)
 
 
-def _in_order(tensor: Any, linear: nn.Linear, head_dim: int, name: str) -> NDArray[np.uint8]:
+def _in_order(tensor: Any, linear: nn.Linear, of_head: int, name: str) -> NDArray[np.uint8]:
     """Return a tensor's outputs in the model's order: llama.cpp interleaves the halves of some heads. [out, bytes].
 
     Raises ModelError if neither order is the model's.
@@ -82,8 +81,8 @@ def _in_order(tensor: Any, linear: nn.Linear, head_dim: int, name: str) -> NDArr
     some = np.linspace(0, len(raw) - 1, _COMPARED, dtype=np.int64)
     weight = linear.weight.detach()[torch.from_numpy(some)]  # [_COMPARED, in]
     orders = [np.arange(len(raw))]
-    if len(raw) % head_dim == 0:
-        orders.append(np.arange(len(raw)).reshape(-1, head_dim // 2, 2).swapaxes(1, 2).reshape(-1))
+    if len(raw) % of_head == 0:
+        orders.append(np.arange(len(raw)).reshape(-1, of_head // 2, 2).swapaxes(1, 2).reshape(-1))
     for order in orders:
         values = torch.from_numpy(dequantize(raw[order[some]], tensor.tensor_type)).to(weight.dtype)
         if torch.equal(values, weight):

@@ -1,5 +1,6 @@
 """Runs a draft model with 4-bit weights over the slots, with ONNX Runtime."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from transformers import PretrainedConfig
 from typing_extensions import override
 
+from shared.model.attention_sizes import head_dim, num_kv_heads
 from shared.model.runner import Rows, Runner, Segment
 
 PAST, PRESENT = "past_key_values", "present"
@@ -37,11 +39,10 @@ class OnnxRunner(Runner):
         # Threads that keep spinning while they wait would take cores from the target's pass.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         names = [tensor.name for tensor in self._session.get_inputs() if tensor.name.startswith(PAST)]
-        kv_heads = config.num_key_value_heads
-        self.num_slots, self.max_length = size(len(names) * kv_heads * head_dim * torch.float32.itemsize)
-        shape = (self.num_slots, kv_heads, self.max_length, head_dim)
+        sizes = num_kv_heads(config), head_dim(config)
+        self.num_slots, self.max_length = size(len(names) * math.prod(sizes) * torch.float32.itemsize)
+        shape = (self.num_slots, sizes[0], self.max_length, sizes[1])
         self._cache = {name: torch.empty(shape).zero_() for name in names}  # written, so that there is memory for it
         self._bindings = [self._bound(slot) for slot in range(self.num_slots)]
 

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from shared.errors import ModelError
+from shared.model.attention_sizes import num_kv_heads
 from shared.model.distributed.ranks import num_ranks, rank
 
 _COPIED = ("k_proj", "v_proj")
@@ -18,13 +19,13 @@ _COPIED = ("k_proj", "v_proj")
 
 def num_copies(config: PretrainedConfig) -> int:
     """Return how many ranks have the same head of keys and values: 1 where there are heads enough."""
-    return max(1, num_ranks() // _kv_heads(config))
+    return max(1, num_ranks() // num_kv_heads(config))
 
 
 def with_copies(config: PretrainedConfig) -> PretrainedConfig:
     """Return the config of the same model with a head of keys and values for every rank."""
     copied = deepcopy(config)
-    copied.get_text_config().num_key_value_heads = _kv_heads(config) * num_copies(config)
+    copied.get_text_config().num_key_value_heads = num_kv_heads(config) * num_copies(config)
     return copied
 
 
@@ -38,7 +39,7 @@ def whole_kv(config: PretrainedConfig) -> PretrainedConfig:
     copied = {name for name, style in plan.items() if name.endswith(_COPIED) and style == "colwise"}
     if len(copied) != len(_COPIED):
         raise ModelError(
-            f"{config.model_type}: {_kv_heads(config)} heads of keys and values, {num_ranks()} ranks: no copies"
+            f"{config.model_type}: {num_kv_heads(config)} heads of keys and values, {num_ranks()} ranks: no copies"
         )
     whole.get_text_config().base_model_tp_plan = {name: style for name, style in plan.items() if name not in copied}
     return whole
@@ -46,7 +47,7 @@ def whole_kv(config: PretrainedConfig) -> PretrainedConfig:
 
 def take_copies(model: PreTrainedModel) -> None:
     """Leave this rank its one head of keys and values of a model that has all of them."""
-    heads = _kv_heads(model.config)
+    heads = num_kv_heads(model.config)
     for attention in [module for module in model.modules() if hasattr(module, _COPIED[0])]:
         for name in _COPIED:
             _keep_head(getattr(attention, name), heads)
@@ -61,8 +62,3 @@ def _keep_head(linear: nn.Linear, heads: int) -> None:
             kept = parameter.chunk(heads)[mine].clone()
             setattr(linear, name, nn.Parameter(kept, requires_grad=False))
     linear.out_features = linear.weight.shape[0]
-
-
-def _kv_heads(config: PretrainedConfig) -> int:
-    text = config.get_text_config()
-    return int(getattr(text, "num_key_value_heads", None) or text.num_attention_heads)

@@ -6,6 +6,7 @@ import torch
 from transformers import PreTrainedModel
 from typing_extensions import override
 
+from shared.model.attention_sizes import num_kv_heads
 from shared.model.devices.cpu.batch import KEY_GRAIN, Batch
 from shared.model.devices.cpu.kernels.row_counts import ANY_COUNT, RowCounts
 from shared.model.devices.cpu.kv_cache import SlotCache
@@ -39,8 +40,7 @@ class CpuRunner(Runner):
         self._counts, self._head_counts = counts, head_counts
         self.kernel, self.quant, self.inexact = kernel, quant, inexact
         self._dtype = model.get_input_embeddings()(torch.tensor([0])).dtype  # of the first activations
-        config = model.config.get_text_config()
-        self._group = config.num_attention_heads // getattr(config, "num_key_value_heads", config.num_attention_heads)
+        self._group = model.config.get_text_config().num_attention_heads // num_kv_heads(model.config)
         self._cache = SlotCache(model.config, num_slots, -(-max_length // KEY_GRAIN) * KEY_GRAIN)
 
     @property

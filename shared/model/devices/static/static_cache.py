@@ -7,6 +7,7 @@ import torch
 from transformers import Cache, PretrainedConfig
 from transformers.cache_utils import CacheLayerMixin
 
+from shared.model.attention_sizes import head_dim, num_kv_heads
 from shared.model.distributed.ranks import num_ranks
 
 
@@ -68,10 +69,7 @@ class StaticLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is unt
 
 def cache_shape(config: PretrainedConfig, num_slots: int, num_positions: int) -> torch.Size:
     """Return the shape of a layer's keys, and also of its values, on this rank."""
-    text = config.get_text_config()
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    kv_heads = getattr(text, "num_key_value_heads", text.num_attention_heads)
-    return torch.Size((num_slots, kv_heads // num_ranks(), num_positions, head_dim))
+    return torch.Size((num_slots, num_kv_heads(config) // num_ranks(), num_positions, head_dim(config)))
 
 
 class StaticCache:

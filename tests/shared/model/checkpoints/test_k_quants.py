@@ -10,7 +10,7 @@ import torch
 from gguf_files import in_8_bits, write_gguf
 from k_quant_models import random_model
 from numpy.typing import NDArray
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 
 from shared.errors import ModelError
 from shared.model.checkpoints.k_quant_folder import refuse_other_forms
@@ -131,4 +131,4 @@ def test_other_layers_are_refused(changed: dict[str, object], reason: str) -> No
     """By the configuration, before a weight is read."""
     own = {"model_type": "llama", "hidden_act": "silu", "head_dim": 64}
     with pytest.raises(ModelError, match=f"given: {reason} are not computed with a file's own blocks"):
-        refuse_other_forms(SimpleNamespace(tensors=[]), SimpleNamespace(**own | changed), "given")
+        refuse_other_forms(SimpleNamespace(tensors=[]), PretrainedConfig(**own | changed), "given")

@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
 
 import structlog
 import torch
@@ -12,6 +11,7 @@ from pydantic import PositiveInt
 from torch import nn
 from transformers import PreTrainedModel
 
+from shared.model.attention_sizes import head_dim, num_kv_heads
 from shared.model.checkpoints.k_quant_linear import KQuantLinear
 from shared.model.checkpoints.rounded_linear import RoundedLinear
 from shared.model.devices.cpu.batch import KEY_GRAIN
@@ -73,9 +73,8 @@ def _prove(model: PreTrainedModel, kernel: Kernel, num_positions: int) -> Proof:
     linears: dict[str, nn.Linear] = {}
     for linear in (module for module in model.modules() if isinstance(module, nn.Linear)):
         linears.setdefault(size_of(linear, head), linear)
-    config = model.config.get_text_config()
-    kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    shape = config.num_attention_heads, kv_heads, _head_dim(config), _whole_grains(num_positions)
+    heads = model.config.get_text_config().num_attention_heads
+    shape = heads, num_kv_heads(model.config), head_dim(model.config), _whole_grains(num_positions)
     setup = {"processor": processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
     setup |= {"kernel": kernel.name, "layers": list(linears), "attention": shape, "code": sources_digest(*COMPUTING)}
 
@@ -131,10 +130,6 @@ def _agreeing(layer: KernelLinear, linear: nn.Linear, kernel: Kernel, counts: Se
     weights = linear.weights(some) if isinstance(linear, KQuantLinear) else linear.weight.detach()[some]
     x = cancelling_rows(weights, bias, max(counts) + REFERENCE_ROWS)
     return agreeing_counts(layer, x.to(kernel.activations), counts)
-
-
-def _head_dim(config: Any) -> int:
-    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
 def _whole_grains(num_positions: int) -> int:
