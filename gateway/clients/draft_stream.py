@@ -154,7 +154,7 @@ class DraftStream:
             if not proposal.compiles:
                 num_asked = proposal.most - proposal.max_forced
                 self._client.pace.add(num_asked, proposal.num_new, perf_counter() - self._asked_at)
-            if self._grammar and proposal.num_new:
+            if self._grammar and proposal.proposer == pb.PROPOSER_DRAFT_MODEL:
                 self._client.compiled.add(self._grammar)
             self.state, self.has_proposed = DraftState.READY, True
         self._progress.set()
