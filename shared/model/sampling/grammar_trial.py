@@ -51,7 +51,7 @@ _WRITERS: dict[str, Callable[[str], str]] = {
     "json_schema": lambda text: LLMatcher.grammar_from_json_schema(
         text, defaults={"whitespace_pattern": JSON_WHITESPACE}
     ),
-    "regex": LLMatcher.grammar_from_regex,
+    "regex": lambda text: LLMatcher.grammar_from_regex(text or "()"),  # an empty one stops without an error
     "lark": _from_lark,
 }
 _ADDRESSES = 4 * 2**30  # bytes; most of them the tokenizer's and the stack's

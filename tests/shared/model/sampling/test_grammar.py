@@ -146,6 +146,7 @@ async def test_every_output_validates(start: StartService, toy: tuple[Path, Path
     ("grammar", "whole"),
     [
         (Grammar("regex", "[a-f]{3}-[0-9]{2,4}"), r"[a-f]{3}-[0-9]{2,4}"),
+        (Grammar("regex", ""), ""),
         (Grammar("lark", 'start: "yes" | "no"'), "yes|no"),
         (Grammar("lark", 'root ::= ("ab" | "cd") root2\nroot2 ::= [0-9] [0-9]'), "(ab|cd)[0-9][0-9]"),
     ],
