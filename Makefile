@@ -62,7 +62,7 @@ peers: ## llama.cpp and OpenVINO GenAI, in build/peers, which make bench measure
 test: $(DEV) ## all tests that need no download of a model; those of the page want a browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test-real: $(DEV) ## those that need the qwen-coder pair: an hour of all cores, beside which nothing else should run
+test-real: $(DEV) ## those that need the qwen-coder pair: an hour and a half of all cores, beside which nothing else should run
 	$(BIN)/python -m pytest -m real --timeout 1800
 
 fuzz: $(DEV) ## hostile requests, HTTP and gRPC, at real services: SEED=1 INPUTS=25000 of each kind

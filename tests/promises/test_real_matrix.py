@@ -10,7 +10,8 @@ ends before 96 tokens:
     other ISAs  two, each 12 plain replies and 24 runs        2 * 5
     tests/test_real_pair.py                                   3
 
-That is 56 minutes. A processor with AMX has one ISA more, and prompts in a third of the time.
+That is 56 minutes with the target in bfloat16; with its file's own blocks 40, another test beside it. A processor with
+AMX has one ISA more, and prompts in a third of the time.
 """
 
 import asyncio
@@ -28,11 +29,13 @@ from own_process import OwnProcess, own_process
 from pairwise import LENGTHS, LOADS, Run, design, uncovered
 from real_prompts import Prompt, load_prompts
 from services import decoder
+from test_isas import environment
 
 from benchmarks.machine import Machine
 from gateway.rounds.decoder import Decoder
 from gateway.text.tokenizer import ChatTokenizer
-from shared.model.checkpoints.pairs import resolve_pair
+from shared.model.checkpoints.pairs import resolve_half
+from shared.model.devices.cpu.kernels.processor import flags
 from shared.sampling_params import SamplingParams
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(3600)]
@@ -42,15 +45,7 @@ MAX_TOKENS, MAX_TOKENS_FORCED = 96, 64
 NUM_FORCED = 6
 FEW = 5  # tokens that even a cold prompt may find in the cache: all chats begin with the same three
 PROMPTS = load_prompts()
-# By required Linux flag, weakest first: ONEDNN_MAX_CPU_ISA and ATEN_CPU_CAPABILITY, whose `default` has no vectors.
-ISAS = {
-    "avx2": ("AVX2", "avx2"),
-    "avx512f": ("AVX512_CORE", "avx512"),
-    "avx512_bf16": ("AVX512_CORE_BF16", "avx512"),
-    "amx_bf16": ("AVX512_CORE_AMX", "avx512"),
-}
 MACHINE = Machine.here()
-OWN_FLAG = next((flag for flag in reversed(ISAS) if flag in MACHINE.flags.split()), "")
 
 
 @dataclass(frozen=True)
@@ -76,8 +71,8 @@ class Job:
 class Report:
     """What was compared with plain decoding."""
 
-    isas: dict[str, str] = field(default_factory=dict)
-    """The kernel of each ISA."""
+    kernels: dict[tuple[str, str], str] = field(default_factory=dict)
+    """The kernel of each target and ISA."""
     num_runs: int = 0
     num_tokens: int = 0
     differences: list[str] = field(default_factory=list)
@@ -115,17 +110,17 @@ def report(request: pytest.FixtureRequest) -> Iterator[Report]:
     line = (
         f"real pair: {report.num_runs} runs, {report.num_tokens} tokens, {len(report.differences)} runs differ,"
         f" {perf_counter() - started:.0f} s; {MACHINE.cpu} ({MACHINE.flags}), {MACHINE.cores} cores;"
-        f" {', '.join(f'{isa}: kernel {kernel}' for isa, kernel in report.isas.items())}"
+        f" {', '.join(f'{model} on {isa}: {kernel}' for (model, isa), kernel in report.kernels.items())}"
     )
     writer = request.config.pluginmanager.get_plugin("terminalreporter")
     assert writer
     writer.write_line(f"\n{line}")
 
 
-@pytest.fixture(scope="module")
-def folders() -> tuple[Path, Path]:
-    """Return the folders of the real pair: target, draft."""
-    return resolve_pair("qwen-coder")
+@pytest.fixture(scope="module", params=["none", "gguf"])
+def folders(request: pytest.FixtureRequest) -> tuple[Path, Path]:
+    """Return the folders of the real pair: the target with its weights in bfloat16, or as the file has them; draft."""
+    return resolve_half("qwen-coder", 0, quant=request.param), resolve_half("qwen-coder", 1)
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +140,7 @@ async def serving(
     ):
         async with decoder(target.address, draft.address, 60) as decode:
             assert decode.target.row_exact
-            report.isas[isa] = decode.target.identity.kernel or "not told"
+            report.kernels[folders[0].name, isa] = decode.target.kernel
             yield Pair(isa, decode, target)
 
 
@@ -222,16 +217,14 @@ def check_differences(report: Report, before: int) -> None:
         pytest.fail("\n".join(["not equal to plain decoding:", *found]), pytrace=False)
 
 
-@pytest.mark.parametrize("flag", [flag for flag in ISAS if flag != "amx_bf16"])
+@pytest.mark.parametrize("isa", ["avx2", "avx512_core", "avx512_core_bf16"])
 async def test_forced_isa(
-    report: Report, folders: tuple[Path, Path], tokenizer: ChatTokenizer, tmp_path: Path, flag: str
+    report: Report, folders: tuple[Path, Path], tokenizer: ChatTokenizer, tmp_path: Path, isa: str
 ) -> None:
     """On a lesser ISA, six greedy and six sampled short prompts, alone and at once, get that ISA's own plain tokens."""
-    onednn, aten = ISAS[flag]
-    if flag not in MACHINE.flags.split():
-        pytest.skip(f"{onednn}: this processor has no {flag}")
-    if flag == OWN_FLAG:
-        pytest.skip(f"{onednn}: this processor's own")
+    env = environment(isa)
+    if isa == "avx512_core_bf16" and "amx_bf16" not in flags():
+        pytest.skip("this processor's own")
     short = [prompt for prompt in PROMPTS if prompt.length == "short"]
     requests = [  # different prompts for each temperature, or the second would find what the first left in the cache
         request
@@ -240,8 +233,7 @@ async def test_forced_isa(
     ]
     runs_of_prompts = design(["short"] * len(requests), seed=2)
     before = len(report.differences)
-    env = {"ONEDNN_MAX_CPU_ISA": onednn, "ATEN_CPU_CAPABILITY": aten}
-    async with serving(report, folders, tmp_path, onednn, env) as pair:
+    async with serving(report, folders, tmp_path, isa, env) as pair:
         expected = [await plain(pair.decode, request) for request in requests]
         for load in LOADS:
             runs = [next(run for run in runs if run.load == load) for runs in runs_of_prompts]
