@@ -10,7 +10,7 @@ ends before 96 tokens:
     other ISAs  two, each 12 plain replies and 24 runs        2 * 5
     tests/test_real_pair.py                                   3
 
-That is 56 minutes with the target in bfloat16; with its file's own blocks 40, another test beside it. A processor with
+That is 56 minutes with the target in bfloat16; with its file's own blocks about 20. A processor with
 AMX has one ISA more, and prompts in a third of the time.
 """
 
