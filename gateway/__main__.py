@@ -9,10 +9,10 @@ import structlog
 
 from gateway.app import create_app
 from gateway.clients.deadlines import Deadlines
-from gateway.clients.draft_client import DraftClient
+from gateway.clients.draft.client import DraftClient
 from gateway.clients.errors import TargetUnavailableError
 from gateway.clients.pairing import mismatches
-from gateway.clients.target_client import TargetClient
+from gateway.clients.target.client import TargetClient
 from gateway.rounds.decoder import Decoder
 from gateway.settings import GatewaySettings
 from gateway.text.tokenizer import ChatTokenizer

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from time import perf_counter
 from typing import Any
 
-from gateway.clients.identity import system_fingerprint
+from gateway.clients.target.identity import system_fingerprint
 from gateway.generation.choice import Choice
 from gateway.generation.delta import Delta
 from gateway.generation.usage import Usage

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
-from gateway.clients.identity import system_fingerprint
+from gateway.clients.target.identity import system_fingerprint
 from gateway.generation.delta import Delta
 from gateway.generation.usage import Usage
 from gateway.parsing.calls.tool_call import ToolCallDelta

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 from uuid import uuid4
 
-from gateway.clients.identity import joint_fingerprint, system_fingerprint
+from gateway.clients.target.identity import joint_fingerprint, system_fingerprint
 from gateway.generation.choice import Choice
 from gateway.generation.delta import Delta, ScoredToken
 from gateway.generation.round_report import RoundReport

@@ -3,9 +3,9 @@
 from collections.abc import AsyncGenerator, Callable, Sequence
 from time import perf_counter
 
-from gateway.clients.draft_client import DraftClient
-from gateway.clients.draft_session import DraftSession
-from gateway.clients.target_client import TargetClient
+from gateway.clients.draft.client import DraftClient
+from gateway.clients.draft.session import DraftSession
+from gateway.clients.target.client import TargetClient
 from gateway.rounds.round import FinishReason, ProposerName, Round
 from gateway.rounds.round_time import RoundTime
 from gateway.speculation.adaptive_k import AdaptiveK

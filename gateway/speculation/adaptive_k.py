@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from gateway.clients.proposal import LOOKUPS, Proposal
+from gateway.clients.draft.proposal import LOOKUPS, Proposal
 from gateway.speculation.acceptance_estimate import AcceptanceEstimate
 from gateway.speculation.decision import Decision, Reason
 from gateway.speculation.round_costs import tells_costs

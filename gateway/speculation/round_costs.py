@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from gateway.clients.proposal import LOOKUPS, Proposal
+from gateway.clients.draft.proposal import LOOKUPS, Proposal
 from gateway.speculation.pass_costs import PassCosts, RecentMedian
 from gateway.speculation.tuning import TUNING
 from shared.cost_model import CostModel

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from gateway.clients.draft_pace import CATCH_UP_TOKENS
+from gateway.clients.draft.pace import CATCH_UP_TOKENS
 
 
 @dataclass(frozen=True)

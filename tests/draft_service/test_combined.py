@@ -11,7 +11,7 @@ from services import StartService
 
 from draft_service.lookups import Lookups
 from draft_service.prediction import Prediction
-from gateway.clients.proposal import Proposal
+from gateway.clients.draft.proposal import Proposal
 from gateway.rounds.round import ProposerName, Round
 from gateway.rounds.round_time import RoundTime
 from gateway.speculation.adaptive_k import AdaptiveK

@@ -21,11 +21,11 @@ from test_overhead import scrape
 from toy_gateway import post, serve
 
 from gateway.__main__ import main
-from gateway.clients.draft_client import DraftClient
+from gateway.clients.draft.client import DraftClient
 from gateway.clients.errors import TargetUnavailableError
-from gateway.clients.replica_search import PAUSES_SECONDS
-from gateway.clients.target_client import TargetClient
-from gateway.clients.target_stream import VerifyCall
+from gateway.clients.target.client import TargetClient
+from gateway.clients.target.replica_search import PAUSES_SECONDS
+from gateway.clients.target.stream import VerifyCall
 from gateway.rounds.decoder import Decoder
 from gateway.rounds.round import Round
 from gateway.settings import GatewaySettings

@@ -14,8 +14,8 @@ from structlog.testing import capture_logs
 
 from gateway.clients.deadlines import Deadlines
 from gateway.clients.errors import TargetUnavailableError
-from gateway.clients.replica_search import PAUSES_SECONDS
-from gateway.clients.target_client import TargetClient
+from gateway.clients.target.client import TargetClient
+from gateway.clients.target.replica_search import PAUSES_SECONDS
 from gateway.rounds.decoder import Decoder
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc

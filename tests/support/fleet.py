@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from gateway.clients.proposal import Proposal
+from gateway.clients.draft.proposal import Proposal
 from gateway.speculation.adaptive_k import AdaptiveK
 from gateway.speculation.decision import Reason
 from gateway.speculation.speculation import Speculation

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 
 from gateway.clients.deadlines import Deadlines
-from gateway.clients.target_client import TargetClient
+from gateway.clients.target.client import TargetClient
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
 from shared.rpc import OPENED, OPTIONS

@@ -19,8 +19,8 @@ import pytest_asyncio
 from own_process import read_events
 
 from gateway.clients.deadlines import Deadlines
-from gateway.clients.draft_client import DraftClient
-from gateway.clients.target_client import TargetClient
+from gateway.clients.draft.client import DraftClient
+from gateway.clients.target.client import TargetClient
 from gateway.rounds.decoder import Decoder
 from scripts.stack import free_port
 from shared.model.checkpoints.pairs import resolve_pair

@@ -11,12 +11,12 @@ from typing import Any
 import grpc
 import pytest
 
-from gateway.clients.compiled_grammars import MOST, CompiledGrammars
-from gateway.clients.draft_client import DraftClient
-from gateway.clients.draft_pace import DraftPace
-from gateway.clients.draft_session import DraftSession
-from gateway.clients.draft_stream import DraftState
-from gateway.clients.proposal import Proposal
+from gateway.clients.draft.client import DraftClient
+from gateway.clients.draft.compiled_grammars import MOST, CompiledGrammars
+from gateway.clients.draft.pace import DraftPace
+from gateway.clients.draft.proposal import Proposal
+from gateway.clients.draft.session import DraftSession
+from gateway.clients.draft.stream import DraftState
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
 from shared.sampling_params import Grammar, SamplingParams

@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from gateway.clients.deadlines import Deadlines
-from gateway.clients.target_stream import TargetStream
+from gateway.clients.target.stream import TargetStream
 from shared.errors import OutriderError
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc

@@ -9,7 +9,7 @@ import pytest
 import scripted_gateway
 from scripted_gateway import MODEL, ROUND_TIME, Gateway, ScriptedDecoder, events, serve
 
-from gateway.clients.identity import joint_fingerprint, system_fingerprint
+from gateway.clients.target.identity import joint_fingerprint, system_fingerprint
 from gateway.rounds.round import Round
 from gateway.text.tokenizer import ChatTokenizer
 from gateway.web.model_routes import INEXACT

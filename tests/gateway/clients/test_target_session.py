@@ -10,9 +10,9 @@ import pytest
 from puppet_target import VOCAB, PuppetTarget, Requests, Script, decodes, is_full, is_mute, puppets
 
 from gateway.clients.errors import TargetUnavailableError
-from gateway.clients.replays import MAX_REPLAYS
-from gateway.clients.replica_search import LINE_SECONDS
-from gateway.clients.target_client import TargetClient
+from gateway.clients.target.client import TargetClient
+from gateway.clients.target.replays import MAX_REPLAYS
+from gateway.clients.target.replica_search import LINE_SECONDS
 from shared.errors import InvalidFieldError, NoFreeSlotError
 from shared.pb import specdec_pb2 as pb
 from shared.sampling_params import SamplingParams

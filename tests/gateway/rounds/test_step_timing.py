@@ -5,7 +5,7 @@ from pathlib import Path
 
 from services import StartService
 
-from gateway.clients.target_client import TargetClient
+from gateway.clients.target.client import TargetClient
 from shared.pb import specdec_pb2 as pb
 from shared.sampling_params import SamplingParams
 

@@ -6,7 +6,7 @@ import statistics
 import pytest
 from fleet import Cost, Fleet
 
-from gateway.clients.proposal import Proposal
+from gateway.clients.draft.proposal import Proposal
 from gateway.speculation.acceptance_estimate import AcceptanceEstimate
 from gateway.speculation.adaptive_k import AdaptiveK
 from gateway.speculation.decision import Decision, Reason

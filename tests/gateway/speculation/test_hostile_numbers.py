@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from services import StartService, decoder
 
-from gateway.clients.proposal import Proposal
+from gateway.clients.draft.proposal import Proposal
 from gateway.rounds.decoder import Decoder
 from gateway.rounds.round_time import RoundTime
 from gateway.speculation.adaptive_k import AdaptiveK

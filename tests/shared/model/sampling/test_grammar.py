@@ -22,7 +22,7 @@ from random_schemas import random_schema
 from services import StartService, decoder
 from transformers import PreTrainedTokenizerFast
 
-from gateway.clients.target_client import TargetClient
+from gateway.clients.target.client import TargetClient
 from gateway.parsing.formats.hermes import HERMES
 from gateway.parsing.formats.json_format import JsonFormat
 from gateway.parsing.formats.llama import LLAMA

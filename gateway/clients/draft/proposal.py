@@ -44,6 +44,11 @@ class Proposal:
     """How many tokens the target has; it takes none from the first one on that is outside."""
 
     @property
+    def num_unforced(self) -> int:
+        """How many draft tokens were asked for beside forced ones, at most; its deadline goes by them."""
+        return self.most - self.max_forced
+
+    @property
     def num_looked_up(self) -> int:
         """How many of the draft tokens were looked up."""
         return sum(source in LOOKUPS for source in self.sources)

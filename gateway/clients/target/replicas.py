@@ -6,7 +6,7 @@ from time import monotonic
 import structlog
 
 from gateway.clients.errors import OtherReplicaError
-from gateway.clients.identity import MODEL, WHOLE, differing
+from gateway.clients.target.identity import MODEL, WHOLE, differing
 from shared.errors import InvalidFieldError
 from shared.pb import specdec_pb2 as pb
 

@@ -8,8 +8,8 @@ from time import perf_counter
 import grpc
 import structlog
 
-from gateway.clients.draft_client import DraftClient
-from gateway.clients.proposal import Proposal
+from gateway.clients.draft.client import DraftClient
+from gateway.clients.draft.proposal import Proposal
 from shared.alarm import Alarm
 from shared.pb import specdec_pb2 as pb
 from shared.sampling_params import Grammar
@@ -75,9 +75,7 @@ class DraftStream:
         if proposal.num_new:
             self.known = num_committed
         self._asked_at, self._num_parts, self.is_read = perf_counter(), 0, False
-        deadline_seconds = self._client.pace.deadline_seconds(
-            proposal.most - proposal.max_forced, proposal.num_new, longest_seconds
-        )
+        deadline_seconds = self._client.pace.deadline_seconds(proposal.num_unforced, proposal.num_new, longest_seconds)
         self._alarm.set(deadline_seconds)
         try:
             with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # it ended: the reader says why
@@ -152,8 +150,7 @@ class DraftStream:
         proposal.add(part)
         if part.last and self.state is not DraftState.READY:
             if not proposal.compiles:
-                num_asked = proposal.most - proposal.max_forced
-                self._client.pace.add(num_asked, proposal.num_new, perf_counter() - self._asked_at)
+                self._client.pace.add(proposal.num_unforced, proposal.num_new, perf_counter() - self._asked_at)
             if self._grammar and proposal.proposer == pb.PROPOSER_DRAFT_MODEL:
                 self._client.compiled.add(self._grammar)
             self.state, self.has_proposed = DraftState.READY, True

@@ -3,7 +3,7 @@
 from time import monotonic
 
 from gateway.clients.errors import NotReachedError, OtherReplicaError, SilentError
-from gateway.clients.replicas import Replicas
+from gateway.clients.target.replicas import Replicas
 from shared.errors import NoFreeSlotError
 
 PAUSES_SECONDS = (0.0, 0.2, 1.0)  # before trying to reach a replica, round_robin's next

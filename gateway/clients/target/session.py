@@ -9,11 +9,11 @@ from dataclasses import replace
 import structlog
 
 from gateway.clients.errors import NotReachedError, OtherReplicaError, TargetUnavailableError
-from gateway.clients.identity import WHOLE, differing
-from gateway.clients.replays import Replays
-from gateway.clients.replica_search import ReplicaSearch
-from gateway.clients.replicas import Replicas
-from gateway.clients.target_stream import TargetStream
+from gateway.clients.target.identity import WHOLE, differing
+from gateway.clients.target.replays import Replays
+from gateway.clients.target.replica_search import ReplicaSearch
+from gateway.clients.target.replicas import Replicas
+from gateway.clients.target.stream import TargetStream
 from shared.errors import InvalidFieldError, NoFreeSlotError
 from shared.pb import specdec_pb2 as pb
 from shared.sampling_params import SamplingParams

@@ -9,9 +9,9 @@ from typing import Self
 
 import grpc
 
-from gateway.clients.draft_client import DraftClient
-from gateway.clients.draft_stream import DraftState, DraftStream
-from gateway.clients.proposal import Proposal
+from gateway.clients.draft.client import DraftClient
+from gateway.clients.draft.proposal import Proposal
+from gateway.clients.draft.stream import DraftState, DraftStream
 from shared.pb import specdec_pb2 as pb
 from shared.sampling_params import SamplingParams
 
@@ -141,7 +141,7 @@ class DraftSession:
         if not self._stream or self._stream.state is DraftState.CLOSED:
             if self._stream:
                 self._num_useless = 0 if self._stream.has_proposed else self._num_useless + 1
-            self._stream = DraftStream(self._client, self._params.grammar)
+            self._stream = DraftStream(self._client, grammar)
         await self._stream.ask(request, proposal, len(self._committed), self._deadline_seconds, patient=patient)
         return replace(  # what comes too late is not in it
             proposal,

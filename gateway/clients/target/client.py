@@ -8,9 +8,9 @@ import grpc
 
 from gateway.clients.deadlines import Deadlines
 from gateway.clients.errors import TargetUnavailableError
-from gateway.clients.replicas import Replicas
-from gateway.clients.target_session import TargetSession
-from gateway.clients.target_stream import TargetStream
+from gateway.clients.target.replicas import Replicas
+from gateway.clients.target.session import TargetSession
+from gateway.clients.target.stream import TargetStream
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
 from shared.rpc import OPTIONS

@@ -7,8 +7,8 @@ from time import perf_counter
 import grpc
 import structlog
 
-from gateway.clients.compiled_grammars import CompiledGrammars
-from gateway.clients.draft_pace import DraftPace
+from gateway.clients.draft.compiled_grammars import CompiledGrammars
+from gateway.clients.draft.pace import DraftPace
 from gateway.clients.pairing import mismatches
 from shared.pb import specdec_pb2 as pb
 from shared.pb import specdec_pb2_grpc as pb_grpc
